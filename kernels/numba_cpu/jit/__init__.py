@@ -1,0 +1,1 @@
+"""Compile-time modules: the only ones that import Numba, and only when a kernel has to be compiled afresh."""

@@ -1,0 +1,103 @@
+"""From a Python function to object code: Numba's front end and optimizer, then LLVM for the chosen processor."""
+
+from collections.abc import Callable
+
+from llvmlite import binding
+from llvmlite import ir as llvm
+from numba.core import compiler, config, types
+from numba.core.codegen import CPUCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+
+from kernels.numba_cpu.host import Host, host, initialize
+
+# Numba optimizes for the processor that the code is for, which may be another than this one.
+initialize()
+config.CPU_NAME = host().name
+config.CPU_FEATURES = host().features
+
+#: Symbols of Python and of Numba's own runtime: a kernel that wants one of them is not free of Python.
+_FOREIGN = ("Py", "_Py", "NRT_", "numba_", ".numba", "_ZN")
+
+_PARAMETERS = {"p": types.CPointer(types.int64), "i": types.int64}
+
+
+class _Library(CPUCodeLibrary):
+    """Optimized LLVM of one kernel, kept out of Numba's execution engine."""
+
+    entry = ""
+
+    def _optimize_final_module(self) -> None:
+        for value in (*self._final_module.functions, *self._final_module.global_variables):
+            if not value.is_declaration and value.name != self.entry:
+                value.linkage = "internal"
+        super()._optimize_final_module()
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+@global_compiler_lock
+def lower(function: Callable, symbol: str, parameters: str, result: bool, machine: Host) -> bytes:
+    """Object code that exports `function` as the C function `symbol`."""
+    return target_machine(machine).emit_object(module(function, symbol, parameters, result, machine))
+
+
+def target_machine(machine: Host) -> binding.TargetMachine:
+    return binding.Target.from_triple(machine.triple).create_target_machine(
+        cpu=machine.name, features=machine.features, opt=3, reloc=_relocation(machine), codemodel="jitdefault", jit=True
+    )
+
+
+def module(function: Callable, symbol: str, parameters: str, result: bool, machine: Host) -> binding.ModuleRef:
+    """Optimized LLVM module that exports `function` as the C function `symbol`."""
+    typing, target = cpu_target.typing_context, cpu_target.target_context
+    target.refresh()
+    typing.refresh()
+    flags = compiler.Flags()
+    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.release_gil = True
+    flags.error_model = "numpy"
+    flags.fastmath = {"contract"}
+    library = _Library(target.codegen(), symbol)
+    library.entry = symbol
+    arguments = tuple(_PARAMETERS[p] for p in parameters)
+    returns = types.int64 if result else types.none
+    compiled = compiler.compile_extra(typing, target, function, arguments, returns, flags, {}, library=library)
+    _add_entry(target, library, compiled.fndesc, symbol, result)
+    library.finalize()
+    optimized = library._final_module
+    _check_symbols(optimized, symbol)
+    optimized.triple = machine.triple
+    return optimized
+
+
+def _add_entry(target, library: _Library, description, symbol: str, result: bool) -> None:
+    """A C function that calls Numba's function, which has another calling convention and an exception result."""
+    wrapper = library.create_ir_module(symbol)
+    kinds = [target.get_value_type(kind) for kind in description.argtypes]
+    out = llvm.IntType(64) if result else llvm.VoidType()
+    entry = llvm.Function(wrapper, llvm.FunctionType(out, kinds), symbol)
+    builder = llvm.IRBuilder(entry.append_basic_block())
+    inner = target.declare_function(wrapper, description)
+    _, value = target.call_conv.call_function(
+        builder, inner, description.restype, description.argtypes, list(entry.args)
+    )
+    if result:
+        builder.ret(value)
+    else:
+        builder.ret_void()
+    library.add_ir_module(wrapper)
+
+
+def _check_symbols(optimized: binding.ModuleRef, symbol: str) -> None:
+    for function in optimized.functions:
+        name = function.name
+        if not function.is_declaration or name.startswith("llvm."):
+            continue
+        if name.startswith(_FOREIGN) or not binding.address_of_symbol(name):
+            raise TypeError(f"kernel {symbol} needs {name!r}: it raises, allocates or calls something that is not C")
+
+
+def _relocation(machine: Host) -> str:
+    return "static" if machine.arch == "x86" else "default"

@@ -1,0 +1,221 @@
+"""Every slot of the contract in plain array code, for NumPy or CuPy: the oracle, and the start of each backend."""
+
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from kernels import elementwise as table
+from kernels import plan
+from kernels.contract import SLOTS, Backend, Kernel
+from kernels.formula import Formula
+from kernels.updates import Update
+
+
+def reference(xp: ModuleType) -> Backend:
+    """A complete backend from plain array code. When a step is recorded, each call becomes a host call of the plan."""
+    kernels = _Reference(xp)
+    return Backend("reference", xp, **{slot: recorded(getattr(kernels, slot)) for slot in SLOTS})
+
+
+def recorded(kernel: Kernel) -> Kernel:
+    """The kernel, which also enters itself into the plan that is being recorded."""
+
+    @wraps(kernel)
+    def call(*args: Any, **kwargs: Any) -> None:
+        kernel(*args, **kwargs)
+        recorder = plan.current()
+        if recorder is not None:
+            recorder.host(lambda: kernel(*args, **kwargs), kernel.__name__)
+
+    return call
+
+
+def functions(xp: ModuleType) -> dict[str, Callable]:
+    """The functions of the formula language on arrays of `xp`."""
+
+    def sigmoid(x):
+        e = xp.exp(-xp.abs(x))
+        return xp.where(x >= 0, 1, e) / (1 + e)
+
+    plain = ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "abs", "sign", "floor", "sin", "cos", "where")
+    return {
+        **{name: getattr(xp, name) for name in plain},
+        "max": xp.maximum,
+        "min": xp.minimum,
+        "sigmoid": sigmoid,
+        "erf": _erf,
+    }
+
+
+def _erf(x):
+    if type(x).__module__.startswith("cupy"):
+        from cupyx.scipy.special import erf
+    else:
+        from scipy.special import erf
+    return erf(x)
+
+
+class _Reference:
+    def __init__(self, xp: ModuleType):
+        self.xp = xp
+        self.functions = functions(xp)
+
+    # ------------------------------------------------------------------------ elementwise
+
+    def elementwise(self, formula: Formula, *inputs, out):
+        dtype = out.dtype if out.dtype.kind == "f" else None
+        inputs = [x.astype(dtype) if dtype is not None and x.dtype.kind == "i" else x for x in inputs]
+        with self._quiet():
+            out[...] = formula.evaluate(self.functions, *inputs)
+
+    def copy(self, x, out):
+        out[...] = x
+
+    def reduce(self, name, x, axes, out):
+        if name == "square_sum":
+            name, x = "sum", x * x
+        out[...] = getattr(self.xp, name)(x, axis=axes)
+
+    def argmax(self, x, out):
+        out[...] = self.xp.argmax(x, axis=-1)
+
+    # ---------------------------------------------------------------------- linear algebra
+
+    def matmul(self, a, b, out):
+        with self._quiet():
+            out[...] = self.xp.matmul(a, b)
+
+    def linear(self, x, w, bias, activation, out):
+        with self._quiet():
+            z = self.xp.matmul(x, w)
+        if bias is not None:
+            z = z + bias
+        if activation is not None:
+            z = table.BY_NAME[activation].forward.evaluate(self.functions, z)
+        out[...] = z
+
+    # ----------------------------------------------------------------- softmax and its loss
+
+    def softmax(self, x, out):
+        with self._quiet():
+            e = self.xp.exp(x - x.max(axis=-1, keepdims=True))
+            out[...] = e / e.sum(axis=-1, keepdims=True)
+
+    def log_softmax(self, x, out):
+        with self._quiet():
+            z = x - x.max(axis=-1, keepdims=True)
+            out[...] = z - self.xp.log(self.xp.exp(z).sum(axis=-1, keepdims=True))
+
+    def softmax_backward(self, g, y, out):
+        out[...] = y * (g - (g * y).sum(axis=-1, keepdims=True))
+
+    def log_softmax_backward(self, g, y, out):
+        out[...] = g - self.xp.exp(y) * g.sum(axis=-1, keepdims=True)
+
+    def _targets(self, target, weight, smoothing, classes, dtype):
+        """weight * q, and where the target is a class."""
+        index = self.xp.arange(classes)
+        q = (target[:, None] == index).astype(dtype) * (1 - smoothing) + smoothing / classes
+        return (q if weight is None else q * weight), (target >= 0) & (target < classes)
+
+    def cross_entropy(self, x, target, weight, smoothing, loss, probabilities):
+        logp = self.xp.empty(x.shape, x.dtype)
+        self.log_softmax(x, logp)
+        probabilities[...] = self.xp.exp(logp)
+        wq, valid = self._targets(target, weight, smoothing, x.shape[1], x.dtype)
+        terms = self.xp.where(wq == 0, 0, -wq * logp)
+        loss[...] = self.xp.where(valid, terms.sum(axis=-1), self.xp.nan)
+
+    def cross_entropy_backward(self, g, probabilities, target, weight, smoothing, out):
+        wq, _ = self._targets(target, weight, smoothing, probabilities.shape[1], probabilities.dtype)
+        out[...] = g[:, None] * (wq.sum(axis=-1, keepdims=True) * probabilities - wq)
+
+    # -------------------------------------------------------------------------------- rows
+
+    def take(self, x, index, out):
+        out[...] = x[index]
+
+    def take_batch(self, x, order, cursor, out):
+        i = self.xp.minimum(int(cursor) + self.xp.arange(out.shape[0]), len(order) - 1)
+        out[...] = x[order[i]]
+
+    def scatter_add(self, index, source, out):
+        if self.xp.__name__ == "numpy":
+            self.xp.add.at(out, index, source)
+        else:
+            import cupyx
+
+            cupyx.scatter_add(out, index, source)
+
+    # --------------------------------------------------------------------------- optimizers
+
+    def update(self, rule: Update, parameters, gradients, states, values):
+        scope = dict(zip(rule.values, (float(v) for v in values), strict=True))
+        functions = {**self.functions, **{name: _scalar(f) for name, f in self.functions.items()}}
+        for name, text in rule.scalars:
+            scope[name] = float(Formula.of(text, *scope).evaluate(functions, *scope.values()))
+        for i, w in enumerate(parameters):
+            local = {**scope, "w": w, "g": gradients[i], **{s: states[k][i] for k, s in enumerate(rule.states)}}
+            outs = {"w": w, **{s: states[k][i] for k, s in enumerate(rule.states)}}
+            for name, text in rule.statements:
+                local[name] = Formula.of(text, *local).evaluate(self.functions, *local.values())
+            for name, out in outs.items():
+                out[...] = local[name]
+
+    def advance(self, counter, amount):
+        counter += amount
+
+    # ---------------------------------------------------------------------------- randomness
+
+    def random_uniform(self, state, out):
+        xp, n = self.xp, out.size
+        if out.dtype == xp.float32:
+            words = self._philox(state, -(-n // 4)).reshape(-1)[:n]
+            out[...] = ((words >> 8).astype(xp.float32) * xp.float32(2**-24)).reshape(out.shape)
+        else:
+            a, b = self._philox(state, -(-n // 2)).reshape(-1, 2)[:n].T
+            high = (a >> 5).astype(xp.float64) * 2**26
+            out[...] = ((high + (b >> 6).astype(xp.float64)) * 2.0**-53).reshape(out.shape)
+
+    def random_normal(self, state, out):
+        xp, n = self.xp, out.size
+        uniform = xp.empty(n + n % 2, out.dtype)
+        self.random_uniform(state, uniform)
+        radius = xp.sqrt(-2 * xp.log(1 - uniform[0::2]))
+        angle = 2 * xp.pi * uniform[1::2]
+        pairs = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=-1)
+        out[...] = pairs.reshape(-1)[:n].reshape(out.shape)
+
+    def dropout_mask(self, state, rate, out):
+        uniform = self.xp.empty(out.shape, self.xp.float32)
+        self.random_uniform(state, uniform)
+        out[...] = (uniform >= self.xp.float32(rate)) * out.dtype.type(1 / (1 - rate))
+
+    def _philox(self, state, blocks):
+        """Philox 4x32-10: uint32 words, shape (blocks, 4)."""
+        xp = self.xp
+        low = xp.uint64(0xFFFFFFFF)
+        seed, stream, step = (int(s) & (2**64 - 1) for s in state)
+        c = [xp.arange(blocks, dtype=xp.uint64)]
+        c += [xp.full(blocks, word & 0xFFFFFFFF, xp.uint64) for word in (step, step >> 32, stream)]
+        key = [seed & 0xFFFFFFFF, seed >> 32]
+        for _ in range(10):
+            left, right = c[0] * xp.uint64(0xD2511F53), c[2] * xp.uint64(0xCD9E8D57)
+            c = [
+                (right >> xp.uint64(32)) ^ c[1] ^ xp.uint64(key[0]),
+                right & low,
+                (left >> xp.uint64(32)) ^ c[3] ^ xp.uint64(key[1]),
+                left & low,
+            ]
+            key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+        return xp.stack(c, axis=-1).astype(xp.uint32)
+
+    def _quiet(self):
+        """NaN and infinity are results here, not warnings."""
+        return self.xp.errstate(all="ignore")
+
+
+def _scalar(function):
+    """A function of arrays, on numbers in float64."""
+    return lambda *numbers: float(function(*(float(number) for number in numbers)))

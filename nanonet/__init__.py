@@ -1,0 +1,112 @@
+"""nanonet: a deep-learning engine from scratch, with a tuner for its own training settings built in."""
+
+import kernels as _kernels
+
+if getattr(_kernels, "OWNER", None) != "nanonet":
+    raise ImportError(
+        f"nanonet needs its own package 'kernels', but another one is imported under that name: {_kernels.__file__}. "
+        "Uninstall that one, or take its folder off sys.path"
+    )
+
+from nanonet import errors, losses, nn, ops, optim
+from nanonet import functional as functional
+from nanonet.autograd import (
+    Function,
+    detect_anomaly,
+    enable_grad,
+    grad,
+    gradcheck,
+    gradgradcheck,
+    is_grad_enabled,
+    no_grad,
+)
+from nanonet.jit import jit
+from nanonet.ops.elementwise import maximum, minimum, where
+from nanonet.ops.random import rand, randn
+from nanonet.ops.shape import concatenate, stack
+from nanonet.random import seed
+from nanonet.tensor import (
+    Tensor,
+    arange,
+    as_tensor,
+    bool_,
+    eye,
+    float32,
+    float64,
+    full,
+    int32,
+    int64,
+    ones,
+    ones_like,
+    tensor,
+    zeros,
+    zeros_like,
+)
+
+__version__ = "0.1.0"
+
+#: Submodules that are imported when first used.
+_LATER = ("callbacks", "checkpoint", "data", "doctor", "init", "metrics", "predictor", "training")
+
+cat = concatenate
+manual_seed = seed
+
+
+def __getattr__(name: str):
+    import importlib
+
+    if name in _LATER:
+        return importlib.import_module(f"nanonet.{name}")
+    if name == "Settings":
+        from nanonet.settings import Settings
+
+        return Settings
+    raise AttributeError(f"module 'nanonet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATER, "Settings"])
+
+
+__all__ = [
+    "Function",
+    "Tensor",
+    "arange",
+    "as_tensor",
+    "bool_",
+    "cat",
+    "concatenate",
+    "detect_anomaly",
+    "enable_grad",
+    "errors",
+    "eye",
+    "float32",
+    "float64",
+    "full",
+    "functional",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "int32",
+    "int64",
+    "is_grad_enabled",
+    "jit",
+    "losses",
+    "manual_seed",
+    "maximum",
+    "minimum",
+    "nn",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "ops",
+    "optim",
+    "rand",
+    "randn",
+    "seed",
+    "stack",
+    "tensor",
+    "where",
+    "zeros",
+    "zeros_like",
+]

@@ -1,0 +1,203 @@
+"""Training and evaluating a model on arrays: the whole step is recorded, from gathering the mini-batch to the update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kernels.formula import Formula
+from kernels.registry import backend_of
+from nanonet.autograd import no_grad
+from nanonet.errors import RecordingError
+from nanonet.jit import Recording
+from nanonet.ops import shape
+from nanonet.optim import Optimizer, clip_grad_norm_, clip_grad_value_
+from nanonet.random import generator
+from nanonet.tensor import Tensor
+
+#: Seconds of recorded steps between two looks at the callbacks and the keyboard.
+CHUNK_SECONDS = 0.05
+#: Rows that an evaluation computes at once.
+CHUNK_ROWS = 1024
+
+_ADD = Formula.of("total + x", "total", "x")
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Step:
+    """A step without arguments that runs recorded, or eagerly where it cannot be recorded."""
+
+    def __init__(self, function: Callable[[], Any]):
+        self._function = function
+        self._recordings: list[Recording] = []
+        self._eager = False
+
+    def run(self, times: int) -> None:
+        """Run the step `times` times."""
+        if times <= 0:
+            return
+        found = next((r for r in self._recordings if r.valid()), None)
+        if found is None and not self._eager:
+            try:
+                self._recordings = [*self._recordings[-3:], Recording(self._function, [], lambda _: ((), {}))]
+                times -= 1
+                found = next((r for r in self._recordings if r.valid()), None)
+            except RecordingError:
+                self._eager = True
+        if self._eager or found is None:
+            for _ in range(times):
+                self._function()
+        elif times:
+            found.replay([], times)
+
+
+class Training:
+    """Epochs of mini-batch descent of `loss(forward(x), y)` over rows in an order that each epoch shuffles anew.
+
+    x (n, ...), y (n, ...): C-contiguous arrays; they may change in place. The order of epoch e depends on (seed, e) alone.
+    schedule: None, or update number -> factor of the learning rate each group had at the start. counts: functions
+    (outputs, targets) -> a 0-d tensor, summed over the rows seen and reported as a mean under their names.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        optimizer: Optimizer,
+        loss: Loss,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        schedule: Callable[[Any], Any] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        counts: Mapping[str, Loss] | None = None,
+    ):
+        self._forward, self._loss, self._optimizer = forward, loss, optimizer
+        self._x, self._y = x, y
+        self.rows = len(x)
+        self.batch_size = min(batch_size, self.rows)
+        self.steps = -(-self.rows // self.batch_size)
+        self._seed, self._shuffle, self._schedule = seed, shuffle, schedule
+        self._clip_norm, self._clip_value = clip_norm, clip_value
+        self._counts = dict(counts or {})
+        self._order = np.arange(self.rows)
+        self._cursor = np.zeros((), np.int64)
+        self._update = np.zeros((), np.int64)
+        self._updates = np.arange(self.steps)
+        self._totals = {name: np.zeros(()) for name in ("loss", *self._counts)}
+        self._base = [group["lr"] for group in optimizer.param_groups]
+        self._rates = [np.zeros((self.steps, 1)) for _ in optimizer.param_groups]
+        full, rest = divmod(self.rows, self.batch_size)
+        self._parts = [(self._step(self.batch_size), full)]
+        if rest:
+            self._parts.append((self._step(rest), 1))
+
+    # ------------------------------------------------------------------------------ one epoch
+
+    def epoch(self, number: int, between: Callable[[int], None] | None = None) -> dict[str, float]:
+        """Epoch `number` (from 0): the mean loss and counts over its rows, as they were met.
+
+        between(steps done) is called every CHUNK_SECONDS or so; an exception from it leaves the epoch unfinished.
+        """
+        if self._shuffle:
+            self._order[:] = generator(self._seed, "batches", number).permutation(self.rows)
+        self._cursor[...] = self._update[...] = 0
+        for total in self._totals.values():
+            total[...] = 0
+        if self._schedule is not None:
+            factors = self._schedule(np.arange(number * self.steps, (number + 1) * self.steps))
+            for base, rates in zip(self._base, self._rates, strict=True):
+                rates[:, 0] = base * np.asarray(factors)
+        done, chunk = 0, 1
+        for step, times in self._parts:
+            while times:
+                now = min(chunk, times)
+                start = time.perf_counter()
+                step.run(now)
+                seconds = time.perf_counter() - start
+                times -= now
+                done += now
+                chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS * now / max(seconds, 1e-9))))
+                if between is not None:
+                    between(done)
+        return {name: float(total) / self.rows for name, total in self._totals.items()}
+
+    def _step(self, rows: int) -> Step:
+        x = np.empty((rows, *self._x.shape[1:]), self._x.dtype)
+        y = np.empty((rows, *self._y.shape[1:]), self._y.dtype)
+
+        def step() -> None:
+            backend = backend_of(x)
+            backend.take_batch(self._x, self._order, self._cursor, out=x)
+            backend.take_batch(self._y, self._order, self._cursor, out=y)
+            if self._schedule is not None:
+                for group, rates in zip(self._optimizer.param_groups, self._rates, strict=True):
+                    backend.take_batch(rates, self._updates, self._update, out=group.rate)
+                backend.advance(self._update, 1)
+            self._optimizer.zero_grad()
+            outputs, targets = self._forward(Tensor(x)), Tensor(y)
+            loss = self._loss(outputs, targets)
+            loss.backward()
+            if self._clip_value:
+                clip_grad_value_(self._parameters(), self._clip_value)
+            if self._clip_norm:
+                clip_grad_norm_(self._parameters(), self._clip_norm)
+            self._optimizer.step()
+            with no_grad():
+                self._add("loss", loss * rows)
+                for name, count in self._counts.items():
+                    self._add(name, count(outputs, targets))
+            backend.advance(self._cursor, rows)
+
+        return Step(step)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self._optimizer.param_groups for p in group.params]
+
+    def _add(self, name: str, value: Tensor) -> None:
+        total = self._totals[name]
+        backend_of(total).elementwise(_ADD, total, shape.to(value, np.float64).array, out=total)
+
+
+class Evaluation:
+    """A model's outputs for fixed rows, and their mean loss, recorded and replayed in eval mode.
+
+    x and y as in `Training`; y may be None, then there are outputs only.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], loss: Loss | None, x: np.ndarray, y: np.ndarray | None):
+        self._forward, self._loss, self._x, self._y = forward, loss, x, y
+        self._outputs: np.ndarray | None = None
+        self._total = np.zeros(())
+        self._run = Step(self._compute)
+
+    def run(self) -> tuple[np.ndarray, float]:
+        """(outputs of all rows, mean loss). The array is overwritten by the next run."""
+        with no_grad():
+            if self._outputs is None:
+                first = self._forward(Tensor(self._x[: min(1, len(self._x))]))
+                self._outputs = np.empty((len(self._x), *first.shape[1:]), first.dtype)
+            self._run.run(1)
+        return self._outputs, float(self._total)
+
+    def _compute(self) -> None:
+        for start in range(0, len(self._x), CHUNK_ROWS):
+            part = slice(start, start + CHUNK_ROWS)
+            backend_of(self._outputs).copy(self._forward(Tensor(self._x[part])).array, out=self._outputs[part])
+        if self._loss is not None and self._y is not None:
+            loss = self._loss(Tensor(self._outputs), Tensor(self._y))
+            backend_of(self._total).copy(loss.array, out=self._total)
+
+
+def finite(values: Sequence[float]) -> bool:
+    """Are all of them numbers, neither NaN nor infinite?"""
+    return bool(np.isfinite(values).all())
+
+

@@ -1,0 +1,155 @@
+"""What a model is trained on: a loss on the right outputs, targets in the right form, and what is counted on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nanonet import losses, metrics
+from nanonet.errors import DataError, OptionError, ShapeError
+from nanonet.ops import elementwise, reduction, shape
+from nanonet.tensor import Tensor
+
+CLASSES = ("cross_entropy", "crossentropy", "sparse_categorical_crossentropy", "categorical_crossentropy")
+BINARY = ("binary_crossentropy", "binary_cross_entropy", "bce", "binary_cross_entropy_with_logits")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """forward: model inputs -> scores; loss(scores, targets) -> 0-d mean; task: "classes", "binary" or "values"."""
+
+    forward: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    task: str
+
+
+def objective(model: Any, loss: Any, class_weight: np.ndarray | None = None, smoothing: float = 0.0) -> Objective:
+    """Pair a model with a loss, given as a name, a function of (outputs, targets) or a loss module.
+
+    For the cross-entropies a final Softmax (or Sigmoid) of the model is left out and the loss computed from the scores
+    before it, which is exact where the probabilities would round to 0 or 1; without one, the outputs are scores.
+    """
+    if isinstance(loss, str):
+        name = loss.lower()
+        if name in CLASSES:
+            weight = None if class_weight is None else Tensor(np.asarray(class_weight, np.float32))
+            return Objective(
+                scores(model, "softmax"),
+                lambda x, y: losses.cross_entropy(x, y, weight=weight, label_smoothing=smoothing),
+                "classes",
+            )
+        if class_weight is not None:
+            raise OptionError(f"class_weight: loss {loss!r} has no classes, wanted one of {', '.join(CLASSES)}")
+        if name in BINARY:
+            return Objective(scores(model, "sigmoid"), losses.binary_cross_entropy_with_logits, "binary")
+        return Objective(model, losses.get(name), "values")
+    if not callable(loss):
+        raise OptionError(f"loss: {loss!r} is neither a name nor a function of (outputs, targets)")
+    kind = type(loss).__name__ if not hasattr(loss, "__name__") else loss.__name__
+    classes = "crossentropy" in kind.lower().replace("_", "") and "binary" not in kind.lower()
+    return Objective(model, loss, "classes" if classes else "values")
+
+
+def scores(model: Any, final: str) -> Callable[[Tensor], Tensor]:
+    """The model without its final activation, if it ends in `final` ("softmax" or "sigmoid")."""
+    without = getattr(model, "without_final", None)
+    return (without(final) if without is not None else None) or model
+
+
+def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...]) -> np.ndarray:
+    """Targets as the loss takes them: int64 labels (n,) or float32 of the outputs' shape.
+
+    outputs is the shape of one row's outputs. Raises DataError or ShapeError that name y.
+    """
+    y = np.asarray(y.numpy() if isinstance(y, Tensor) else y)
+    if len(y) != rows:
+        raise ShapeError(f"y: has {len(y)} rows, x has {rows}")
+    if y.dtype.kind not in "fiub":
+        raise DataError(f"y: holds {y.dtype}, wanted numbers; turn names into class numbers first")
+    if task == "classes" and not (y.ndim == 2 and y.shape[1] == outputs[-1] and outputs[-1] > 1):
+        labels = y.reshape(rows) if y.size == rows else y
+        if labels.ndim != 1:
+            raise ShapeError(f"y: has shape {y.shape}, wanted ({rows},) class numbers or ({rows}, {outputs[-1]}) one-hot")
+        whole = labels.astype(np.int64)
+        if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
+            raise DataError("y: holds fractions or NaN, wanted class numbers")
+        if whole.size and (whole.min() < 0 or whole.max() >= outputs[-1]):
+            bad = whole.min() if whole.min() < 0 else whole.max()
+            raise DataError(f"y: holds label {bad}, wanted 0 to {outputs[-1] - 1} for a model with {outputs[-1]} outputs")
+        return np.ascontiguousarray(whole)
+    y = np.ascontiguousarray(y, np.float32)
+    if not np.isfinite(y).all():
+        raise DataError("y: holds NaN or infinity")
+    if y.shape[1:] != outputs and y.size == rows * int(np.prod(outputs)):
+        y = y.reshape(rows, *outputs)
+    if y.shape[1:] != outputs:
+        raise ShapeError(f"y: has shape {y.shape}, wanted ({rows}, {', '.join(map(str, outputs))}) like the model's outputs")
+    return y
+
+
+def inputs(x: Any, name: str = "x") -> np.ndarray:
+    """Inputs as C-contiguous float32 rows. Raises DataError for text, NaN, infinity or no rows."""
+    x = np.asarray(x.numpy() if isinstance(x, Tensor) else x)
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{name}: holds {x.dtype}, wanted numbers")
+    if not x.ndim or not len(x):
+        raise DataError(f"{name}: has shape {x.shape}, wanted at least one row")
+    x = np.ascontiguousarray(x, np.float32)
+    if not np.isfinite(x).all():
+        row = int(np.argwhere(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0, 0])
+        raise DataError(f"{name}: holds NaN or infinity (first in row {row})")
+    return x
+
+
+# --------------------------------------------------------------------------------- metrics
+
+
+def _hits(x: Tensor, y: Tensor) -> Tensor:
+    return shape.to(elementwise.eq(x.argmax(-1), y if y.dtype.kind == "i" else y.argmax(-1)), np.float32).sum()
+
+
+def _binary_hits(x: Tensor, y: Tensor) -> Tensor:
+    return shape.to(elementwise.eq(shape.to(x > 0, np.float32), y), np.float32).sum() * (1 / max(1, int(np.prod(y.shape[1:]))))
+
+
+def _absolute(x: Tensor, y: Tensor) -> Tensor:
+    return reduction.sum((x - y).abs()) * (1 / max(1, int(np.prod(y.shape[1:]))))
+
+
+def _squares(x: Tensor, y: Tensor) -> Tensor:
+    return reduction.sum((x - y).square()) * (1 / max(1, int(np.prod(y.shape[1:]))))
+
+
+#: (metric, task) -> what to sum over the rows of a mini-batch while training.
+COUNTS = {
+    ("accuracy", "classes"): _hits,
+    ("accuracy", "binary"): _binary_hits,
+    ("mae", "values"): _absolute,
+    ("mse", "values"): _squares,
+}
+_ALIASES = {"acc": "accuracy", "mean_absolute_error": "mae", "mean_squared_error": "mse"}
+
+
+class Metric:
+    """A metric of a fit: `count`, if there is one, is summed in training; `value` compares whole outputs to targets."""
+
+    def __init__(self, metric: Any, task: str):
+        self.name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+        known = _ALIASES.get(self.name, self.name)
+        self.count = COUNTS.get((known, task)) if isinstance(metric, str) else None
+        self._function = metrics.get(known) if isinstance(metric, str) else metric
+        self._binary = task == "binary"
+
+    def value(self, outputs: np.ndarray, y: np.ndarray) -> float:
+        """The metric of scores (as the objective's forward gives them); NaN where the outputs are not finite."""
+        if not np.isfinite(outputs).all():
+            return float("nan")
+        if self._binary:
+            outputs = (outputs > 0).astype(np.int64)
+            if self.name in ("accuracy", "acc"):
+                return float(np.mean(outputs == y))
+            y = y.astype(np.int64)
+        return float(self._function(y, outputs))

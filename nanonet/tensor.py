@@ -1,0 +1,365 @@
+"""Tensor: an array, and how it was computed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kernels import plan
+from kernels.registry import backend_of
+from nanonet.errors import DtypeError, RecordingError, ShapeError
+
+#: What a tensor may hold, by the names that people type.
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+    "int32": np.dtype(np.int32),
+    "int64": np.dtype(np.int64),
+    "bool": np.dtype(np.bool_),
+}
+float32, float64, int32, int64, bool_ = DTYPES.values()
+
+
+class Mode(threading.local):
+    """Switches of this thread: does the engine follow derivatives, and does it look for NaN and infinity."""
+
+    grad = True
+    anomaly = False
+
+
+mode = Mode()
+
+
+class Tensor:
+    """An n-dimensional array that remembers how it was computed, so that `backward` can differentiate it.
+
+    array: the values (numpy.ndarray). requires_grad: whether gradients are followed through it. grad: the gradient
+    that `backward` has summed up for a leaf, or None. Make one with `nanonet.tensor`.
+    """
+
+    __slots__ = ("__weakref__", "_grad", "_hooks", "_requires_grad", "array", "node")
+    __array_priority__ = 100
+
+    def __init__(self, array: np.ndarray, requires_grad: bool = False):
+        self.array = array
+        self._requires_grad = requires_grad
+        self._grad = None
+        self._hooks = None
+        self.node = None
+
+    # ------------------------------------------------------------------------ what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def size(self) -> int:
+        return self.array.size
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.node is None
+
+    def numel(self) -> int:
+        return self.array.size
+
+    def dim(self) -> int:
+        return self.array.ndim
+
+    def __len__(self) -> int:
+        if not self.array.ndim:
+            raise TypeError("len() of a tensor without axes")
+        return len(self.array)
+
+    # ------------------------------------------------------------------------- gradients
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self.node is not None and not value:
+            raise RuntimeError("requires_grad can be switched off for a leaf only; use detach()")
+        if value and self.array.dtype.kind != "f":
+            raise DtypeError(f"requires_grad: only float tensors have gradients, this one is {self.dtype}")
+        self._requires_grad = bool(value)
+
+    def requires_grad_(self, value: bool = True) -> Tensor:
+        self.requires_grad = value
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        recorder = plan.current()
+        if recorder is not None:
+            recorder.touch(self)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and value.shape != self.shape:
+            raise ShapeError(f"grad: has shape {value.shape}, its tensor {self.shape}")
+        recorder = plan.current()
+        if recorder is not None:
+            recorder.touch(self)
+        self._grad = value
+
+    def backward(
+        self, gradient: Tensor | np.ndarray | None = None, retain_graph: bool = False, create_graph: bool = False
+    ) -> None:
+        """Add the gradient of this tensor to `grad` of every leaf it depends on. See `nanonet.autograd.backward`."""
+        from nanonet.autograd import backward
+
+        backward(self, gradient, retain_graph, create_graph)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+        """Call `hook(gradient)` when this tensor's gradient is known; what it returns, if not None, takes its place.
+
+        Returns a function that removes the hook.
+        """
+        if not self._requires_grad:
+            raise RuntimeError("register_hook: this tensor does not require a gradient")
+        hooks = self._hooks if self._hooks is not None else []
+        self._hooks = hooks
+        hooks.append(hook)
+        if self.node is not None:
+            self.node.hooks = hooks
+        return lambda: hooks.remove(hook)
+
+    def detach(self) -> Tensor:
+        """The same values, without a past. Shares memory."""
+        return Tensor(self.array)
+
+    # ------------------------------------------------------------------- values, on the host
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array that shares memory."""
+        _forbid_recording("numpy()")
+        return self.array
+
+    def item(self) -> float | int | bool:
+        """The single value. Raises ValueError if there is not exactly one."""
+        _forbid_recording("item()")
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        _forbid_recording("tolist()")
+        return self.array.tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        _forbid_recording("conversion to a NumPy array")
+        if copy:
+            return np.array(self.array, dtype)
+        return np.asarray(self.array, dtype)
+
+    def __float__(self) -> float:
+        _forbid_recording("float()")
+        return float(self.array.item())
+
+    def __int__(self) -> int:
+        _forbid_recording("int()")
+        return int(self.array.item())
+
+    __index__ = __int__
+
+    def __bool__(self) -> bool:
+        _forbid_recording("bool()")
+        if self.array.size != 1:
+            raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all() of .numpy()")
+        return bool(self.array.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def __repr__(self) -> str:
+        if plan.current() is not None:
+            return f"tensor(<recorded>, shape={self.shape}, dtype={self.dtype})"
+        values = np.array2string(self.array, separator=", ", prefix="tensor(", precision=4, floatmode="maxprec")
+        extra = "" if self.dtype in (float32, int64, bool_) else f", dtype={self.dtype}"
+        if self.node is not None:
+            extra += f", op={self.node.op.name}"
+        elif self._requires_grad:
+            extra += ", requires_grad=True"
+        return f"tensor({values}{extra})"
+
+    __hash__ = object.__hash__
+
+    # ---------------------------------------------------------------- changing values in place
+
+    @property
+    def data(self) -> Tensor:
+        """The same values without a past; assigning to it overwrites the values in place."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self.copy_(value)
+
+    def copy_(self, value: Any) -> Tensor:
+        """Overwrite the values, in place. Broadcasts. Raises ShapeError if the shapes do not fit."""
+        source = as_tensor(value, self.dtype).array
+        try:
+            np.broadcast_to(source, self.shape)
+        except ValueError:
+            raise ShapeError(f"copy_: values of shape {source.shape} do not fit into {self.shape}") from None
+        if mode.grad and self._requires_grad:
+            raise RuntimeError("copy_: a tensor that requires a gradient is overwritten; do it within nanonet.no_grad()")
+        backend_of(self.array).copy(source, out=self.array)
+        return self
+
+    def zero_(self) -> Tensor:
+        return self.copy_(0)
+
+    def fill_(self, value: float) -> Tensor:
+        return self.copy_(value)
+
+
+def _forbid_recording(what: str) -> None:
+    if plan.current() is not None:
+        raise RecordingError(
+            f"{what} reads a value on the host while jit records the step ({caller()}): a replay would not read it "
+            "again. Return the tensor from the step and read it outside"
+        )
+
+
+def caller() -> str:
+    """file:line of the innermost frame outside nanonet and kernels."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.split(".")[0] not in ("nanonet", "kernels"):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown line"
+
+
+# ------------------------------------------------------------------------------ making tensors
+
+
+def dtype_of(dtype: Any) -> np.dtype:
+    """A dtype from its name, NumPy's type or dtype. Raises DtypeError for one that tensors do not hold."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in DTYPES.values():
+        raise DtypeError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
+    return found
+
+
+def _natural(array: np.ndarray, name: str) -> np.dtype:
+    """The dtype that values get when none is asked for."""
+    kind = array.dtype.kind
+    if kind == "f":
+        return float32
+    if kind in "iu":
+        return int64
+    if kind == "b":
+        return bool_
+    raise DtypeError(f"{name}: holds {array.dtype}, wanted numbers")
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
+    """A tensor with a copy of `data`: numbers, nested lists, an array or a tensor.
+
+    Without `dtype`, floats of any width become float32, integers int64, booleans bool. Raises DtypeError for anything
+    else, ShapeError for ragged lists, RecordingError within a step that jit records (the copy would never change).
+    """
+    if device not in (None, "cpu"):
+        raise_device(device)
+    if isinstance(data, Tensor):
+        source, dtype = data.array, data.dtype if dtype is None else dtype
+    else:
+        source = _host_array(data)
+    found = _natural(source, "tensor") if dtype is None else dtype_of(dtype)
+    if isinstance(data, Tensor):
+        out = plan.empty(np, source.shape, found)
+        backend_of(out).copy(source, out=out)
+    else:
+        out = np.array(source, found, order="C")
+    return Tensor(out).requires_grad_(requires_grad)
+
+
+def raise_device(device: str) -> None:
+    from nanonet.errors import BackendUnavailable
+
+    raise BackendUnavailable(f"device: {device!r} is not available here, wanted 'cpu'")
+
+
+def _host_array(data: Any) -> np.ndarray:
+    if not isinstance(data, (bool, int, float, np.generic)) and plan.current() is not None:
+        raise RecordingError(
+            f"a host array enters the step while jit records it ({caller()}): a replay would not see it change. Pass it "
+            "as an argument of the step, or make it a tensor before"
+        )
+    try:
+        array = np.asarray(data)
+    except ValueError:
+        raise ShapeError("tensor: nested lists of different lengths, wanted a rectangular array") from None
+    if array.dtype.kind not in "fiub":
+        raise DtypeError(f"tensor: holds {array.dtype}, wanted numbers")
+    return array
+
+
+def as_tensor(data: Any, dtype: np.dtype | None = None) -> Tensor:
+    """`data` itself if it is a Tensor of that dtype, else one made of it; a fitting array is shared, not copied."""
+    if isinstance(data, Tensor):
+        return data if dtype is None or data.dtype == dtype else tensor(data, dtype)
+    array = _host_array(data)
+    return Tensor(np.asarray(array, _natural(array, "tensor") if dtype is None else dtype))
+
+
+def zeros(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+    return full(_shape(shape), 0, dtype, requires_grad)
+
+
+def ones(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+    return full(_shape(shape), 1, dtype, requires_grad)
+
+
+def full(shape: Sequence[int], value: float, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+    """A tensor of that shape, each element `value`."""
+    out = plan.empty(np, tuple(shape), dtype_of(dtype))
+    backend_of(out).copy(np.array(value, out.dtype), out=out)
+    return Tensor(out).requires_grad_(requires_grad)
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    return full(x.shape, 0, x.dtype)
+
+
+def ones_like(x: Tensor) -> Tensor:
+    return full(x.shape, 1, x.dtype)
+
+
+def arange(*args: float, dtype: Any = None) -> Tensor:
+    """As numpy.arange. A constant of a recorded step."""
+    array = np.arange(*args)
+    return Tensor(array.astype(_natural(array, "arange") if dtype is None else dtype_of(dtype)))
+
+
+def eye(n: int, dtype: Any = float32) -> Tensor:
+    """The identity matrix, (n, n). A constant of a recorded step."""
+    return Tensor(np.eye(n, dtype=dtype_of(dtype)))
+
+
+def _shape(shape: tuple) -> tuple[int, ...]:
+    return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape

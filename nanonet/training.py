@@ -1,0 +1,223 @@
+"""One training run that can stop, be stored, and go on later bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nanonet import init, nn
+from nanonet.errors import CheckpointError, DataError
+from nanonet.loop import Evaluation, Training
+from nanonet.objectives import Metric, inputs, objective, targets
+from nanonet.optim import Optimizer, get
+from nanonet.random import generator
+from nanonet.settings import Settings
+
+ADAPTIVE = ("adam", "adamw")
+
+
+def build_model(settings: Settings, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """The multi-layer perceptron that the settings describe: inputs of `input_shape` -> `outputs` scores.
+
+    Weights come from the settings' initializer and seed, biases are zero; the last layer's weights are Xavier's, so that
+    training starts from nearly equal scores.
+    """
+    widths = [int(np.prod(input_shape)), *settings.hidden]
+    layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) != 1 else []
+    for i, (wide, narrow) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        rng = generator(settings.seed, "weights", i)
+        layers.append(nn.Linear(wide, narrow, weight_init=settings.initializer, rng=rng))
+        layers.append(nn.activation(settings.activation))
+        if settings.dropout:
+            layers.append(nn.Dropout(settings.dropout, seed=settings.seed, stream=i))
+    rng = generator(settings.seed, "weights", len(settings.hidden))
+    layers.append(nn.Linear(widths[-1], outputs, weight_init="xavier_uniform", rng=rng))
+    model = nn.Sequential(*layers)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data = init.zeros(parameter.shape)
+    return model
+
+
+def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
+    """The optimizer that the settings describe. Weight decay and L1 are for weights, not for biases."""
+    options: dict[str, Any] = {"lr": settings.learning_rate}
+    if settings.optimizer == "sgd":
+        options.update(momentum=settings.momentum, nesterov=settings.nesterov)
+    elif settings.optimizer in ADAPTIVE:
+        options.update(betas=(settings.beta1, settings.beta2))
+    named = list(model.named_parameters())
+    weights = [p for name, p in named if not name.endswith("bias")]
+    biases = [p for name, p in named if name.endswith("bias")]
+    groups = [
+        {"params": weights, "weight_decay": settings.weight_decay, "l1": settings.l1},
+        {"params": biases, "weight_decay": 0.0, "l1": 0.0},
+    ]
+    return get(settings.optimizer)([g for g in groups if g["params"]], **options)
+
+
+class Run:
+    """A training run: model, optimizer, random state, and the place in the data.
+
+    x (n, ...), y (n,) class numbers or values, validation (xv, yv) or None. task is "classification" (then the number of
+    classes is the largest label plus one, unless `classes` says so) or "regression"; without it integers are classes.
+    Everything random depends on settings.seed alone. Raises DataError and ShapeError for data that does not fit.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        x: Any,
+        y: Any,
+        validation: tuple[Any, Any] | None = None,
+        *,
+        task: str | None = None,
+        classes: int | None = None,
+    ):
+        self.settings = settings
+        x = inputs(x)
+        y = np.asarray(y)
+        self.task = task or ("classification" if y.dtype.kind in "iub" else "regression")
+        if self.task not in ("classification", "regression"):
+            raise DataError(f"task: {task!r}, wanted 'classification' or 'regression'")
+        if self.task == "classification":
+            seen = [y] if validation is None else [y, np.asarray(validation[1])]
+            outputs = classes or int(max(labels.max() for labels in seen if labels.size)) + 1
+            loss, metric = "cross_entropy", "accuracy"
+        else:
+            outputs = 1 if y.ndim == 1 else y.shape[1]
+            loss, metric = "mse", "mae"
+        self.outputs = outputs
+        self.input_shape = x.shape[1:]
+        self.model = build_model(settings, x.shape[1:], outputs)
+        self.optimizer = build_optimizer(settings, self.model)
+        self._metric = Metric(metric, "classes" if loss == "cross_entropy" else "values")
+        plain = objective(self.model, loss)
+        smooth = objective(self.model, loss, smoothing=settings.label_smoothing) if loss == "cross_entropy" else plain
+        y = targets(y, plain.task, len(x), (outputs,))
+        batches = -(-len(x) // min(settings.batch_size, len(x)))
+        schedule = settings.learning_rate_schedule(batches)
+        constant = settings.schedule == "constant" and not settings.warmup
+        self._training = Training(
+            plain.forward,
+            self.optimizer,
+            smooth.loss,
+            x,
+            y,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            schedule=None if constant else schedule,
+            clip_norm=settings.clip_norm,
+            clip_value=settings.clip_value,
+            counts={metric: self._metric.count},
+        )
+        self._validation = None
+        if validation is not None:
+            xv = inputs(validation[0], "validation x")
+            self._yv = targets(validation[1], plain.task, len(xv), (outputs,))
+            self._validation = Evaluation(plain.forward, plain.loss, xv, self._yv)
+        self.history: list[dict[str, float]] = []
+        self._best: dict[str, np.ndarray] | None = None
+        self._best_epoch = 0
+
+    # ----------------------------------------------------------------------------- going on
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+    @property
+    def diverged(self) -> bool:
+        """Has a loss become NaN or infinite? Such a run does not go on."""
+        last = self.history[-1] if self.history else {}
+        return not all(np.isfinite(last.get(name, 0.0)) for name in ("loss", "val_loss"))
+
+    @property
+    def stopped(self) -> bool:
+        """Has it diverged, or has early stopping ended it?"""
+        patience = self.settings.early_stopping
+        return self.diverged or bool(patience and self.epoch - self._best_epoch >= patience)
+
+    @property
+    def best_epoch(self) -> int:
+        """The number (from 1) of the epoch with the lowest validation loss (training loss without validation)."""
+        return self._best_epoch
+
+    def advance(self, epochs: int) -> list[dict[str, float]]:
+        """Train for up to `epochs` more epochs, fewer if the run stops; one dict of results for each.
+
+        Keys: epoch, loss, accuracy (or mae), val_loss, val_accuracy (or val_mae), lr.
+        """
+        start = self.epoch
+        for _ in range(epochs):
+            if self.stopped:
+                break
+            self.model.train()
+            found = self._training.epoch(self.epoch)
+            found = {"epoch": self.epoch + 1, **found}
+            if self._validation is not None:
+                self.model.eval()
+                outputs, loss = self._validation.run()
+                found["val_loss"] = loss
+                found[f"val_{self._metric.name}"] = self._metric.value(outputs, self._yv)
+            found["lr"] = self.optimizer.lr
+            self.history.append(found)
+            self._note_best()
+        return self.history[start:]
+
+    def _note_best(self) -> None:
+        key = "val_loss" if self._validation is not None else "loss"
+        now = self.history[-1][key]
+        best = self.history[self._best_epoch - 1][key] if self._best_epoch else float("inf")
+        if now < best:
+            self._best_epoch = self.epoch
+            if self.settings.early_stopping:
+                self._best = {name: array.copy() for name, array in self.model.state_dict().items()}
+
+    def restore_best(self) -> None:
+        """Give the model the weights of its best epoch. Only with early stopping, which keeps them."""
+        if self._best is not None:
+            self.model.load_state_dict(self._best)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Scores (n, outputs) for rows x."""
+        from nanonet.fitting import predict
+
+        return predict(self.model, x)
+
+    # ----------------------------------------------------------------------- stopping and going on
+
+    def state(self) -> dict[str, Any]:
+        """All that the run is, as nested dicts of arrays and numbers for `nanonet.checkpoint.save`."""
+        return {
+            "settings": self.settings.to_dict(),
+            "task": self.task,
+            "outputs": self.outputs,
+            "model": {name: array.copy() for name, array in self.model.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "streams": {name: stream.state.copy() for name, stream in self.model.rng_streams().items()},
+            "history": [dict(epoch) for epoch in self.history],
+            "best_epoch": self._best_epoch,
+            "best": self._best,
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], x: Any, y: Any, validation: tuple[Any, Any] | None = None) -> Run:
+        """The run that `state` was taken of, over the same data. It goes on as if it had never stopped.
+
+        Raises CheckpointError if the state is not a run's.
+        """
+        try:
+            settings = Settings.from_dict(state["settings"])
+            run = cls(settings, x, y, validation, task=state["task"], classes=state["outputs"])
+            run.model.load_state_dict(state["model"])
+            run.optimizer.load_state_dict(state["optimizer"])
+            for name, stream in run.model.rng_streams().items():
+                stream.state[:] = state["streams"][name]
+            run.history = [dict(epoch) for epoch in state["history"]]
+            run._best_epoch, run._best = state["best_epoch"], state["best"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the state is not that of a training run: {error!r}") from error
+        return run

@@ -1,0 +1,84 @@
+"""Ending trials that are worse than most others were at the same step (Golovin et al. 2017, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..trial import FrozenTrial, TrialState
+from .base import Pruner
+
+__all__ = ["MedianPruner", "PercentilePruner"]
+
+
+class PercentilePruner(Pruner):
+    """Ends a trial whose best value so far is outside the best `percentile` percent of values at the same step.
+
+    percentile: in [0, 100]; 25 keeps the best quarter.
+    n_startup_trials: so many trials must be complete first.
+    n_warmup_steps: no trial ends before this step.
+    interval_steps: steps between two looks, counted from n_warmup_steps.
+    n_min_trials: so many complete trials must have reported the step.
+    """
+
+    def __init__(
+        self,
+        percentile: float,
+        n_startup_trials: int = 5,
+        n_warmup_steps: int = 0,
+        interval_steps: int = 1,
+        *,
+        n_min_trials: int = 1,
+    ):
+        if not 0 <= percentile <= 100:
+            raise ValueError(f"percentile must be in [0, 100], got {percentile}")
+        for name, value, least in (
+            ("n_startup_trials", n_startup_trials, 0),
+            ("n_warmup_steps", n_warmup_steps, 0),
+            ("interval_steps", interval_steps, 1),
+            ("n_min_trials", n_min_trials, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.percentile = percentile
+        self.n_startup_trials = n_startup_trials
+        self.n_warmup_steps = n_warmup_steps
+        self.interval_steps = interval_steps
+        self.n_min_trials = n_min_trials
+
+    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], sign: int) -> bool:
+        step = trial.last_step
+        if step is None or step < self.n_warmup_steps or not self._is_due(trial, step):
+            return False
+        complete = [t for t in trials if t.state is TrialState.COMPLETE and t.number != trial.number]
+        if not complete or len(complete) < self.n_startup_trials:
+            return False
+        own = [sign * value for value in trial.intermediate_values.values() if not math.isnan(value)]
+        if not own:
+            return True
+        others = [sign * t.intermediate_values[step] for t in complete if step in t.intermediate_values]
+        others = [value for value in others if not math.isnan(value)]
+        if len(others) < self.n_min_trials:
+            return False
+        return min(own) > float(np.percentile(others, self.percentile))
+
+    def next_check(self, step: int) -> int | None:
+        if step < self.n_warmup_steps:
+            return self.n_warmup_steps
+        return step + self.interval_steps - (step - self.n_warmup_steps) % self.interval_steps
+
+    def _is_due(self, trial: FrozenTrial, step: int) -> bool:
+        """Whether `step` is the first that was reported in its interval."""
+        begin = step - (step - self.n_warmup_steps) % self.interval_steps
+        return not any(begin <= other < step for other in trial.intermediate_values)
+
+
+class MedianPruner(PercentilePruner):
+    """Ends a trial whose best value so far is worse than the median of the others at the same step."""
+
+    def __init__(
+        self, n_startup_trials: int = 5, n_warmup_steps: int = 0, interval_steps: int = 1, *, n_min_trials: int = 1
+    ):
+        super().__init__(50.0, n_startup_trials, n_warmup_steps, interval_steps, n_min_trials=n_min_trials)

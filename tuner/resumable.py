@@ -1,0 +1,56 @@
+"""Objectives that can stop, be stored and go on: a trial is then run in segments."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from .trial import Trial
+
+__all__ = ["Resumable", "run_segment"]
+
+
+class Resumable(ABC):
+    """An objective whose trials go step by step. Pass it to `Study.optimize` in place of a function.
+
+    max_steps: how many steps a trial has at most.
+    score: "last" if a trial counts by the last value of its curve, "best" if by the best one.
+
+    A subclass may define `save(state, path)` and `load(path) -> state` (OSError or ValueError if the file is missing
+    or damaged), with `suffix` as the files' ending. Without them, or when a state was lost, a trial that goes on is
+    first run again from its start, so `start` and `advance` must give the same for the same settings.
+    """
+
+    max_steps: int = 100
+    score: str = "last"
+
+    @abstractmethod
+    def start(self, trial: Trial) -> Any:
+        """The state before the first step. Settings are in `trial.params`, or asked for by `trial.suggest_...`."""
+
+    @abstractmethod
+    def advance(self, state: Any, steps: int) -> tuple[Any, Sequence[float]]:
+        """(the state after `steps` steps more, one value per step).
+
+        `state` may be changed in place. Fewer values than steps mean that the trial has come to its own end; a NaN
+        ends it as failed, `TrialPruned` as pruned.
+        """
+
+
+def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoints: Any) -> list[float]:
+    """Take the trial's state after `done` steps, add `steps` more, put the new state away; the values of the new steps.
+
+    Runs in a worker and touches nothing else, so a segment that was lost is simply run again.
+    """
+    state = checkpoints.take(trial.number, done, task) if done else None
+    if state is None:
+        state = task.start(trial)
+        if done:
+            state, _ = task.advance(state, done)
+    state, values = task.advance(state, steps)
+    values = [float(value) for value in values]
+    if len(values) > steps:
+        raise ValueError(f"advance was asked for {steps} steps and gave {len(values)} values")
+    checkpoints.put(trial.number, done + len(values), state, task)
+    return values

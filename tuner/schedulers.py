@@ -1,0 +1,158 @@
+"""Which segment of which trial to run next.
+
+A scheduler is a function of the study's table of trials and keeps no record of its own, so an interrupted study goes
+on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .pruners.base import Pruner
+from .trial import FrozenTrial, TrialState
+
+__all__ = ["Decision", "FullRuns", "Scheduler", "Segment", "Situation", "StoppedRuns", "SuccessiveHalving"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Run trial `number` (None: a new one) for so many steps more."""
+
+    number: int | None
+    steps: int
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a scheduler decides on."""
+
+    trials: Sequence[FrozenTrial]
+    """All trials of the study by number."""
+    max_steps: int
+    may_start: bool
+    """Whether new trials may be started."""
+    sign: int
+    """+1 if small values are good, -1 if large ones are."""
+    best: bool
+    """Whether a trial counts by the best value of its curve instead of the last."""
+
+    def loss(self, trial: FrozenTrial, steps: int) -> float:
+        """What the trial was worth after so many steps, the smaller the better."""
+        curve = [self.sign * value for step, value in sorted(trial.intermediate_values.items()) if step <= steps]
+        return min(curve) if self.best else curve[-1]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do: end these paused trials, and run this segment (None: nothing to do before another one ends)."""
+
+    stop: list[int] = field(default_factory=list)
+    run: Segment | None = None
+
+
+class Scheduler(ABC):
+    """Decides what a study of a `Resumable` does next."""
+
+    @abstractmethod
+    def decide(self, situation: Situation) -> Decision:
+        """Called whenever a worker is free. Running trials are left alone."""
+
+
+PENDING = (TrialState.WAITING, TrialState.PAUSED)
+
+
+class StoppedRuns(Scheduler):
+    """Trials run to their end one after the other, unless the pruner ends them: median stopping and the like."""
+
+    def __init__(self, pruner: Pruner):
+        self.pruner = pruner
+
+    def decide(self, situation: Situation) -> Decision:
+        stop: list[int] = []
+        for trial in situation.trials:
+            if trial.state is TrialState.PAUSED and self.pruner.prune(trial, situation.trials, situation.sign):
+                stop.append(trial.number)
+            elif trial.state in PENDING:
+                return Decision(stop, Segment(trial.number, self._steps(trial.steps, situation.max_steps)))
+        return Decision(stop, Segment(None, self._steps(0, situation.max_steps)) if situation.may_start else None)
+
+    def _steps(self, done: int, max_steps: int) -> int:
+        check = self.pruner.next_check(done)
+        return (max_steps if check is None else min(check, max_steps)) - done
+
+
+class FullRuns(Scheduler):
+    """Every trial runs to its end in one segment."""
+
+    def decide(self, situation: Situation) -> Decision:
+        for trial in situation.trials:
+            if trial.state in PENDING:
+                return Decision(run=Segment(trial.number, situation.max_steps - trial.steps))
+        return Decision(run=Segment(None, situation.max_steps) if situation.may_start else None)
+
+
+class SuccessiveHalving(Scheduler):
+    """Successive halving in brackets, by true promotions (Jamieson & Talwalkar 2016).
+
+    Rungs lie at min_steps, min_steps * eta, ... and max_steps. With r of them a bracket is eta ** (r - 1) trials with
+    consecutive numbers. All of them run to the first rung; the best 1 / eta go on to the next, paying only the added
+    steps; and so on. A rung is decided when all of its trials are there, so the outcome does not depend on the order
+    in which workers finish; meanwhile they begin the next bracket. The last bracket may be smaller.
+
+    min_steps: the first rung; "auto" puts it so that there are four rungs, if max_steps allows.
+    eta: reduction factor, at least 2.
+    """
+
+    def __init__(self, min_steps: int | str = "auto", eta: int = 3):
+        if min_steps != "auto" and (not isinstance(min_steps, int) or min_steps < 1):
+            raise ValueError(f"min_steps must be a whole number >= 1 or 'auto', got {min_steps!r}")
+        if eta < 2:
+            raise ValueError(f"eta must be at least 2, got {eta}")
+        self.min_steps = min_steps
+        self.eta = eta
+
+    def rungs(self, max_steps: int) -> list[int]:
+        """The steps at which trials are compared, the last being max_steps."""
+        first = max(max_steps // self.eta**3, 1) if self.min_steps == "auto" else int(self.min_steps)
+        steps = []
+        while first < max_steps:
+            steps.append(first)
+            first *= self.eta
+        return [*steps, max_steps]
+
+    def decide(self, situation: Situation) -> Decision:
+        rungs = self.rungs(situation.max_steps)
+        size = self.eta ** (len(rungs) - 1)
+        stop: list[int] = []
+        for begin in range(0, len(situation.trials), size):
+            members = situation.trials[begin : begin + size]
+            if all(trial.state.is_finished() for trial in members):
+                continue
+            closed = len(members) == size or not situation.may_start
+            run = self._bracket(members, closed, rungs, situation, stop)
+            if run is not None:
+                return Decision(stop, run)
+        return Decision(stop, Segment(None, rungs[0]) if situation.may_start else None)
+
+    def _bracket(
+        self, members: Sequence[FrozenTrial], closed: bool, rungs: list[int], situation: Situation, stop: list[int]
+    ) -> Segment | None:
+        """The bracket's next segment, if it has one to run now; adds the trials that end here to `stop`."""
+        for rung in rungs:
+            behind = [t for t in members if not t.state.is_finished() and t.steps < rung]
+            for trial in behind:
+                if trial.state in PENDING:
+                    return Segment(trial.number, rung - trial.steps)
+            if behind or not closed:
+                return None
+            ranked = sorted(
+                (t for t in members if t.steps > 0 and t.state is not TrialState.FAIL),
+                key=lambda t: (situation.loss(t, rung), t.number),
+            )
+            kept = ranked[: max(len(members) // self.eta, 1)]
+            if rung < rungs[-1]:
+                stop += [t.number for t in ranked if t not in kept and t.state is TrialState.PAUSED]
+            members = kept
+        return None

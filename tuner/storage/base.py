@@ -1,0 +1,158 @@
+"""What a storage does: keep studies and trials, hand each trial to one worker at a time, and never lose one.
+
+A trial that is handed out carries an attempt number. Every change to it names that attempt and raises `TrialLost`
+if the trial has meanwhile been ended, released or handed to somebody else, so a worker that comes back from the
+dead cannot spoil its successor's work.
+
+    WAITING --claim--> RUNNING --finish--> COMPLETE | PRUNED | FAIL
+                          |  ^
+              add_segment |  | claim           release, adopt_abandoned: RUNNING -> WAITING, or PAUSED if it has
+                          v  |                 steps that are kept
+                         PAUSED --finish--> PRUNED
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from ..space import Domain
+from ..trial import FrozenTrial, TrialState
+
+MAX_CRASHES = 3
+"""A trial whose process died this often is failed instead of being run again."""
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as the storage has it."""
+
+    study_id: int
+    name: str
+    directions: tuple[str, ...]
+    seed: int
+    space: str | None
+    """JSON of the fixed space; None for define-by-run."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that was handed to the caller."""
+
+    number: int
+    attempt: int
+
+
+class Storage(ABC):
+    """Keeps studies. Safe for several threads; `SqliteStorage` for several processes too."""
+
+    # ----------------------------------------------------------------------------------------- studies
+
+    @abstractmethod
+    def create_study(self, name: str, directions: Sequence[str], seed: int, space: str | None) -> StudyRecord:
+        """A new study; DuplicatedStudyError if the name is taken."""
+
+    @abstractmethod
+    def study(self, name: str) -> StudyRecord | None:
+        """The study of that name, if there is one."""
+
+    @abstractmethod
+    def study_names(self) -> list[str]: ...
+
+    @abstractmethod
+    def study_attrs(self, study_id: int) -> dict[str, Any]:
+        """The study's user attributes."""
+
+    @abstractmethod
+    def set_study_attr(self, study_id: int, key: str, value: Any) -> None: ...
+
+    # ------------------------------------------------------------------------------- handing out trials
+
+    @abstractmethod
+    def create_trial(
+        self, study_id: int, owned: bool = True, at_most: int | None = None, proposals_at_most: int | None = None
+    ) -> Claim | None:
+        """A new running trial under the next number.
+
+        None if `at_most` trials were started already, or `proposals_at_most` trials that were not enqueued exist.
+        An owned trial is released when this process is found dead.
+        """
+
+    @abstractmethod
+    def enqueue_trial(self, study_id: int, fixed: Mapping[str, Any], user_attrs: Mapping[str, Any]) -> int:
+        """A new waiting trial with these settings given; its number."""
+
+    @abstractmethod
+    def claim(
+        self, study_id: int, number: int | None = None, owned: bool = True, at_most: int | None = None
+    ) -> Claim | None:
+        """Take a waiting or paused trial: that one, or the first waiting one.
+
+        None if it is not to be had, or a waiting one would be more than `at_most` started trials.
+        """
+
+    @abstractmethod
+    def adopt_abandoned(self, study_id: int) -> list[int]:
+        """Release running trials whose process is dead; fail those that crashed too often. Their numbers."""
+
+    @abstractmethod
+    def alive(self) -> AbstractContextManager[None]:
+        """While inside, other processes can tell that this one lives."""
+
+    # ----------------------------------------------------------------------------- changing a running trial
+
+    @abstractmethod
+    def set_params(
+        self,
+        study_id: int,
+        number: int,
+        attempt: int,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, Domain],
+    ) -> None: ...
+
+    @abstractmethod
+    def set_user_attr(self, study_id: int, number: int, attempt: int, key: str, value: Any) -> None: ...
+
+    @abstractmethod
+    def report(self, study_id: int, number: int, attempt: int, step: int, value: float) -> None: ...
+
+    @abstractmethod
+    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[float]) -> None:
+        """Append values to the trial's curve and pause it: its steps so far are kept from now on."""
+
+    @abstractmethod
+    def release(self, study_id: int, number: int, attempt: int) -> None:
+        """Give an unfinished trial back: paused if it has kept steps, else waiting, to be run again."""
+
+    @abstractmethod
+    def finish(
+        self,
+        study_id: int,
+        number: int,
+        attempt: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        error: str | None = None,
+    ) -> None:
+        """End a trial that is running or paused. It is on disk when this returns."""
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    @abstractmethod
+    def trials(self, study_id: int) -> list[FrozenTrial]:
+        """All trials by number. Shared records: do not change their dicts."""
+
+    @abstractmethod
+    def trial(self, study_id: int, number: int) -> FrozenTrial:
+        """One trial; KeyError if there is none of that number."""
+
+    @abstractmethod
+    def checkpoints(self, study_id: int) -> Any:
+        """Where states of this study's resumable trials are kept: see `checkpoints.py`."""
+
+    def close(self) -> None:  # noqa: B027 - most storages have nothing to close
+        """Let go of files; the storage may not be used afterwards."""

@@ -1,0 +1,97 @@
+"""Where the states of resumable trials wait between two segments.
+
+    take(number, step, task) -> state or None      put(number, step, state, task)      drop(number, keep=None)
+
+A state is filed under (trial number, steps done). One that is missing or damaged is no loss: its trial is run again
+from the start up to that step. A worker takes a state out, so a segment that dies leaves nothing half advanced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ..errors import StorageError
+
+__all__ = ["FileCheckpoints", "MemoryCheckpoints"]
+
+
+class MemoryCheckpoints:
+    """States kept as they are, in this process."""
+
+    def __init__(self) -> None:
+        self._states: dict[tuple[int, int], Any] = {}
+
+    def take(self, number: int, step: int, task: Any) -> Any:
+        """The state of trial `number` after `step` steps, which is then no longer here; None if there is none."""
+        return self._states.pop((number, step), None)
+
+    def put(self, number: int, step: int, state: Any, task: Any) -> None:
+        self._states[number, step] = state
+
+    def drop(self, number: int, keep: int | None = None) -> None:
+        """Forget the trial's states, but for the one after `keep` steps."""
+        for key in [key for key in list(self._states) if key[0] == number and key[1] != keep]:
+            self._states.pop(key, None)
+
+
+class FileCheckpoints:
+    """States written by the task's own `save(state, path)` and read by its `load(path)`, a file each.
+
+    A file appears whole or not at all. Tasks without `save` and `load` keep their states in memory.
+    """
+
+    def __init__(self, folder: Path, study_id: int):
+        self.folder = folder
+        self.study_id = study_id
+        self._memory = MemoryCheckpoints()
+
+    def __reduce__(self) -> Any:
+        return FileCheckpoints, (self.folder, self.study_id)
+
+    def take(self, number: int, step: int, task: Any) -> Any:
+        """The state of trial `number` after `step` steps; None if there is none that can be read."""
+        if not _saves(task):
+            return self._memory.take(number, step, task)
+        path = self._path(number, step, task)
+        try:
+            return task.load(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{path} cannot be used, so trial {number} is run again from its start: {error}", stacklevel=2)
+            return None
+
+    def put(self, number: int, step: int, state: Any, task: Any) -> None:
+        """Write the state's file. StorageError if that fails."""
+        if not _saves(task):
+            return self._memory.put(number, step, state, task)
+        path = self._path(number, step, task)
+        partial = path.with_name(f".{uuid.uuid4().hex}{getattr(task, 'suffix', '')}")
+        try:
+            self.folder.mkdir(exist_ok=True)
+            task.save(state, partial)
+            os.replace(partial, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise StorageError(f"{path}: a checkpoint could not be written: {error}") from error
+
+    def drop(self, number: int, keep: int | None = None) -> None:
+        """Remove the trial's files, but for the one after `keep` steps."""
+        self._memory.drop(number, keep)
+        with contextlib.suppress(OSError):
+            for path in self.folder.glob(f"{self.study_id}-{number}-*"):
+                if keep is None or path.name.split(".")[0] != f"{self.study_id}-{number}-{keep}":
+                    path.unlink(missing_ok=True)
+
+    def _path(self, number: int, step: int, task: Any) -> Path:
+        return self.folder / f"{self.study_id}-{number}-{step}{getattr(task, 'suffix', '')}"
+
+
+def _saves(task: Any) -> bool:
+    return hasattr(task, "save") and hasattr(task, "load")

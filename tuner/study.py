@@ -1,0 +1,388 @@
+"""A study: a number of trials of one objective, their sampler, their pruner and where they are kept."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import uuid
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError
+from .optimization import Optimization
+from .pruners import MedianPruner, Pruner
+from .resumable import Resumable
+from .samplers import AutoSampler, History, Sampler
+from .schedulers import Scheduler
+from .space import Domain, Space
+from .storage import Storage, StudyRecord, open_storage
+from .trial import FrozenTrial, Trial, TrialState, feasible
+
+__all__ = ["Study", "create_study", "load_study"]
+
+DIRECTIONS = {"minimize": 1, "maximize": -1}
+
+Objective = Callable[[Trial], Any]
+
+
+class Study:
+    """Made by `create_study` and `load_study`."""
+
+    def __init__(
+        self,
+        record: StudyRecord,
+        storage: Storage,
+        sampler: Sampler | None = None,
+        pruner: Pruner | None = None,
+        space: Space | None = None,
+    ):
+        self.study_name = record.name
+        self.study_id = record.study_id
+        self.directions = record.directions
+        self.storage = storage
+        self.sampler = _instance("sampler", sampler, Sampler, AutoSampler)
+        self.pruner = _instance("pruner", pruner, Pruner, MedianPruner)
+        self.space = space
+        self.signs = tuple(DIRECTIONS[d] for d in record.directions)
+        self.seed = record.seed if self.sampler.seed is None else self.sampler.seed
+        self._running: Optimization | None = None
+        storage.adopt_abandoned(self.study_id)
+
+    # ------------------------------------------------------------------------------------------ results
+
+    @property
+    def direction(self) -> str:
+        if len(self.directions) > 1:
+            raise RuntimeError("the study has several objectives; use `directions`")
+        return self.directions[0]
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials by number."""
+        return self.get_trials()
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """Trials by number, those in `states` only if given. Without deepcopy their dicts must not be changed."""
+        chosen = (t for t in self.storage.trials(self.study_id) if states is None or t.state in states)
+        return [trial.copy() if deepcopy else trial for trial in chosen]
+
+    @property
+    def best_trial(self) -> FrozenTrial:
+        """The complete trial with the best value.
+
+        While no trial of a `Resumable` is complete: of the paused ones that got furthest, the best by its last value.
+        ValueError if there is none.
+        """
+        sign = DIRECTIONS[self.direction]
+        trials = self.storage.trials(self.study_id)
+        complete = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
+        if complete:
+            return min(complete, key=lambda t: (sign * t.value, t.number)).copy()
+        furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
+        paused = [t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest]
+        if not paused:
+            raise ValueError("no trial is complete yet")
+        return min(paused, key=lambda t: (sign * t.intermediate_values[t.steps], t.number)).copy()
+
+    @property
+    def best_value(self) -> float:
+        trial = self.best_trial
+        return trial.intermediate_values[trial.steps] if trial.value is None else trial.value
+
+    @property
+    def best_params(self) -> dict[str, Any]:
+        return self.best_trial.params
+
+    @property
+    def best_trials(self) -> list[FrozenTrial]:
+        """The Pareto front: complete trials that no other one beats in some objective without losing in another."""
+        complete = [t for t in self.storage.trials(self.study_id) if t.state is TrialState.COMPLETE and t.values]
+        if not complete:
+            return []
+        losses = np.array([t.values for t in complete]) * np.array(self.signs)
+        beaten = [(np.all(losses <= row, axis=1) & np.any(losses < row, axis=1)).any() for row in losses]
+        return [t.copy() for t, lost in zip(complete, beaten, strict=True) if not lost]
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        return self.storage.study_attrs(self.study_id)
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Keep a JSON-able remark with the study."""
+        self.storage.set_study_attr(self.study_id, key, value)
+
+    # -------------------------------------------------------------------------------------- ask and tell
+
+    def ask(self, fixed_distributions: Mapping[str, Domain] | None = None) -> Trial:
+        """The next trial, to be ended by `tell`. It belongs to no process and waits for `tell` as long as need be.
+
+        fixed_distributions: parameters to set at once. SpaceExhausted if the sampler has nothing left to propose.
+        """
+        trial = self._next_trial(owned=False)
+        if trial is None:
+            raise SpaceExhausted(f"{type(self.sampler).__name__} has proposed everything there is")
+        for name, domain in (fixed_distributions or {}).items():
+            trial._suggest(name, domain)
+        return trial
+
+    def tell(
+        self,
+        trial: Trial | int,
+        values: float | Sequence[float] | None = None,
+        state: TrialState | None = None,
+        skip_if_finished: bool = False,
+    ) -> FrozenTrial:
+        """End a trial that was asked for: COMPLETE with its value, or another final state without one.
+
+        A value that is no number or NaN ends it as FAIL. A pruned trial takes its last reported value.
+        """
+        number = trial if isinstance(trial, int) else trial.number
+        known = self.storage.trial(self.study_id, number)
+        if known.state.is_finished() and skip_if_finished:
+            return known.copy()
+        if known.state is not TrialState.RUNNING:
+            raise ValueError(f"tell: trial {number} is {known.state.name}; only a running trial can be told")
+        attempt = known.attempt if isinstance(trial, int) else trial._attempt
+        if state is not None and not TrialState(state).is_finished():
+            raise ValueError(f"tell: state must be COMPLETE, PRUNED or FAIL, got {TrialState(state).name}")
+        if state in (TrialState.PRUNED, TrialState.FAIL):
+            if values is not None:
+                raise ValueError(f"tell: a trial that ends as {TrialState(state).name} has no values, got {values!r}")
+            self._end(number, attempt, state, None, None)
+        else:
+            numbers, problem = feasible(values, len(self.directions))
+            if problem is not None and state is TrialState.COMPLETE:
+                raise ValueError(f"tell: trial {number} cannot be COMPLETE: {problem}")
+            self._end(number, attempt, TrialState.FAIL if problem else TrialState.COMPLETE, numbers, problem)
+        return self.storage.trial(self.study_id, number).copy()
+
+    def enqueue_trial(
+        self, params: Mapping[str, Any], user_attrs: Mapping[str, Any] | None = None, skip_if_exists: bool = False
+    ) -> None:
+        """Have these settings tried next; parameters that are not given are proposed by the sampler.
+
+        SpaceError if the study's fixed space does not hold a value.
+        """
+        if self.space is not None:
+            self.space._check_values(params)
+        if skip_if_exists:
+            same = (lambda t: dict(params) in (t.fixed, t.params))  # fmt: skip
+            if any(same(t) for t in self.storage.trials(self.study_id)):
+                return
+        self.storage.enqueue_trial(self.study_id, params, user_attrs or {})
+
+    # ------------------------------------------------------------------------------------------ optimize
+
+    def optimize(
+        self,
+        objective: Objective | Resumable,
+        n_trials: int | None = None,
+        timeout: float | None = None,
+        n_jobs: int = 1,
+        catch: Iterable[type[Exception]] | type[Exception] = (),
+        callbacks: Iterable[Callable[[Study, FrozenTrial], None]] | None = None,
+        gc_after_trial: bool = False,
+        show_progress_bar: bool = False,
+        *,
+        total: bool = False,
+        total_steps: int | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        """Run trials until a limit is reached, the sampler has nothing left, or `stop` is called.
+
+        objective: a function of a `Trial` that returns its value (or raises `TrialPruned`), or a `Resumable`.
+        n_trials: how many trials to start; with total=True, how many the study shall have in all.
+        timeout: seconds after which no trial and no segment is begun.
+        n_jobs: workers; 1 works in this thread, -1 takes one thread per processor.
+        catch: exceptions that fail their trial and nothing more; others are raised once running trials have ended.
+        callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
+        total_steps: the study's budget in steps of a `Resumable`; a segment that does not fit is not begun.
+        executor: whom to give the work instead of threads; n_jobs is then how many tasks to hand out at a time.
+
+        Trials that an interrupted process left behind are run again under their numbers. Ctrl-C gives running trials
+        back, to be run again by the next `optimize`, and raises KeyboardInterrupt.
+        """
+        if self._running is not None:
+            raise RuntimeError("optimize is running already on this study; use n_jobs for trials side by side")
+        self._running = Optimization(
+            self,
+            objective,
+            n_trials=n_trials,
+            timeout=timeout,
+            n_jobs=n_jobs,
+            catch=catch,
+            callbacks=callbacks,
+            gc_after_trial=gc_after_trial,
+            show_progress_bar=show_progress_bar,
+            total=total,
+            total_steps=total_steps,
+            executor=executor,
+        )
+        try:
+            self._running.run()
+        finally:
+            self._running = None
+
+    def stop(self) -> None:
+        """From an objective or a callback: begin no more trials."""
+        if self._running is None:
+            raise RuntimeError("stop is for objectives and callbacks while optimize runs")
+        self._running.stopping = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_running": None}  # a worker process gets the study, not the loop that runs it
+
+    def __repr__(self) -> str:
+        return f"Study({self.study_name!r}, {', '.join(self.directions)}, {len(self.storage.trials(self.study_id))} trials)"
+
+    # --------------------------------------------------------------------------- for trials and optimization
+
+    def _next_trial(self, owned: bool, at_most: int | None = None, number: int | None = None) -> Trial | None:
+        """A waiting trial (that one, or the first), else a new one; None if there is none to be had."""
+        claim = self.storage.claim(self.study_id, number, owned, at_most)
+        if claim is None and number is None:
+            limit = self.sampler.limit(self.space)
+            claim = self.storage.create_trial(self.study_id, owned, at_most, limit)
+        if claim is None:
+            return None
+        trial = Trial(self, claim.number, claim.attempt)
+        try:
+            trial._begin(self.space, self._seen_space(claim.number) if self.sampler.learns else None)
+        except BaseException as error:
+            if isinstance(error, (SpaceError, ValueError)):
+                self._end(claim.number, claim.attempt, TrialState.FAIL, None, repr(error))
+            else:
+                self.storage.release(self.study_id, claim.number, claim.attempt)
+            raise
+        return trial
+
+    def _end(
+        self, number: int, attempt: int, state: TrialState, values: Sequence[float] | None, error: str | None
+    ) -> None:
+        """End a trial; a pruned one takes its last reported value."""
+        if state is TrialState.PRUNED and len(self.directions) == 1:
+            known = self.storage.trial(self.study_id, number)
+            if known.last_step is not None:
+                values, _ = feasible(known.intermediate_values[known.last_step], 1)
+        self.storage.finish(self.study_id, number, attempt, state, values, error)
+
+    def _propose(self, space: Space, number: int) -> np.ndarray:
+        return self.sampler.propose(space, self._history(number), number, self.seed)
+
+    def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
+        return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)
+
+    def _should_prune(self, trial: Trial) -> bool:
+        trials = self.storage.trials(self.study_id)
+        return self.pruner.prune(trials[trial.number], trials, self.signs[0])
+
+    def _history(self, number: int) -> History:
+        return History(lambda: self.storage.trials(self.study_id)[:number], self.signs)
+
+    def _seen_space(self, number: int) -> Space:
+        """The parameters that trials before `number` have asked for, in the order of their first appearance."""
+        seen: dict[str, Domain] = {}
+        for trial in self.storage.trials(self.study_id)[:number]:
+            seen.update(trial.distributions)
+        return Space(seen)
+
+
+def create_study(
+    *,
+    storage: str | os.PathLike[str] | Storage | None = None,
+    sampler: Sampler | None = None,
+    pruner: Pruner | None = None,
+    study_name: str | None = None,
+    direction: str | None = None,
+    load_if_exists: bool = False,
+    directions: Sequence[str] | None = None,
+    space: Space | None = None,
+) -> Study:
+    """A new study, or with load_if_exists=True the one of that name.
+
+    storage: "sqlite:///FILE" or a file name; None keeps the study in memory.
+    sampler: AutoSampler unless given. pruner: MedianPruner unless given.
+    study_name: a new name unless given; with load_if_exists=True, "study".
+    direction: "minimize" (the default) or "maximize"; `directions` for several objectives.
+    space: a fixed search space. Without one, parameters are those that the objective asks for.
+    Raises DuplicatedStudyError if the name is taken, StorageError if the file cannot be used.
+    """
+    if direction is not None and directions is not None:
+        raise ValueError("give either direction or directions, not both")
+    wanted = tuple(_direction(d) for d in (directions if directions is not None else [direction or "minimize"]))
+    if not wanted:
+        raise ValueError("directions is empty")
+    if space is not None and not isinstance(space, Space):
+        raise TypeError(f"space must be a tuner.Space or None, got {type(space).__name__}")
+    name = study_name or ("study" if load_if_exists else f"no-name-{uuid.uuid4()}")
+    kept = open_storage(storage)
+    record = kept.study(name) if load_if_exists else None
+    if record is None:
+        try:
+            record = kept.create_study(name, wanted, secrets.randbits(63), None if space is None else _text(space, kept))
+        except DuplicatedStudyError:
+            record = kept.study(name) if load_if_exists else None  # another process was faster
+            if record is None:
+                raise
+    if (direction or directions) is not None and record.directions != wanted:
+        raise ValueError(f"study {name!r} has the directions {list(record.directions)}, asked for are {list(wanted)}")
+    if space is None and record.space:
+        space = Space.from_json(record.space)
+    return Study(record, kept, sampler, pruner, space)
+
+
+def load_study(
+    *,
+    study_name: str | None = None,
+    storage: str | os.PathLike[str] | Storage,
+    sampler: Sampler | None = None,
+    pruner: Pruner | None = None,
+) -> Study:
+    """The study of that name; None takes the only one there is. KeyError if there is none."""
+    if isinstance(storage, (str, os.PathLike)) and not isinstance(storage, Storage):
+        _must_exist(storage)
+    kept = open_storage(storage)
+    names = kept.study_names()
+    if study_name is None and len(names) != 1:
+        raise ValueError(f"study_name=None wants exactly one study in the storage, it has {names}")
+    record = kept.study(study_name or names[0])
+    if record is None:
+        raise KeyError(f"there is no study {study_name!r} in the storage, it has {names}")
+    return Study(record, kept, sampler, pruner, Space.from_json(record.space) if record.space else None)
+
+
+def _must_exist(storage: str | os.PathLike[str]) -> None:
+    """Reading a study must not leave an empty file behind."""
+    path = os.fspath(storage).removeprefix("sqlite:///")
+    if "://" not in path and path != ":memory:" and not os.path.exists(path):
+        raise StorageError(f"{path}: there is no such file")
+
+
+def _text(space: Space, storage: Storage) -> str | None:
+    """The space as JSON. Only memory can do with choices that JSON does not know."""
+    try:
+        return space.to_json()
+    except SpaceError:
+        from .storage import MemoryStorage
+
+        if isinstance(storage, MemoryStorage):
+            return None
+        raise
+
+
+def _direction(direction: Any) -> str:
+    name = str(getattr(direction, "name", direction)).lower()
+    if name not in DIRECTIONS:
+        raise ValueError(f"direction must be 'minimize' or 'maximize', got {direction!r}")
+    return name
+
+
+def _instance(name: str, given: Any, wanted: type, default: Callable[[], Any]) -> Any:
+    if given is None:
+        return default()
+    if not isinstance(given, wanted):
+        raise TypeError(f"{name} must be a tuner.{name}s object such as {default.__name__}(), got {given!r}")
+    return given

@@ -1,0 +1,230 @@
+"""A trial: one set of settings and what became of it.
+
+`Trial` is the live one that an objective works with, `FrozenTrial` a record of it as the storage has it.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from .errors import SpaceError, TrialPruned
+from .space import Categorical, Domain, Float, Int, Space
+
+if TYPE_CHECKING:
+    from .study import Study
+
+__all__ = ["FrozenTrial", "Trial", "TrialPruned", "TrialState"]
+
+
+class TrialState(enum.IntEnum):
+    """Where a trial stands."""
+
+    RUNNING = 0
+    COMPLETE = 1
+    PRUNED = 2
+    FAIL = 3
+    WAITING = 4
+    """To be run: enqueued by the user, or interrupted and to be run again under its number."""
+    PAUSED = 5
+    """Between two segments of a `Resumable`: has a curve and may go on."""
+
+    def is_finished(self) -> bool:
+        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclass(frozen=True)
+class FrozenTrial:
+    """A trial as the storage has it. Read only."""
+
+    number: int
+    state: TrialState = TrialState.RUNNING
+    values: list[float] | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    distributions: dict[str, Domain] = field(default_factory=dict)
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    intermediate_values: dict[int, float] = field(default_factory=dict)
+    datetime_start: datetime | None = None
+    datetime_complete: datetime | None = None
+    error: str | None = None
+    """Why the trial failed."""
+    steps: int = 0
+    """How many steps of a `Resumable` are done and kept."""
+    fixed: dict[str, Any] = field(default_factory=dict)
+    """Settings that were given, not proposed."""
+    enqueued: bool = False
+    """Whether the user enqueued it; a sampler proposes the others."""
+    attempt: int = 0
+    """How often the trial was handed out."""
+
+    @property
+    def value(self) -> float | None:
+        """The value of a trial with one objective; None if it has none."""
+        if self.values is not None and len(self.values) > 1:
+            raise ValueError(f"trial {self.number} has {len(self.values)} values; use `values`")
+        return self.values[0] if self.values else None
+
+    @property
+    def last_step(self) -> int | None:
+        return max(self.intermediate_values, default=None)
+
+    @property
+    def duration(self) -> timedelta | None:
+        if self.datetime_start is None or self.datetime_complete is None:
+            return None
+        return self.datetime_complete - self.datetime_start
+
+    def copy(self) -> FrozenTrial:
+        """A copy whose dicts and lists may be changed."""
+        return replace(
+            self,
+            values=None if self.values is None else list(self.values),
+            params=dict(self.params),
+            distributions=dict(self.distributions),
+            user_attrs=dict(self.user_attrs),
+            intermediate_values=dict(self.intermediate_values),
+            fixed=dict(self.fixed),
+        )
+
+
+class Trial:
+    """A running trial, as an objective sees it.
+
+    The n-th new parameter that a trial asks for takes the n-th axis of the sampler's stream for this trial number,
+    unless the study has a fixed space: then all its parameters are set before the objective starts.
+    """
+
+    def __init__(self, study: Study, number: int, attempt: int):
+        self.study = study
+        self.number = number
+        self._attempt = attempt
+        known = study.storage.trial(study.study_id, number)
+        self._fixed = {**known.fixed, **known.params}
+        self._params: dict[str, Any] = {}
+        self._distributions: dict[str, Domain] = {}
+        self._user_attrs = dict(known.user_attrs)
+        self._reported = dict(known.intermediate_values)
+        self._relative: dict[str, float] = {}
+        self.datetime_start = known.datetime_start
+
+    # ---------------------------------------------------------------------------------------- settings
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The settings so far, name -> value."""
+        return dict(self._params)
+
+    @property
+    def distributions(self) -> dict[str, Domain]:
+        return dict(self._distributions)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number in [low, high]; on a grid of `step` above low, or even in its logarithm."""
+        return self._suggest(name, Float(low, high, log=log, step=step))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number in [low, high], both included."""
+        return self._suggest(name, Int(low, high, log=log, step=step))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices`."""
+        return self._suggest(name, Categorical(choices))
+
+    def _suggest(self, name: str, domain: Domain) -> Any:
+        if name in self._params:
+            return self._known(name, domain)
+        if name in self._fixed:
+            value = self._fixed[name]
+            if value not in domain:
+                raise SpaceError(f"trial {self.number} was given {name}={value!r}, which is not in {domain}")
+        else:
+            u = self._relative.get(name)
+            value = domain.decode(self.study._coordinate(name, domain, len(self._params), self.number)
+                                  if u is None else u)  # fmt: skip
+        self._set({name: value}, {name: domain})
+        return value
+
+    def _known(self, name: str, domain: Domain) -> Any:
+        value = self._params[name]
+        if value not in domain:
+            warnings.warn(
+                f"trial {self.number} already has {name}={value!r} from {self._distributions[name]}; "
+                f"the new range {domain} is ignored",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return value
+
+    def _set(self, params: Mapping[str, Any], distributions: Mapping[str, Domain]) -> None:
+        self.study.storage.set_params(self.study.study_id, self.number, self._attempt, params, distributions)
+        self._params.update(params)
+        self._distributions.update(distributions)
+
+    def _begin(self, space: Space | None, learned: Space | None) -> None:
+        """Take settings from the fixed space, or coordinates for the space seen so far."""
+        if space is not None:
+            point = self.study._propose(space, self.number)
+            fixed = {name: value for name, value in self._fixed.items() if name in space.parameters}
+            params = space.decode(point, fixed)
+            self._set(params, {name: space.parameters[name] for name in params})
+        elif learned is not None:
+            point = self.study._propose(learned, self.number)
+            self._relative = dict(zip(learned.names, map(float, point), strict=True))
+
+    # ---------------------------------------------------------------------------------------- progress
+
+    def report(self, value: float, step: int) -> None:
+        """Tell the objective's value at `step` (a whole number >= 0); a step that was told already is ignored."""
+        try:
+            value = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"report: value must be a number, got {value!r} of type {type(value).__name__}") from None
+        if isinstance(step, bool) or int(step) != step or step < 0:
+            raise ValueError(f"report: step must be a whole number >= 0, got {step!r}")
+        if len(self.study.directions) > 1:
+            raise NotImplementedError("report is for studies with one objective")
+        step = int(step)
+        if step in self._reported:
+            warnings.warn(f"trial {self.number}: step {step} was reported already; ignored", RuntimeWarning, 2)
+            return
+        self.study.storage.report(self.study.study_id, self.number, self._attempt, step, value)
+        self._reported[step] = value
+
+    def should_prune(self) -> bool:
+        """Whether the study's pruner would end this trial now; then raise `TrialPruned`."""
+        if len(self.study.directions) > 1:
+            raise NotImplementedError("should_prune is for studies with one objective")
+        return bool(self._reported) and self.study._should_prune(self)
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Keep a JSON-able remark with the trial."""
+        self.study.storage.set_user_attr(self.study.study_id, self.number, self._attempt, key, value)
+        self._user_attrs[key] = value
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        return dict(self._user_attrs)
+
+    def __repr__(self) -> str:
+        return f"Trial(number={self.number}, params={self._params})"
+
+
+def feasible(values: Any, objectives: int) -> tuple[list[float] | None, str | None]:
+    """What an objective returned as a list of floats, or None and the reason why it cannot be a result."""
+    listed = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+    if len(listed) != objectives:
+        return None, f"the objective gave {len(listed)} values, the study has {objectives} directions"
+    try:
+        numbers = [float(v) for v in listed]
+    except (TypeError, ValueError):
+        return None, f"the objective's value {values!r} is not a number"
+    if any(map(math.isnan, numbers)):
+        return None, f"the objective's value is NaN ({values!r})"
+    return numbers, None
