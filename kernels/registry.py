@@ -38,9 +38,9 @@ def get(name: str) -> Backend:
     if reason is not None:
         raise BackendUnavailable(f"backend {name}: {reason}")
     if name == "numba_cpu":
-        from kernels import numba_cpu
+        from kernels.numba_cpu.backend import backend
 
-        return numba_cpu.backend()
+        return backend()
     from kernels.reference import reference
 
     return reference(np)

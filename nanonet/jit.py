@@ -19,7 +19,8 @@ class StepRecorder(plan.Recorder):
     def __init__(self):
         super().__init__()
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
-        self.touched: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.read: list[tuple[Tensor, Tensor | None]] = []
+        self.touched: dict[int, Tensor] = {}
 
     def guard(self, thing: Any, attribute: str) -> None:
         """The step depends on this attribute: with another value it is to be recorded again."""
@@ -27,10 +28,12 @@ class StepRecorder(plan.Recorder):
         if key not in self.guards:
             self.guards[key] = (thing, attribute, getattr(thing, attribute))
 
-    def touch(self, tensor: Tensor) -> None:
-        """The step reads or writes `tensor.grad`."""
+    def touch(self, tensor: Tensor, write: bool) -> None:
+        """The step reads or writes `tensor.grad`. What it reads before it has written is what it relies on."""
         if id(tensor) not in self.touched:
-            self.touched[id(tensor)] = (tensor, tensor._grad)
+            self.touched[id(tensor)] = tensor
+            if not write:
+                self.read.append((tensor, tensor._grad))
 
 
 class Recording:
@@ -43,7 +46,8 @@ class Recording:
             args, kwargs = rebuild(self._inputs)
             self._outputs = function(*args, **kwargs)
         self._guards = list(recorder.guards.values())
-        self._grads = [(tensor, before, tensor._grad) for tensor, before in recorder.touched.values()]
+        self._read = recorder.read
+        self._grads = [(tensor, tensor._grad) for tensor in recorder.touched.values()]
         self._own = {id(tensor) for tensor in self._inputs}
         self.plan = recorder.plan()
         self._arena = recorder.arena
@@ -51,14 +55,14 @@ class Recording:
     def valid(self) -> bool:
         """Is the Python state that the step relied on as it was?"""
         return all(getattr(thing, name) == value for thing, name, value in self._guards) and all(
-            tensor._grad is before for tensor, before, _ in self._grads
+            tensor._grad is before for tensor, before in self._read
         )
 
     def replay(self, leaves: list[Tensor | np.ndarray], times: int = 1) -> None:
         for buffer, leaf in zip(self._inputs, leaves, strict=True):
             np.copyto(buffer.array, leaf.array if isinstance(leaf, Tensor) else leaf, casting="same_kind")
         self.plan.run(times)
-        for tensor, _, after in self._grads:
+        for tensor, after in self._grads:
             tensor._grad = after
 
     def outputs(self) -> Any:

@@ -110,7 +110,7 @@ class Tensor:
     def grad(self) -> Tensor | None:
         recorder = plan.current()
         if recorder is not None:
-            recorder.touch(self)
+            recorder.touch(self, write=False)
         return self._grad
 
     @grad.setter
@@ -119,7 +119,7 @@ class Tensor:
             raise ShapeError(f"grad: has shape {value.shape}, its tensor {self.shape}")
         recorder = plan.current()
         if recorder is not None:
-            recorder.touch(self)
+            recorder.touch(self, write=True)
         self._grad = value
 
     def backward(

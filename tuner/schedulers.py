@@ -126,8 +126,10 @@ class SuccessiveHalving(Scheduler):
         rungs = self.rungs(situation.max_steps)
         size = self.eta ** (len(rungs) - 1)
         stop: list[int] = []
-        for begin in range(0, len(situation.trials), size):
-            members = situation.trials[begin : begin + size]
+        brackets: dict[int, list[FrozenTrial]] = {}
+        for trial in situation.trials:
+            brackets.setdefault(trial.number // size, []).append(trial)
+        for members in brackets.values():
             if all(trial.state.is_finished() for trial in members):
                 continue
             closed = len(members) == size or not situation.may_start

@@ -16,9 +16,8 @@ from .optimization import Optimization
 from .pruners import MedianPruner, Pruner
 from .resumable import Resumable
 from .samplers import AutoSampler, History, Sampler
-from .schedulers import Scheduler
 from .space import Domain, Space
-from .storage import Storage, StudyRecord, open_storage
+from .storage import MemoryStorage, Storage, StudyRecord, open_storage
 from .trial import FrozenTrial, Trial, TrialState, feasible
 
 __all__ = ["Study", "create_study", "load_study"]
@@ -169,8 +168,8 @@ class Study:
         if self.space is not None:
             self.space._check_values(params)
         if skip_if_exists:
-            same = (lambda t: dict(params) in (t.fixed, t.params))  # fmt: skip
-            if any(same(t) for t in self.storage.trials(self.study_id)):
+            known = self.storage.trials(self.study_id)
+            if any(dict(params) in (trial.fixed, trial.params) for trial in known):
                 return
         self.storage.enqueue_trial(self.study_id, params, user_attrs or {})
 
@@ -236,7 +235,7 @@ class Study:
         return self.__dict__ | {"_running": None}  # a worker process gets the study, not the loop that runs it
 
     def __repr__(self) -> str:
-        return f"Study({self.study_name!r}, {', '.join(self.directions)}, {len(self.storage.trials(self.study_id))} trials)"
+        return f"Study({self.study_name!r}, directions={list(self.directions)})"
 
     # --------------------------------------------------------------------------- for trials and optimization
 
@@ -322,7 +321,7 @@ def create_study(
     record = kept.study(name) if load_if_exists else None
     if record is None:
         try:
-            record = kept.create_study(name, wanted, secrets.randbits(63), None if space is None else _text(space, kept))
+            record = kept.create_study(name, wanted, secrets.randbits(63), _text(space, kept))
         except DuplicatedStudyError:
             record = kept.study(name) if load_if_exists else None  # another process was faster
             if record is None:
@@ -361,13 +360,11 @@ def _must_exist(storage: str | os.PathLike[str]) -> None:
         raise StorageError(f"{path}: there is no such file")
 
 
-def _text(space: Space, storage: Storage) -> str | None:
+def _text(space: Space | None, storage: Storage) -> str | None:
     """The space as JSON. Only memory can do with choices that JSON does not know."""
     try:
-        return space.to_json()
+        return space and space.to_json()
     except SpaceError:
-        from .storage import MemoryStorage
-
         if isinstance(storage, MemoryStorage):
             return None
         raise

@@ -104,9 +104,11 @@ class Trial:
         self.number = number
         self._attempt = attempt
         known = study.storage.trial(study.study_id, number)
-        self._fixed = {**known.fixed, **known.params}
-        self._params: dict[str, Any] = {}
-        self._distributions: dict[str, Domain] = {}
+        self.steps = known.steps
+        self._fixed = known.fixed
+        self._earlier = known.params
+        self._params: dict[str, Any] = dict(known.params) if known.steps else {}
+        self._distributions: dict[str, Domain] = dict(known.distributions) if known.steps else {}
         self._user_attrs = dict(known.user_attrs)
         self._reported = dict(known.intermediate_values)
         self._relative: dict[str, float] = {}
@@ -144,10 +146,12 @@ class Trial:
             value = self._fixed[name]
             if value not in domain:
                 raise SpaceError(f"trial {self.number} was given {name}={value!r}, which is not in {domain}")
+        elif name in self._earlier and self._earlier[name] in domain:
+            value = self._earlier[name]
+        elif name in self._relative:
+            value = domain.decode(self._relative[name])
         else:
-            u = self._relative.get(name)
-            value = domain.decode(self.study._coordinate(name, domain, len(self._params), self.number)
-                                  if u is None else u)  # fmt: skip
+            value = domain.decode(self.study._coordinate(name, domain, len(self._params), self.number))
         self._set({name: value}, {name: domain})
         return value
 
@@ -168,11 +172,16 @@ class Trial:
         self._distributions.update(distributions)
 
     def _begin(self, space: Space | None, learned: Space | None) -> None:
-        """Take settings from the fixed space, or coordinates for the space seen so far."""
+        """Take settings from the fixed space, or coordinates for the space seen so far.
+
+        What the user gave goes first, then what an earlier attempt at this trial had, then the sampler's proposal.
+        """
+        if self.steps:
+            return
         if space is not None:
             point = self.study._propose(space, self.number)
-            fixed = {name: value for name, value in self._fixed.items() if name in space.parameters}
-            params = space.decode(point, fixed)
+            earlier = {n: v for n, v in self._earlier.items() if n in space.parameters and v in space.parameters[n]}
+            params = space.decode(point, {**earlier, **self._fixed})
             self._set(params, {name: space.parameters[name] for name in params})
         elif learned is not None:
             point = self.study._propose(learned, self.number)

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def read_csv(
     try:
         return from_arrays(x, y, task, schema=schema, columns=columns, target=target, name=Path(path).stem)
     except ValueError as error:
-        raise DataError(f"{where}: {str(error).replace('y holds', f'column {target!r} holds')}") from None
+        message = re.sub(r"in row (\d+)", lambda found: f"in line {lines[int(found[1])]}", str(error))
+        raise DataError(f"{where}: {message.replace('y holds', f'column {target!r} holds')}") from None
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, Cells], list[int]]:

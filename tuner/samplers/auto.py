@@ -20,7 +20,5 @@ class AutoSampler(Sampler):
             return space.encode(space.decode(middle, space.defaults[number]))
         return sobol_point(space.dimensions, number - len(space.defaults), seed)
 
-    def coordinate(
-        self, name: str, domain: Domain, position: int, history: History, number: int, seed: int
-    ) -> float:
+    def coordinate(self, name: str, domain: Domain, position: int, history: History, number: int, seed: int) -> float:
         return float(sobol_point(position + 1, number, seed)[position])

@@ -50,9 +50,7 @@ class Sampler(ABC):
         The same arguments give the same point, whatever was proposed before.
         """
 
-    def coordinate(
-        self, name: str, domain: Domain, position: int, history: History, number: int, seed: int
-    ) -> float:
+    def coordinate(self, name: str, domain: Domain, position: int, history: History, number: int, seed: int) -> float:
         """The place in [0, 1] for a parameter outside the proposed space, met as the position-th of this trial."""
         return keyed_uniform(seed, number, name)
 

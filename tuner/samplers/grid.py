@@ -50,9 +50,7 @@ class GridSampler(Sampler):
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
         return space.encode(self._cell(space, history, number))
 
-    def coordinate(
-        self, name: str, domain: Domain, position: int, history: History, number: int, seed: int
-    ) -> float:
+    def coordinate(self, name: str, domain: Domain, position: int, history: History, number: int, seed: int) -> float:
         cell = self._cell(None, history, number)
         if name not in cell:
             raise SpaceError(f"GridSampler: search_space lacks {name!r}; it has {', '.join(cell)}")

@@ -26,9 +26,7 @@ class QMCSampler(Sampler):
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
         return sobol_point(space.dimensions, number, seed)
 
-    def coordinate(
-        self, name: str, domain: Domain, position: int, history: History, number: int, seed: int
-    ) -> float:
+    def coordinate(self, name: str, domain: Domain, position: int, history: History, number: int, seed: int) -> float:
         return float(sobol_point(position + 1, number, seed)[position])
 
 

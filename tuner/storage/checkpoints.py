@@ -63,7 +63,9 @@ class FileCheckpoints:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            warnings.warn(f"{path} cannot be used, so trial {number} is run again from its start: {error}", stacklevel=2)
+            warnings.warn(
+                f"{path} cannot be used, so trial {number} is run again from its start: {error}", stacklevel=2
+            )
             return None
 
     def put(self, number: int, step: int, state: Any, task: Any) -> None:

@@ -68,9 +68,7 @@ class MemoryStorage(Storage):
         with self._lock:
             number = len(self._trials[study_id])
             self._trials[study_id].append(
-                FrozenTrial(
-                    number, TrialState.WAITING, fixed=dict(fixed), user_attrs=dict(user_attrs), enqueued=True
-                )
+                FrozenTrial(number, TrialState.WAITING, fixed=dict(fixed), user_attrs=dict(user_attrs), enqueued=True)
             )
             return number
 
@@ -110,9 +108,7 @@ class MemoryStorage(Storage):
     ) -> None:
         with self._lock:
             trial = self._running(study_id, number, attempt)
-            self._put(
-                study_id, trial, params=trial.params | params, distributions=trial.distributions | distributions
-            )
+            self._put(study_id, trial, params=trial.params | params, distributions=trial.distributions | distributions)
 
     def set_user_attr(self, study_id: int, number: int, attempt: int, key: str, value: Any) -> None:
         with self._lock:

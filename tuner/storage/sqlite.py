@@ -96,9 +96,7 @@ class SqliteStorage(Storage):
 
     def study(self, name: str) -> StudyRecord | None:
         with self._read() as db:
-            row = db.execute(
-                "SELECT id, name, directions, seed, space FROM studies WHERE name = ?", (name,)
-            ).fetchone()
+            row = db.execute("SELECT id, name, directions, seed, space FROM studies WHERE name = ?", (name,)).fetchone()
         return row and StudyRecord(row[0], row[1], tuple(json.loads(row[2])), int(row[3]), row[4])
 
     def study_names(self) -> list[str]:
@@ -177,9 +175,7 @@ class SqliteStorage(Storage):
             adopted = [n for n, owner in db.execute(running, (study_id, TrialState.RUNNING)) if owner in dead]
             for number in adopted:
                 self._release(db, study_id, number)
-                db.execute(
-                    "UPDATE trials SET crashes = crashes + 1 WHERE study = ? AND number = ?", (study_id, number)
-                )
+                db.execute("UPDATE trials SET crashes = crashes + 1 WHERE study = ? AND number = ?", (study_id, number))
             db.execute(
                 f"UPDATE trials SET state = :fail, completed = :now, error = :error, revision = {NEXT_REVISION} "
                 "WHERE study = :study AND state IN (:waiting, :paused) AND crashes >= :crashes",
@@ -324,7 +320,8 @@ class SqliteStorage(Storage):
         return trials
 
     def _frozen(self, db: sqlite3.Connection, row: Sequence[Any], curve: dict[int, float]) -> FrozenTrial:
-        number, state, values, params, ids, user_attrs, fixed, enqueued, started, completed, error, steps, attempt, _ = row
+        number, state, values, params, ids, user_attrs, fixed, enqueued, started, completed, error, *counts = row
+        steps, attempt, _ = counts
         return FrozenTrial(
             number,
             TrialState(state),
@@ -381,9 +378,7 @@ class SqliteStorage(Storage):
         if row is None:
             raise KeyError(f"the study has no trial {number}")
         if row[0] not in (TrialState.RUNNING, *also) or row[1] != attempt:
-            raise TrialLost(
-                f"trial {number} is {TrialState(row[0]).name} in attempt {row[1]}, not yours ({attempt})"
-            )
+            raise TrialLost(f"trial {number} is {TrialState(row[0]).name} in attempt {row[1]}, not yours ({attempt})")
         return dict(zip(columns, row, strict=True))
 
     def _started(self, db: sqlite3.Connection, study_id: int) -> int:

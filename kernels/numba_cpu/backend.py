@@ -1,0 +1,37 @@
+"""The Numba CPU backend: the reference, with every slot that has machine code put in its place."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from kernels.contract import Backend
+from kernels.numba_cpu import copy, elementwise, gemm, random, reduce, rows, softmax, updates
+from kernels.reference import reference
+
+
+def backend() -> Backend:
+    """The contract's slots as machine code for this processor."""
+    return replace(
+        reference(np),
+        name="numba_cpu",
+        elementwise=elementwise.elementwise,
+        copy=copy.copy,
+        reduce=reduce.reduce,
+        argmax=reduce.argmax,
+        matmul=gemm.matmul,
+        linear=gemm.linear,
+        softmax=softmax.softmax,
+        log_softmax=softmax.log_softmax,
+        softmax_backward=softmax.softmax_backward,
+        log_softmax_backward=softmax.log_softmax_backward,
+        cross_entropy=softmax.cross_entropy,
+        cross_entropy_backward=softmax.cross_entropy_backward,
+        take=rows.take,
+        take_batch=rows.take_batch,
+        scatter_add=rows.scatter_add,
+        update=updates.update,
+        advance=updates.advance,
+        random_uniform=random.random_uniform,
+        random_normal=random.random_normal,
+        dropout_mask=random.dropout_mask,
+    )

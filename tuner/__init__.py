@@ -1,0 +1,66 @@
+"""A tuner: search over the settings of any function, and of training runs that can stop and go on.
+
+    import tuner
+
+    study = tuner.create_study(direction="minimize", storage="sqlite:///study.db")
+    study.optimize(lambda trial: (trial.suggest_float("x", -1, 1) - 0.5) ** 2, n_trials=50)
+    study.best_params
+
+    result = tuner.tune(x, y, minutes=5)      # searches over nanonet's own training settings
+
+All but `tune` works for any function and imports neither nanonet nor its kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import errors, executors, pruners, samplers, schedulers, space, storage, study, trial
+from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
+from .resumable import Resumable
+from .space import Categorical, Float, Int, Ordinal, Space
+from .study import Study, create_study, load_study
+from .trial import FrozenTrial, Trial, TrialState
+
+__all__ = [
+    "Categorical",
+    "DuplicatedStudyError",
+    "Float",
+    "FrozenTrial",
+    "Int",
+    "Ordinal",
+    "Resumable",
+    "Space",
+    "SpaceError",
+    "SpaceExhausted",
+    "StorageError",
+    "Study",
+    "Trial",
+    "TrialLost",
+    "TrialPruned",
+    "TrialState",
+    "TuneResult",
+    "create_study",
+    "errors",
+    "executors",
+    "load_study",
+    "pruners",
+    "samplers",
+    "schedulers",
+    "space",
+    "storage",
+    "study",
+    "trial",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The glue to training is fetched when it is first asked for: only it imports nanonet.
+    if name in ("tune", "TuneResult"):
+        import importlib
+
+        module = importlib.import_module(".tune", __name__)
+        globals().update(tune=module.tune, TuneResult=module.TuneResult)
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,307 @@
+"""The loop behind `Study.optimize`: hand out work, take in results, stop in good order."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import StorageError, TrialLost, TrialPruned
+from .executors import cores, make_executor
+from .progress import Progress
+from .resumable import Resumable, run_segment
+from .schedulers import Situation
+from .trial import FrozenTrial, Trial, TrialState, feasible
+
+if TYPE_CHECKING:
+    from .study import Study
+
+__all__ = ["Optimization"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work for one worker: function(*arguments), on behalf of a trial."""
+
+    trial: Trial
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    steps: int = 0
+
+
+class Optimization:
+    """One call of `Study.optimize`; its arguments are described there."""
+
+    def __init__(
+        self,
+        study: Study,
+        objective: Any,
+        *,
+        n_trials: int | None,
+        timeout: float | None,
+        n_jobs: int,
+        catch: Iterable[type[Exception]] | type[Exception],
+        callbacks: Iterable[Callable[[Study, FrozenTrial], None]] | None,
+        gc_after_trial: bool,
+        show_progress_bar: bool,
+        total: bool,
+        total_steps: int | None,
+        executor: Executor | None,
+    ):
+        if not isinstance(objective, Resumable) and not callable(objective):
+            raise TypeError(f"objective must be a function of a trial or a tuner.Resumable, got {objective!r}")
+        if n_trials is not None and n_trials < 0:
+            raise ValueError(f"n_trials must be at least 0, got {n_trials}")
+        if total and n_trials is None:
+            raise ValueError("total=True wants n_trials, the number of trials the study shall have in all")
+        if total_steps is not None and not isinstance(objective, Resumable):
+            raise ValueError("total_steps is for a tuner.Resumable; a function of a trial has no steps")
+        self.study = study
+        self.n_trials, self.total, self.total_steps = n_trials, total, total_steps
+        self.catch = (catch,) if isinstance(catch, type) else tuple(catch)
+        self.callbacks = list(callbacks or ())
+        self.gc_after_trial = gc_after_trial
+        self.deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self.executor, self.n_jobs = executor, n_jobs
+        self.progress = Progress(n_trials) if show_progress_bar else None
+        self.work: Work = Segments(self, objective) if isinstance(objective, Resumable) else Calls(self, objective)
+        self.started = 0
+        self.stopping = False
+        self.held: dict[int, Job] = {}
+        """Trials that are ours to end or to give back, by number."""
+
+    def run(self) -> None:
+        study = self.study
+        executor, workers = (self.executor, cores() if self.n_jobs == -1 else self.n_jobs)
+        if executor is None:
+            executor, workers = make_executor(self.n_jobs)
+        running: dict[Future[Any], Job] = {}
+        orderly = False
+        if self.progress is not None:
+            self.progress.start()
+        try:
+            with study.storage.alive():
+                study.storage.adopt_abandoned(study.study_id)
+                self._loop(executor, workers, running)
+            orderly = True
+        finally:
+            self._let_go(running)
+            if self.executor is None:
+                executor.shutdown(wait=orderly, cancel_futures=True)
+            if self.progress is not None:
+                self.progress.stop()
+
+    def _loop(self, executor: Executor, workers: int, running: dict[Future[Any], Job]) -> None:
+        problem: BaseException | None = None
+        while True:
+            while problem is None and len(running) < workers and not self._is_over():
+                job = self.work.next()
+                if job is None:
+                    break
+                running[executor.submit(job.function, *job.arguments)] = job
+            if not running:
+                if problem is not None:
+                    raise problem
+                if self._is_over() or not self.study.storage.adopt_abandoned(self.study.study_id):
+                    return
+                continue
+            done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                problem = self._take_in(running.pop(future), future) or problem
+
+    def _is_over(self) -> bool:
+        return self.stopping or time.monotonic() >= self.deadline
+
+    def _let_go(self, running: dict[Future[Any], Job]) -> None:
+        """Keep what is done and give the rest back, to be run again."""
+        for future, job in running.items():
+            if future.done() and not future.cancelled():
+                with suppress(Exception):
+                    self._take_in(job, future, quiet=True)
+        for job in list(self.held.values()):
+            self.release(job.trial)
+
+    def _take_in(self, job: Job, future: Future[Any], quiet: bool = False) -> BaseException | None:
+        """Record how a job ended; the exception that ends the study, if it raised one."""
+        trial = job.trial
+        try:
+            self.work.ended(job, future.result())
+        except TrialPruned:
+            self.end(trial, TrialState.PRUNED)
+        except TrialLost as error:
+            self.held.pop(trial.number, None)
+            warnings.warn(f"a result was dropped: {error}", RuntimeWarning, stacklevel=2)
+            return None
+        except (StorageError, BrokenExecutor, CancelledError) as error:
+            self.release(trial)
+            return error
+        except Exception as error:
+            self.end(trial, TrialState.FAIL, error=f"{type(error).__name__}: {error}")
+            if not isinstance(error, self.catch):
+                return error
+        if not quiet:
+            self.tell_callbacks(trial.number)
+        if self.gc_after_trial:
+            gc.collect()
+        return None
+
+    # ----------------------------------------------------------------------------- for the kinds of work
+
+    @property
+    def may_start(self) -> bool:
+        """Whether the call's number of trials is not yet reached. (Of a total, the storage keeps count.)"""
+        return self.total or self.n_trials is None or self.started < self.n_trials
+
+    def next_trial(self, number: int | None = None) -> Trial | None:
+        """That trial, or the next one; None if there is none to be had."""
+        trial = self.study._next_trial(True, self.n_trials if self.total else None, number)
+        if trial is not None and not trial.steps:
+            self.started += 1
+        return trial
+
+    def hold(self, job: Job) -> Job:
+        self.held[job.trial.number] = job
+        return job
+
+    def end(self, trial: Trial, state: TrialState, values: list[float] | None = None, error: str | None = None) -> None:
+        """End a trial for good; its states are no longer needed."""
+        self.study._end(trial.number, trial._attempt, state, values, error)
+        self.held.pop(trial.number, None)
+        self.study.storage.checkpoints(self.study.study_id).drop(trial.number)
+
+    def release(self, trial: Trial) -> None:
+        with suppress(TrialLost):
+            self.study.storage.release(self.study.study_id, trial.number, trial._attempt)
+        self.held.pop(trial.number, None)
+
+    def tell_callbacks(self, number: int) -> None:
+        trial = self.study.storage.trial(self.study.study_id, number)
+        if self.progress is not None:
+            self.progress.show(self.study, trial)
+        for callback in self.callbacks:
+            callback(self.study, trial.copy())
+
+
+class Work(ABC):
+    """What there is to do for one kind of objective."""
+
+    def __init__(self, optimization: Optimization, objective: Any):
+        self.optimization = optimization
+        self.study = optimization.study
+        self.objective = objective
+
+    @abstractmethod
+    def next(self) -> Job | None:
+        """The next job, held by the optimization; None if there is nothing to do now."""
+
+    @abstractmethod
+    def ended(self, job: Job, result: Any) -> None:
+        """Record the result of a job that raised nothing."""
+
+
+class Calls(Work):
+    """An objective that is a function of a trial."""
+
+    def next(self) -> Job | None:
+        trial = self.optimization.next_trial() if self.optimization.may_start else None
+        return trial and self.optimization.hold(Job(trial, self.objective, (trial,)))
+
+    def ended(self, job: Job, result: Any) -> None:
+        values, problem = feasible(result, len(self.study.directions))
+        state = TrialState.COMPLETE if problem is None else TrialState.FAIL
+        self.optimization.end(job.trial, state, values, problem)
+
+
+class Segments(Work):
+    """A `Resumable`, whose trials are run in the segments that the pruner's scheduler chooses."""
+
+    objective: Resumable
+
+    def __init__(self, optimization: Optimization, objective: Resumable):
+        super().__init__(optimization, objective)
+        if len(self.study.directions) > 1:
+            raise ValueError("a tuner.Resumable gives one value per step; the study has several objectives")
+        if objective.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {objective.max_steps}")
+        if objective.score not in ("last", "best"):
+            raise ValueError(f"score must be 'last' or 'best', got {objective.score!r}")
+        self.scheduler = self.study.pruner.scheduler()
+        self.checkpoints = self.study.storage.checkpoints(self.study.study_id)
+        self.exhausted = False
+
+    def next(self) -> Job | None:
+        optimization = self.optimization
+        while True:
+            trials = self._table()
+            may_start = optimization.may_start and not self.exhausted
+            if optimization.total:
+                started = sum(t.state is not TrialState.WAITING for t in trials)
+                may_start = may_start and started < optimization.n_trials
+            decision = self.scheduler.decide(
+                Situation(
+                    [t for t in trials if may_start or t.state is not TrialState.WAITING],
+                    self.objective.max_steps,
+                    may_start,
+                    self.study.signs[0],
+                    self.objective.score == "best",
+                )
+            )
+            for number in decision.stop:
+                self._stop(number)
+            segment = decision.run
+            if segment is None or not self._fits(trials, segment.steps):
+                return None
+            trial = optimization.next_trial(segment.number)
+            if trial is not None:
+                arguments = (self.objective, trial, trial.steps, segment.steps, self.checkpoints)
+                return optimization.hold(Job(trial, run_segment, arguments, segment.steps))
+            self.exhausted = self.exhausted or segment.number is None
+
+    def ended(self, job: Job, result: list[float]) -> None:
+        optimization, number, done = self.optimization, job.trial.number, job.trial.steps + len(result)
+        bad = next((v for v in result if math.isnan(v)), None)
+        self.study.storage.add_segment(self.study.study_id, number, job.trial._attempt, result)
+        if bad is not None:
+            optimization.end(job.trial, TrialState.FAIL, error=f"a value is NaN within the steps up to {done}")
+        elif len(result) < job.steps or done >= self.objective.max_steps:
+            self._complete(job.trial, self.study.storage.trial(self.study.study_id, number))
+        else:
+            optimization.held.pop(number, None)
+            self.checkpoints.drop(number, keep=done)
+
+    def _table(self) -> list[FrozenTrial]:
+        """The study's trials, after ending those that died between their last step and being complete."""
+        trials = self.study.storage.trials(self.study.study_id)
+        over = [t for t in trials if t.state is TrialState.PAUSED and t.steps >= self.objective.max_steps]
+        for frozen in over:
+            with suppress(TrialLost):
+                self._complete(Trial(self.study, frozen.number, frozen.attempt), frozen)
+        return self.study.storage.trials(self.study.study_id) if over else trials
+
+    def _complete(self, trial: Trial, frozen: FrozenTrial) -> None:
+        curve = list(frozen.intermediate_values.values())
+        if not curve:
+            self.optimization.end(trial, TrialState.FAIL, error="advance gave no value at all")
+            return
+        sign = self.study.signs[0]
+        value = min(curve, key=lambda v: sign * v) if self.objective.score == "best" else curve[-1]
+        self.optimization.end(trial, TrialState.COMPLETE, [value])
+
+    def _stop(self, number: int) -> None:
+        frozen = self.study.storage.trial(self.study.study_id, number)
+        with suppress(TrialLost):
+            self.optimization.end(Trial(self.study, number, frozen.attempt), TrialState.PRUNED)
+            self.optimization.tell_callbacks(number)
+
+    def _fits(self, trials: list[FrozenTrial], steps: int) -> bool:
+        if self.optimization.total_steps is None:
+            return True
+        used = sum(t.steps for t in trials) + sum(job.steps for job in self.optimization.held.values())
+        return used + steps <= self.optimization.total_steps
