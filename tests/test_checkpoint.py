@@ -212,8 +212,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"a": {"b": object()}}, "state.a.b is a object"),
-        ([1, {2, 3}], "state.1 is a set"),
+        ({"a": {"b": object()}}, "state.a.b is of type object"),
+        ([1, {2, 3}], "state.1 is of type set"),
         ({"a": np.array(["x"])}, "state.a has dtype <U1"),
         ({"a": np.array([object()])}, "state.a has dtype object"),
         ({"a": np.zeros(2, np.complex128)}, "state.a has dtype complex128"),

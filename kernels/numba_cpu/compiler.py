@@ -26,7 +26,6 @@ _KEEP_FOLDERS = 12
 
 _lock = threading.RLock()
 _addresses: dict[str, int] = {}
-_engine = None
 _loaded = []  # objects must outlive their code
 
 if hasattr(os, "register_at_fork"):
@@ -43,14 +42,19 @@ def compile_kernel(name: str, make: Callable[[], Callable]) -> int:
     return compile_function(name, make)
 
 
-def compile_function(name: str, make: Callable[[], Callable], parameters: str = "pii", result: bool = False) -> int:
-    """As `compile_kernel`, for any parameters: "p" is a pointer to int64, "i" an int64. `result`: returns an int64."""
+def compile_function(
+    name: str, make: Callable[[], Callable], parameters: str = "pii", result: bool = False, python: bool = False
+) -> int:
+    """As `compile_kernel`, for any parameters: "p" is a pointer to int64, "i" an int64.
+
+    result: it returns an int64. python: it may call Python's C functions.
+    """
     address = _addresses.get(name)
     if address is None:
         with _lock:
             address = _addresses.get(name)
             if address is None:
-                address = _addresses[name] = _load(name, _object(name, make, parameters, result))
+                address = _addresses[name] = _load(name, _object(name, make, parameters, result, python))
     return address
 
 
@@ -67,34 +71,42 @@ def compiled_names() -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------- machine code
 
 
-def _object(name: str, make: Callable[[], Callable], parameters: str, result: bool) -> bytes:
+def _object(name: str, make: Callable[[], Callable], parameters: str, result: bool, python: bool) -> bytes:
     code = _read(name)
     if code is None:
         from kernels.numba_cpu.jit.lower import lower
 
-        code = lower(make(), symbol(name), parameters, result, host())
+        code = lower(make(), symbol(name), parameters, result, python, host())
         _write(name, code)
     return code
 
 
+@lru_cache(maxsize=None)
+def _engine() -> binding.ExecutionEngine:
+    initialize()
+    module = binding.parse_assembly("")
+    module.triple = host().triple
+    machine = binding.Target.from_triple(host().triple).create_target_machine(
+        cpu=host().name, features=host().features, opt=3, codemodel="jitdefault", jit=True
+    )
+    return binding.create_mcjit_compiler(module, machine)
+
+
 def _load(name: str, code: bytes) -> int:
-    global _engine
-    if _engine is None:
-        initialize()
-        module = binding.parse_assembly("")
-        module.triple = host().triple
-        machine = binding.Target.from_triple(host().triple).create_target_machine(
-            cpu=host().name, features=host().features, opt=3, codemodel="jitdefault", jit=True
-        )
-        _engine = binding.create_mcjit_compiler(module, machine)
     reference = binding.ObjectFileRef.from_data(code)
     _loaded.append(reference)
-    _engine.add_object_file(reference)
-    _engine.finalize_object()
-    address = _engine.get_function_address(symbol(name))
+    _engine().add_object_file(reference)
+    _engine().finalize_object()
+    address = _engine().get_function_address(symbol(name))
     if not address:
         raise RuntimeError(f"kernel {name!r}: its object code does not export it")
     return address
+
+
+def can_link(name: str) -> bool:
+    """Whether machine code can call the C function `name` of this process."""
+    _engine()  # makes LLVM know the symbols of this process
+    return bool(binding.address_of_symbol(name))
 
 
 # --------------------------------------------------------------------------------------------- the cache

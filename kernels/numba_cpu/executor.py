@@ -10,28 +10,20 @@ thread. Denormal floats count as 0 during the call, and only then.
 
 import ctypes
 import struct
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from kernels import plan
 from kernels.numba_cpu import threads
-from kernels.numba_cpu.compiler import compile_function
+from kernels.numba_cpu.compiler import can_link, compile_function
 
-
-def _make():
-    from kernels.numba_cpu.jit import executor
-
-    return executor.execute()
-
-
-def _bind(address: int):
-    return ctypes.CFUNCTYPE(
-        ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
-    )(address)
-
-
-_run = _bind(compile_function("executor/execute", _make, "piiii", result=True))
+#: Arguments that `launch` takes at most.
+LIMIT = 60
+#: Bytes of an object's header; an array's data pointer follows it.
+_HEADER_BYTES = object.__basicsize__
 
 
 def execute(code: bytes, times: int = 1, stop: int = 0) -> int:
@@ -39,33 +31,49 @@ def execute(code: bytes, times: int = 1, stop: int = 0) -> int:
 
     `stop` is the address of an int64 word, or 0: nonzero content ends the loop after the present repetition.
     """
-    return _run(code, len(code) >> 3, times, stop, threads.pool())
+    return _execute(code, times, stop, threads.pool())
+
+
+def launch(name: str, kernel: int, parts: int, *arguments: Any) -> None:
+    """Call a kernel now, and add the call to the plan that this thread records, if it does.
+
+    kernel: address from `compile_kernel`. An argument is an int, a float (the kernel reads it with `float_bits`) or an
+    array (its address; the plan keeps it alive). At most LIMIT of them. name: for people who read the plan.
+    """
+    code = _launch(kernel, parts, threads.pool() if parts > 1 else 0, arguments)
+    recorder = plan.current()
+    if recorder is not None:
+        recorder.code(code, tuple(a for a in arguments if isinstance(a, np.ndarray)), name)
+
+
+def emit(kernel: int, parts: int, words: bytes, keep: tuple, name: str = "") -> None:
+    """As `launch`, for arguments that are packed already; keep: the arrays whose memory they point to."""
+    code = _header(kernel, 3 + (len(words) >> 3), parts) + words
+    _execute(code, 1, 0, threads.pool() if parts > 1 else 0)
+    recorder = plan.current()
+    if recorder is not None:
+        recorder.code(code, keep, name)
+
+
+# ----------------------------------------------------------------------------------------- packing words
+
+_header = struct.Struct("3q").pack
 
 
 @lru_cache(maxsize=4096)
-def packer(count: int):
+def packer(count: int) -> Callable[..., bytes]:
     """A function that packs `count` ints into an argument block of int64 words."""
     return struct.Struct(f"{count}q").pack
 
 
 def pack(*words: int) -> bytes:
-    """Argument words as bytes. Faster: keep `packer(count)`."""
+    """Argument words as bytes."""
     return packer(len(words))(*words)
 
 
-_header = struct.Struct("3q").pack
-
-
-def emit(kernel: int, parts: int, words: bytes, keep: tuple, name: str = "") -> None:
-    """Carry out one instruction now, and add it to the plan that this thread records, if it does.
-
-    kernel: address from `compile_kernel`; words: the packed arguments; keep: the arrays whose memory they point to.
-    """
-    code = _header(kernel, 3 + (len(words) >> 3), parts) + words
-    _run(code, len(code) >> 3, 1, 0, threads.pool() if parts > 1 else 0)
-    recorder = plan.current()
-    if recorder is not None:
-        recorder.code(code, keep, name)
+def float_word(value: float) -> int:
+    """The int64 that holds the bits of a float64."""
+    return struct.unpack("q", struct.pack("d", value))[0]
 
 
 # ------------------------------------------------------------------------------------- where arrays lie
@@ -75,16 +83,14 @@ def _slow_address(array: np.ndarray) -> int:
     return array.ctypes.data
 
 
-_DATA = object.__basicsize__  # `data` is the first field of NumPy's array object
 _word = ctypes.c_void_p.from_address
 
 
 def _fast_address(array: np.ndarray) -> int:
-    return _word(id(array) + _DATA).value
+    return _word(id(array) + _HEADER_BYTES).value
 
 
-def _works() -> bool:
-    """Whether reading the field gives what NumPy says."""
+def _data_follows_header() -> bool:
     try:
         block = np.zeros((3, 4))
         arrays = [block, block[1:, ::-1], np.zeros((), np.float32), np.zeros(1, np.int64)]
@@ -93,5 +99,68 @@ def _works() -> bool:
         return False
 
 
-address = _fast_address if np.ndarray.__basicsize__ >= _DATA + 8 and _works() else _slow_address
+_KNOWN_LAYOUT = np.ndarray.__basicsize__ >= _HEADER_BYTES + 8 and _data_follows_header()
+address = _fast_address if _KNOWN_LAYOUT else _slow_address
 address.__doc__ = "address(array): where the array's element [0, 0, ...] lies, an int."
+
+
+# --------------------------------------------------------------- the compiled loop, as Python functions
+
+
+def _native(name: str, state: bytes) -> Callable | None:
+    """A function of jit/python.py as a built-in function, or None where Python's own symbols cannot be linked to."""
+    if not _KNOWN_LAYOUT or not can_link("PyEval_SaveThread"):
+        return None
+
+    def make():
+        from kernels.numba_cpu.jit import python
+
+        return getattr(python, name)()
+
+    definition = _Method(name.encode(), compile_function(f"python/{name}", make, "iii", True, True), 0x80, None)
+    _keep.append(definition)
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    return new(ctypes.addressof(definition), state, None)
+
+
+class _Method(ctypes.Structure):
+    """PyMethodDef."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+_keep: list[_Method] = []
+
+
+def _foreign_execute() -> Callable:
+    """`execute` through ctypes."""
+
+    def make():
+        from kernels.numba_cpu.jit import executor
+
+        return executor.execute()
+
+    address = compile_function("executor/execute", make, "piiii", result=True)
+    words = [ctypes.c_int64] * 4
+    run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, *words)(address)
+    return lambda code, times, stop, pool: run(code, len(code) >> 3, times, stop, pool)
+
+
+def _packed_launch(kernel: int, parts: int, pool: int, arguments: tuple) -> bytes:
+    """`launch` in Python."""
+    words = [
+        address(a) if isinstance(a, np.ndarray) else float_word(a) if isinstance(a, float) else a for a in arguments
+    ]
+    code = pack(kernel, 3 + len(words), parts, *words)
+    _execute(code, 1, 0, pool)
+    return code
+
+
+_execute = _native("execute", b"") or _foreign_execute()
+_launch = _native("launch", pack(id(np.ndarray), id(float), _HEADER_BYTES)) or _packed_launch

@@ -13,8 +13,13 @@ from contextlib import contextmanager
 
 from kernels.numba_cpu.compiler import compile_function
 
+
+class _Local(threading.local):
+    single = 0  # open `single_thread` contexts
+
+
 _lock = threading.Lock()
-_local = threading.local()
+_local = _Local()
 _pool: "Pool | None" = None
 _threads = 0  # 0: not decided yet
 #: Address of the running pool, 0 if there is none. The executor reads it at every call.
@@ -61,7 +66,7 @@ def usable_cores() -> int:
 
 def get_num_threads() -> int:
     """Threads that one kernel may use in the calling thread: 1 within `single_thread`."""
-    if getattr(_local, "single", 0):
+    if _local.single:
         return 1
     return _threads or _decide()
 
@@ -89,7 +94,7 @@ def set_num_threads(threads: int) -> None:
 @contextmanager
 def single_thread() -> Iterator[None]:
     """Kernels called from this Python thread use no other thread: for many trials side by side."""
-    _local.single = getattr(_local, "single", 0) + 1
+    _local.single += 1
     try:
         yield
     finally:
@@ -98,7 +103,7 @@ def single_thread() -> Iterator[None]:
 
 def pool() -> int:
     """Address of the pool for the calling thread, started if need be; 0 if it shall work alone."""
-    if getattr(_local, "single", 0):
+    if _local.single:
         return 0
     return pool_address or _start()
 

@@ -78,8 +78,8 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Cells], list[int]]:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: byte {error.start} is not UTF-8; wanted a CSV file in UTF-8") from None
-    except FileNotFoundError:
-        raise DataError(f"{where}: there is no such file") from None
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read ({error.strerror}); wanted a CSV file") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     rows, lines = [], []

@@ -90,7 +90,8 @@ def differentiate(row: Elementwise, wanted: str, g: Tensor, y: Tensor | None, in
     return formula.evaluate(FUNCTIONS, *values)
 
 
-def _make(row: Elementwise) -> Op:
+def op_of(row: Elementwise) -> Op:
+    """The operation that a row of the table describes."""
     forward_formula, names, name, result = row.forward, row.inputs, row.name, row.result
 
     def forward(*tensors: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ def _make(row: Elementwise) -> Op:
     return made
 
 
-_OPS = {name: _make(row) for name, row in BY_NAME.items()}
+_OPS = {name: op_of(row) for name, row in BY_NAME.items()}
 
 
 def _function(name: str) -> Callable[..., Tensor]:
@@ -145,9 +146,9 @@ abs, sign, floor, sin, cos, erf = (FUNCTIONS_BY_NAME[n] for n in ("abs", "sign",
 eq, ne, lt, le, gt, ge = (FUNCTIONS_BY_NAME[n] for n in ("eq", "ne", "lt", "le", "gt", "ge"))
 
 
-def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
-    """x where x > 0, else slope * x."""
-    return FUNCTIONS_BY_NAME["leaky_relu"](x, slope)
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where x > 0, else negative_slope * x (Maas et al. 2013)."""
+    return FUNCTIONS_BY_NAME["leaky_relu"](x, negative_slope)
 
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:

@@ -9,6 +9,7 @@ from numba.core.codegen import CPUCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
+from kernels.numba_cpu.compiler import can_link
 from kernels.numba_cpu.host import Host, host, initialize
 
 # Numba optimizes for the processor that the code is for, which may be another than this one.
@@ -38,9 +39,11 @@ class _Library(CPUCodeLibrary):
 
 
 @global_compiler_lock
-def lower(function: Callable, symbol: str, parameters: str, result: bool, machine: Host) -> bytes:
-    """Object code that exports `function` as the C function `symbol`."""
-    return target_machine(machine).emit_object(module(function, symbol, parameters, result, machine))
+def lower(function: Callable, symbol: str, parameters: str, result: bool, python: bool, machine: Host) -> bytes:
+    """Object code that exports `function` as the C function `symbol` (see compiler.compile_function)."""
+    optimized = module(function, symbol, parameters, result, machine)
+    _check_symbols(optimized, symbol, python)
+    return target_machine(machine).emit_object(optimized)
 
 
 def target_machine(machine: Host) -> binding.TargetMachine:
@@ -67,7 +70,6 @@ def module(function: Callable, symbol: str, parameters: str, result: bool, machi
     _add_entry(target, library, compiled.fndesc, symbol, result)
     library.finalize()
     optimized = library._final_module
-    _check_symbols(optimized, symbol)
     optimized.triple = machine.triple
     return optimized
 
@@ -90,12 +92,13 @@ def _add_entry(target, library: _Library, description, symbol: str, result: bool
     library.add_ir_module(wrapper)
 
 
-def _check_symbols(optimized: binding.ModuleRef, symbol: str) -> None:
+def _check_symbols(optimized: binding.ModuleRef, symbol: str, python: bool) -> None:
     for function in optimized.functions:
         name = function.name
         if not function.is_declaration or name.startswith("llvm."):
             continue
-        if name.startswith(_FOREIGN) or not binding.address_of_symbol(name):
+        allowed = python if name.startswith("Py") else not name.startswith(_FOREIGN)
+        if not allowed or not can_link(name):
             raise TypeError(f"kernel {symbol} needs {name!r}: it raises, allocates or calls something that is not C")
 
 

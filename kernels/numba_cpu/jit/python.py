@@ -1,0 +1,142 @@
+"""Two functions that Python calls directly, as it calls its own built-in ones (METH_FASTCALL: self, args, count).
+
+They spare the microsecond that ctypes takes to convert arguments. Every Python function used here belongs to the
+stable ABI. Objects are handled as int64 addresses; a result of 0 means that an exception is set.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from kernels.numba_cpu.jit import executor
+from kernels.numba_cpu.jit.vector import int64, pointer
+
+#: Arguments that `launch` can take.
+LIMIT = 60
+_WORD = ir.IntType(64)
+
+
+def _c_function(name: str, count: int):
+    """A C function of `count` words that returns a word, callable from compiled code."""
+
+    def function(typingctx, *args):
+        def codegen(context, builder, sig, values):
+            kind = ir.FunctionType(_WORD, [_WORD] * count)
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
+
+        return types.int64(*[types.int64] * count), codegen
+
+    arguments = ", ".join(f"a{i}" for i in range(count))
+    scope = {"function": function}
+    exec(f"def {name}(typingctx{', ' if count else ''}{arguments}): return function(typingctx, {arguments})", scope)
+    return intrinsic(scope[name])
+
+
+_as_word = _c_function("PyLong_AsLongLong", 1)
+_from_word = _c_function("PyLong_FromLongLong", 1)
+_bytes_data = _c_function("PyBytes_AsString", 1)
+_bytes_size = _c_function("PyBytes_Size", 1)
+_bytes_new = _c_function("PyBytes_FromStringAndSize", 2)
+_tuple_size = _c_function("PyTuple_Size", 1)
+_tuple_item = _c_function("PyTuple_GetItem", 2)
+_is_subtype = _c_function("PyType_IsSubtype", 2)
+_failed = _c_function("PyErr_Occurred", 0)
+_release = _c_function("PyEval_SaveThread", 0)
+_acquire = _c_function("PyEval_RestoreThread", 1)
+
+
+@intrinsic
+def _float_word(typingctx, value):
+    """The bits of a Python float."""
+
+    def codegen(context, builder, sig, values):
+        kind = ir.FunctionType(ir.DoubleType(), [_WORD])
+        number = builder.call(cgutils.get_or_insert_function(builder.module, kind, "PyFloat_AsDouble"), values)
+        return builder.bitcast(number, _WORD)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _block(typingctx):
+    """Memory for one instruction, for the length of the call."""
+
+    def codegen(context, builder, sig, values):
+        return builder.ptrtoint(cgutils.alloca_once(builder, _WORD, size=LIMIT + 3), _WORD)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def _low_int(typingctx, word):
+    """The low 32 bits, signed: what a C function that returns int leaves in a word."""
+
+    def codegen(context, builder, sig, values):
+        return builder.sext(builder.trunc(values[0], ir.IntType(32)), _WORD)
+
+    return types.int64(types.int64), codegen
+
+
+def execute():
+    """execute(code: bytes, times, stop, pool) -> repetitions done."""
+    import numba
+
+    run = numba.njit(error_model="numpy")(executor.execute())
+
+    def execute(self, args, count):
+        given = pointer(args, int64)
+        code = _bytes_data(given[0])
+        times, stop, pool = _as_word(given[1]), _as_word(given[2]), _as_word(given[3])
+        if code == 0 or _failed() != 0:
+            return 0
+        words = _bytes_size(given[0]) >> 3
+        state = _release()
+        done = run(pointer(code, int64), words, times, stop, pool)
+        _acquire(state)
+        return _from_word(done)
+
+    return execute
+
+
+def launch():
+    """launch(kernel, parts, pool, arguments: tuple) -> the instruction, carried out once.
+
+    An argument is an int, a float (its float64 bits) or an array (its address). `self` is bytes of three words: the
+    types ndarray and float, and the size of an object's header.
+    """
+    import numba
+
+    run = numba.njit(error_model="numpy")(executor.execute())
+
+    def launch(self, args, count):
+        given, table = pointer(args, int64), pointer(_bytes_data(self), int64)
+        array, number, header = table[0], table[1], table[2]
+        arguments = given[3]
+        size = _tuple_size(arguments)
+        block = _block()
+        code = pointer(block, int64)
+        code[0], code[1], code[2] = _as_word(given[0]), size + 3, _as_word(given[1])
+        pool = _as_word(given[2])
+        for i in range(size):
+            item = _tuple_item(arguments, i)
+            kind = pointer(item + header - 8, int64)[0]
+            if kind == array:
+                code[3 + i] = pointer(item + header, int64)[0]
+            elif kind == number:
+                code[3 + i] = _float_word(item)
+            elif _low_int(_is_subtype(kind, array)) != 0:
+                code[3 + i] = pointer(item + header, int64)[0]
+            else:
+                word = _as_word(item)
+                if word == -1 and _failed() != 0:
+                    return 0
+                code[3 + i] = word
+        if _failed() != 0:
+            return 0
+        state = _release()
+        run(code, size + 3, 1, 0, pool)
+        _acquire(state)
+        return _bytes_new(block, 8 * (size + 3))
+
+    return launch
