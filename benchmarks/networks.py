@@ -6,7 +6,7 @@ checked against.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -236,9 +236,34 @@ def jax_step(network: Network) -> Step:
 
 def sklearn_step(network: Network) -> Step:
     """scikit-learn, one partial_fit for each step."""
+    estimator = _estimator(network)
+    x, y = network.data()
+
+    def step():
+        estimator.partial_fit(x, y)
+        return estimator.loss_
+
+    return step
+
+
+def sklearn_steps(network: Network, batches: int = 64) -> Callable[[int], None]:
+    """scikit-learn's own loop over mini-batches, as a candidate: partial_fit is given `batches` of them at once."""
+    estimator = _estimator(network)
+    x, y = network.data()
+    x, y = np.tile(x, (batches, 1)), np.tile(y, batches)
+
+    def run(times: int) -> None:
+        for done in range(0, times, batches):
+            rows = network.batch * min(batches, times - done)
+            estimator.partial_fit(x[:rows], y[:rows])
+
+    return run
+
+
+def _estimator(network: Network):
+    """An MLPClassifier that has our weights and has not trained yet."""
     from sklearn.neural_network import MLPClassifier
 
-    x, y = network.data()
     estimator = MLPClassifier(
         network.widths[1:-1],
         solver=network.optimizer,
@@ -252,16 +277,11 @@ def sklearn_step(network: Network) -> Step:
         epsilon=EPSILON,
         shuffle=False,
     )
-    estimator.partial_fit(x, y, classes=np.arange(network.widths[-1]))
+    estimator.partial_fit(*network.data(), classes=np.arange(network.widths[-1]))
     del estimator._optimizer  # it starts anew, from our weights
     for w, b, (w0, b0) in zip(estimator.coefs_, estimator.intercepts_, network.weights()):
         w[...], b[...] = w0, b0
-
-    def step():
-        estimator.partial_fit(x, y)
-        return estimator.loss_
-
-    return step
+    return estimator
 
 
 @contextmanager
@@ -275,3 +295,22 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def sklearn_threads(count: int) -> Iterator[None]:
+    """Let the BLAS under scikit-learn use `count` threads within."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(count, "blas"):
+        yield
+
+
+def on_threads(threads: Callable[[int], AbstractContextManager], count: int, run: Callable[[int], Any]):
+    """`run` within `threads(count)`."""
+
+    def limited(times: int) -> None:
+        with threads(count):
+            run(times)
+
+    return limited

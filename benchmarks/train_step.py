@@ -12,9 +12,9 @@ from benchmarks.peak import copy_loop, fma_flop, fma_loop
 TITLE = "Training step"
 NOTE = (
     "Forward, backward and update of a multi-layer perceptron with ReLU and cross-entropy, float32, on all cores. "
-    "PyTorch is eager at its best of 1 or 2 threads, with or without its fused optimizer; JAX is jitted with its state "
-    "donated; scikit-learn is `partial_fit`. The limit is the larger of FLOP / peak on all cores and bytes / copy "
-    "bandwidth at that size, timed in the same rounds."
+    "PyTorch is eager and scikit-learn runs its own loop over mini-batches, each at its best of 1 or 2 threads, "
+    "PyTorch with or without its fused optimizer; JAX is jitted with its state donated. The limit is the larger of "
+    "FLOP / peak on all cores and bytes / copy bandwidth at that size, timed in the same rounds."
 )
 ENVIRONMENT: dict[str, str] = {}
 NETWORKS = (
@@ -49,29 +49,26 @@ def peers(network: Network, expected: list[float]) -> dict[str, tuple[str, Candi
     """For each setting of each library that is installed its column and its candidate, with checked losses."""
     found: dict[str, tuple[str, Candidate]] = {}
 
-    def add(name: str, column: str, step: networks.Step, threads: int = 0) -> None:
+    def checked(name: str, step: networks.Step) -> Candidate:
         check_losses(name, networks.losses(step, len(expected)), expected)
-        run = networks.repeated(step)
-        found[name] = (column, _with_torch_threads(threads, run) if threads else run)
+        return networks.repeated(step)
 
+    counts = sorted({1, min(2, CORES)})
     if installed("torch"):
-        for threads in sorted({1, min(2, CORES)}):
-            for fused in (False, True):
-                name = f"PyTorch, {threads} threads{', fused' if fused else ''}"
-                add(name, "PyTorch", networks.torch_step(network, fused), threads)
+        for fused in (False, True):
+            run = checked("PyTorch", networks.torch_step(network, fused))
+            for count in counts:
+                name = f"PyTorch{', fused' if fused else ''}, threads: {count}"
+                found[name] = ("PyTorch", networks.on_threads(networks.torch_threads, count, run))
     if installed("jax"):
-        add("JAX", "JAX", networks.jax_step(network))
+        found["JAX"] = ("JAX", checked("JAX", networks.jax_step(network)))
     if installed("sklearn"):
-        add("scikit-learn", "scikit-learn", networks.sklearn_step(network))
+        check_losses("scikit-learn", networks.losses(networks.sklearn_step(network), len(expected)), expected)
+        run = networks.sklearn_steps(network)
+        for count in counts:
+            limited = networks.on_threads(networks.sklearn_threads, count, run)
+            found[f"scikit-learn, threads: {count}"] = ("scikit-learn", limited)
     return found
-
-
-def _with_torch_threads(threads: int, run: Candidate) -> Candidate:
-    def wrapped(times: int) -> None:
-        with networks.torch_threads(threads):
-            run(times)
-
-    return wrapped
 
 
 def check_losses(name: str, found: list[float], expected: list[float]) -> None:

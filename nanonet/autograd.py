@@ -55,7 +55,7 @@ class Op:
             follow = False
             for arg in args:
                 if isinstance(arg, Tensor):
-                    if recorder is not None and arg.node is None:
+                    if recorder is not None and arg.node is None and not recorder.arena.owns(arg.array):
                         recorder.guard(arg, "_requires_grad")
                     follow |= arg._requires_grad
             if follow and out.array.dtype.kind == "f":

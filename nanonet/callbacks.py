@@ -46,7 +46,7 @@ class Callback:
     """
 
     model: Any = None
-    params: Mapping[str, Any] = {}  # noqa: RUF012 - replaced, never changed
+    params: Mapping[str, Any] = {}
 
     def set_model(self, model: Any) -> None:
         """Told once, before training."""

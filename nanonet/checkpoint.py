@@ -133,7 +133,9 @@ def _encode(value: object, path: str, arrays: dict[str, np.ndarray]) -> object:
             if type(key) not in (str, int):
                 raise DtypeError(f"{path} has the key {key!r}; wanted text or integers as keys")
         return {"map": [[key, _encode(item, f"{path}.{key}", arrays)] for key, item in value.items()]}
-    raise DtypeError(f"{path} is of type {kind.__name__}; wanted arrays, numbers, text, booleans, None, dicts and lists")
+    raise DtypeError(
+        f"{path} is of type {kind.__name__}; wanted arrays, numbers, text, booleans, None, dicts and lists"
+    )
 
 
 def _decode(node: object, arrays: dict[str, np.ndarray]) -> object:
@@ -178,7 +180,7 @@ def _plain(value, path: str) -> np.ndarray:
 
 def _array(data: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
     begin, end = data_offsets
-    if not all(0 <= size for size in (*shape, begin, end - begin)):
+    if not all(size >= 0 for size in (*shape, begin, end - begin)):
         raise ValueError(f"shape {shape} at {data_offsets}")
     flat = np.frombuffer(data[begin:end], dtype=_DTYPES[dtype])
     return flat.reshape(shape).astype(_DTYPES[dtype].newbyteorder("="))

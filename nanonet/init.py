@@ -16,13 +16,15 @@ A weight of a linear layer has shape (in_features, out_features), that of a conv
 times the size of the window.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 
 import numpy as np
 
 from nanonet.errors import DtypeError, OptionError, ShapeError
-from nanonet.options import unknown
+from nanonet.options import number, unknown
 from nanonet.random import as_generator
 
 __all__ = [
@@ -53,7 +55,7 @@ Shape = tuple[int, ...]
 Draw = Callable[..., np.ndarray]  # (shape, rng, **options) -> float64 array
 
 _DRAWS: dict[str, Draw] = {}
-_BY_NAME: dict[str, "Initializer"] = {}
+_BY_NAME: dict[str, Initializer] = {}
 
 
 class Initializer:
@@ -82,7 +84,7 @@ class Initializer:
             raise DtypeError(f"{self.name}: dtype is {dtype}; wanted float32 or float64")
         return _DRAWS[self.name](shape, as_generator(rng), **chosen.options).astype(dtype)
 
-    def _with(self, by_place: tuple, by_name: dict[str, object]) -> "Initializer":
+    def _with(self, by_place: tuple, by_name: dict[str, object]) -> Initializer:
         known = list(self.options)
         if len(by_place) > len(known):
             raise OptionError(
@@ -295,11 +297,7 @@ def _check(name: str, option: str, value: object) -> None:
         if value not in ("fan_in", "fan_out"):
             raise unknown(f"mode of {name}", value, ("fan_in", "fan_out"))
         return
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-    least = {"std": 0.0, "bound": 0.1}.get(option, -math.inf)
-    if not number or value < least:
-        wanted = "a finite number" + (f" of at least {least}" if least > -math.inf else "")
-        raise OptionError(f"{name}: {option} is {value!r}; wanted {wanted}")
+    number(f"{name}: {option}", value, {"std": "[0, inf)", "bound": "[0.1, inf)"}.get(option, "(-inf, inf)"))
 
 
 def _parse_options(spec: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,10 @@ class StepRecorder(plan.Recorder):
         self.touched: dict[int, Tensor] = {}
 
     def guard(self, thing: Any, attribute: str) -> None:
-        """The step depends on this attribute: with another value it is to be recorded again."""
+        """The step depends on this attribute: when it is no longer the same object, it is to be recorded again.
+
+        To be called before the step changes the attribute; a replay leaves it as the step did.
+        """
         key = (id(thing), attribute)
         if key not in self.guards:
             self.guards[key] = (thing, attribute, getattr(thing, attribute))
@@ -39,29 +42,35 @@ class StepRecorder(plan.Recorder):
 class Recording:
     """One recorded step: its plan, inputs, outputs, and when it may be replayed."""
 
-    def __init__(self, function: Callable, leaves: list[Tensor | np.ndarray], rebuild: Callable[[list[Tensor]], tuple]):
+    def __init__(self, function: Callable, args: tuple = (), kwargs: dict | None = None, leaves: Sequence = ()):
         recorder = StepRecorder()
-        self._inputs = [_input(leaf) for leaf in leaves]
+        self._inputs = [Tensor(np.array(as_tensor(leaf).array, order="C")) for leaf in leaves]
+        args, kwargs = _rebuild((args, kwargs or {}), iter(self._inputs))
+        self._arguments = args, kwargs
         with plan.recording(recorder):
-            args, kwargs = rebuild(self._inputs)
             self._outputs = function(*args, **kwargs)
         self._guards = list(recorder.guards.values())
+        self._changed = [(t, name, getattr(t, name)) for t, name, v in self._guards if getattr(t, name) is not v]
         self._read = recorder.read
         self._grads = [(tensor, tensor._grad) for tensor in recorder.touched.values()]
-        self._own = {id(tensor) for tensor in self._inputs}
+        self._own = {id(tensor.array) for tensor in self._inputs}
         self.plan = recorder.plan()
         self._arena = recorder.arena
 
     def valid(self) -> bool:
         """Is the Python state that the step relied on as it was?"""
-        return all(getattr(thing, name) == value for thing, name, value in self._guards) and all(
-            tensor._grad is before for tensor, before in self._read
-        )
+        for thing, name, value in self._guards:
+            if getattr(thing, name) is not value:
+                return False
+        return all(tensor._grad is before for tensor, before in self._read)
 
-    def replay(self, leaves: list[Tensor | np.ndarray], times: int = 1) -> None:
+    def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1) -> None:
         for buffer, leaf in zip(self._inputs, leaves, strict=True):
-            np.copyto(buffer.array, leaf.array if isinstance(leaf, Tensor) else leaf, casting="same_kind")
+            source = leaf.array if isinstance(leaf, Tensor) else leaf
+            np.copyto(buffer.array, source, casting="same_kind")
         self.plan.run(times)
+        for thing, name, after in self._changed:
+            setattr(thing, name, after)
         for tensor, after in self._grads:
             tensor._grad = after
 
@@ -72,15 +81,10 @@ class Recording:
     def _fresh(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if self._arena.owns(value.array) or id(value) in self._own:
-            return Tensor(value.array.copy())
+        array = value.array
+        if self._arena.owns(array) or id(array if array.base is None else array.base) in self._own:
+            return Tensor(array.copy())
         return value
-
-
-def _input(leaf: Tensor | np.ndarray) -> Tensor:
-    """A buffer of the leaf's shape, holding a copy of it."""
-    source = as_tensor(leaf)
-    return Tensor(np.array(source.array, order="C"))
 
 
 def _map(tree: Any, function: Callable[[Any], Any]) -> Any:
@@ -106,16 +110,21 @@ class Jitted:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if plan.current() is not None:
             return self._function(*args, **kwargs)
-        leaves, key, rebuild = _flatten(args, kwargs)
+        leaves: list[Tensor | np.ndarray] = []
+        key: list[Any] = [mode.grad]
+        for value in args:
+            _flatten(value, leaves, key)
+        if kwargs:
+            _flatten(kwargs, leaves, key)
         if mode.anomaly:
-            args, kwargs = rebuild([as_tensor(leaf) for leaf in leaves])
+            args, kwargs = _rebuild((args, kwargs), iter([as_tensor(leaf) for leaf in leaves]))
             return self._function(*args, **kwargs)
-        found = self._recordings.setdefault((key, mode.grad), [])
+        found = self._recordings.setdefault(tuple(key), [])
         for recording in found:
             if recording.valid():
                 recording.replay(leaves)
                 return recording.outputs()
-        recording = Recording(self._function, leaves, rebuild)
+        recording = Recording(self._function, args, kwargs, leaves)
         found.append(recording)
         del found[: -self.KEPT]
         return recording.outputs()
@@ -140,39 +149,48 @@ def jit(function: Callable) -> Jitted:
     Python numbers inside it are constants, and its Python code does not run again. Training mode, `requires_grad` and
     which gradients are present are watched: the step is recorded again when they differ.
 
-    What is returned is fresh memory, without a past. Within `detect_anomaly` the step runs eagerly. Raises RecordingError when the step reads a value on the host.
+    What is returned is fresh memory, without a past. Within `detect_anomaly` the step runs eagerly. Raises
+    RecordingError when the step reads a value on the host.
     """
     return Jitted(function)
 
 
-def _flatten(args: tuple, kwargs: dict) -> tuple[list, Any, Callable[[list[Tensor]], tuple]]:
-    """The array leaves of the arguments, a hashable key of all the rest, and how to put tensors in their place."""
-    leaves: list[Tensor | np.ndarray] = []
-    key: list[Any] = []
+def _dynamic(value: Any) -> bool:
+    """Is this argument copied in at each replay?"""
+    return isinstance(value, np.ndarray) or (isinstance(value, Tensor) and not value._requires_grad)
 
-    def visit(value: Any) -> Any:
-        if isinstance(value, Tensor) and value._requires_grad:
-            key.append(("reference", id(value)))
-            return lambda tensors: value
-        if isinstance(value, (Tensor, np.ndarray)):
-            place = len(leaves)
-            leaves.append(value)
-            key.append((value.shape, value.dtype))
-            return lambda tensors: tensors[place]
-        if isinstance(value, (list, tuple)):
-            key.append((type(value), len(value)))
-            parts = [visit(item) for item in value]
-            return lambda tensors: type(value)([part(tensors) for part in parts])
-        if isinstance(value, dict):
-            key.append((dict, tuple(value)))
-            named = {name: visit(item) for name, item in value.items()}
-            return lambda tensors: {name: part(tensors) for name, part in named.items()}
+
+def _flatten(value: Any, leaves: list, key: list) -> None:
+    """Append the array leaves of the arguments to `leaves`, and all the rest, hashable, to `key`."""
+    if _dynamic(value):
+        leaves.append(value)
+        key.append((type(value), value.shape, value.dtype))
+    elif isinstance(value, Tensor):
+        key.append(id(value))
+    elif isinstance(value, (list, tuple)):
+        key.append((type(value), len(value)))
+        for item in value:
+            _flatten(item, leaves, key)
+    elif isinstance(value, dict):
+        key.append((dict, tuple(value)))
+        for item in value.values():
+            _flatten(item, leaves, key)
+    else:
         try:
             hash(value)
         except TypeError:
-            raise RecordingError(f"jit: an argument of type {type(value).__name__} is neither an array nor hashable") from None
+            kind = type(value).__name__
+            raise RecordingError(f"jit: an argument of type {kind} is neither array nor hashable") from None
         key.append((type(value), value))
-        return lambda tensors: value
 
-    build_args, build_kwargs = visit(args), visit(kwargs)
-    return leaves, tuple(key), lambda tensors: (build_args(tensors), build_kwargs(tensors))
+
+def _rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The arguments with the next of `tensors` in the place of each array leaf."""
+    if _dynamic(value):
+        return next(tensors)
+    if isinstance(value, (list, tuple)):
+        items = [_rebuild(item, tensors) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, dict):
+        return {name: _rebuild(item, tensors) for name, item in value.items()}
+    return value

@@ -43,7 +43,7 @@ class Step:
         found = next((r for r in self._recordings if r.valid()), None)
         if found is None and not self._eager:
             try:
-                self._recordings = [*self._recordings[-3:], Recording(self._function, [], lambda _: ((), {}))]
+                self._recordings = [*self._recordings[-3:], Recording(self._function)]
                 times -= 1
                 found = next((r for r in self._recordings if r.valid()), None)
             except RecordingError:
@@ -52,7 +52,7 @@ class Step:
             for _ in range(times):
                 self._function()
         elif times:
-            found.replay([], times)
+            found.replay(times=times)
 
 
 class Training:

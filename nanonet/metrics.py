@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nanonet.errors import DataError, OptionError, ShapeError
-from nanonet.options import unknown
+from nanonet.options import count, unknown
 
 __all__ = [
     "accuracy",
@@ -56,8 +56,7 @@ def top_k_accuracy(y_true, y_pred, k: int = 5) -> float:
     scores = np.asarray(y_pred)
     if scores.ndim != 2:
         raise ShapeError(f"y_pred has shape {scores.shape}; wanted class scores (n, classes)")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise OptionError(f"k is {k!r}; wanted an integer of at least 1")
+    k = count("k", k)
     true = _labels("y_true", y_true)
     _same_length(true, scores)
     _no_nan("y_pred", scores)
@@ -174,7 +173,9 @@ def _label_pair(y_true, y_pred) -> tuple[np.ndarray, np.ndarray]:
     true, predicted = _labels("y_true", y_true), _labels("y_pred", y_pred)
     _same_length(true, predicted)
     if (true.dtype.kind == "U") != (predicted.dtype.kind == "U"):
-        raise DataError(f"y_true holds {true[0]!r} and y_pred {predicted[0]!r}; wanted labels of one kind")
+        raise DataError(
+            f"y_true holds {true.tolist()[0]!r} and y_pred {predicted.tolist()[0]!r}; wanted labels of one kind"
+        )
     scores = np.shape(y_pred)
     if len(scores) == 2 and scores[1] > 1:
         _in_range(true, scores[1])
@@ -253,7 +254,7 @@ def _no_nan(argument: str, array: np.ndarray) -> None:
 
 def _in_range(true: np.ndarray, classes: int) -> None:
     if true.dtype.kind == "U":
-        raise DataError(f"y_true holds {true[0]!r}; with class scores wanted integer labels below {classes}")
+        raise DataError(f"y_true holds {str(true[0])!r}; with class scores wanted integer labels below {classes}")
     wrong = (true < 0) | (true >= classes)
     if wrong.any():
         raise DataError(f"y_true holds {_first(true, wrong)}; y_pred scores the labels 0 to {classes - 1}")
@@ -271,7 +272,9 @@ def _first(array: np.ndarray, wrong: np.ndarray) -> str:
 def _positions(values: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each value's place in `order`, and whether it has one."""
     if (values.dtype.kind == "U") != (order.dtype.kind == "U"):
-        raise DataError(f"labels are {order.tolist()!r} but the data holds {values[0]!r}; wanted labels of one kind")
+        raise DataError(
+            f"labels are {order.tolist()!r} but the data holds {values.tolist()[0]!r}; wanted labels of one kind"
+        )
     by_value = np.argsort(order, kind="stable")
     place = by_value[np.minimum(np.searchsorted(order, values, sorter=by_value), len(order) - 1)]
     return place, order[place] == values

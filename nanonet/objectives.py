@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nanonet import losses, metrics
+from nanonet import losses, metrics, nn
 from nanonet.errors import DataError, OptionError, ShapeError
 from nanonet.ops import elementwise, reduction, shape
 from nanonet.tensor import Tensor
@@ -55,8 +55,14 @@ def objective(model: Any, loss: Any, class_weight: np.ndarray | None = None, smo
 
 def scores(model: Any, final: str) -> Callable[[Tensor], Tensor]:
     """The model without its final activation, if it ends in `final` ("softmax" or "sigmoid")."""
-    without = getattr(model, "without_final", None)
-    return (without(final) if without is not None else None) or model
+    layers = model.layers if isinstance(model, nn.Sequential) else [model]
+    last = layers[-1] if layers else None
+    head = nn.Sequential(*layers[:-1])
+    if isinstance(last, nn.Softmax if final == "softmax" else nn.Sigmoid):
+        return head
+    if isinstance(last, nn.Dense) and last.activation == final:
+        return lambda x: last.scores(head(x))
+    return model
 
 
 def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...]) -> np.ndarray:

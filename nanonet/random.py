@@ -4,7 +4,8 @@
 other streams were drawn before. Philox (Salmon et al. 2011) is counter-based, so a key is all it takes.
 """
 
-import hashlib
+from __future__ import annotations
+
 import itertools
 import operator
 
@@ -22,8 +23,10 @@ def key(seed: int, *stream: Stream, bits: int = 128) -> int:
 
     Raises OptionError when the seed is no integer or a name neither integer nor text.
     """
+    from hashlib import blake2b
+
     parts = (_integer("seed", seed), *(_name(part) for part in stream))
-    digest = hashlib.blake2b(ascii(parts).encode(), digest_size=bits // 8).digest()
+    digest = blake2b(ascii(parts).encode(), digest_size=bits // 8).digest()
     return int.from_bytes(digest, "little")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from nanonet import init
 from nanonet.errors import OptionError
-from nanonet.options import unknown
+from nanonet.options import count, inside, number, unknown
 
 __all__ = ["Field", "Settings"]
 
@@ -78,15 +78,15 @@ class Field:
             raise self._error(text, wanted) from None
 
     def _check_number(self, value):
+        if self.type is float:
+            return number(self.name, value, self.valid)
         try:
-            if isinstance(value, (bool, str)):
-                raise TypeError
-            number = operator.index(value) if self.type is int else float(value)
-        except (TypeError, ValueError):
+            whole = count(self.name, value, least=0)
+        except OptionError:
             raise self._error(value, self._wanted_number()) from None
-        if not _inside(number, self.valid):
+        if not inside(whole, self.valid):
             raise self._error(value, self._wanted_number())
-        return number
+        return whole
 
     def _check_name(self, value):
         if self.name == "initializer":  # open-ended: options may follow the name
@@ -104,7 +104,7 @@ class Field:
                 raise TypeError
         except TypeError:
             raise self._error(value, "a tuple of widths such as (128, 64)") from None
-        if not all(_inside(width, self.valid) for width in widths):
+        if not all(inside(width, self.valid) for width in widths):
             raise self._error(value, f"each width to be an integer in {self.valid}")
         return widths
 
@@ -113,14 +113,6 @@ class Field:
 
     def _error(self, value, wanted: str) -> OptionError:
         return OptionError(f"{self.name} is {value!r}; wanted {wanted}")
-
-
-def _inside(number: float, interval: str) -> bool:
-    """Whether a number lies in an interval written as in mathematics: "[0, 1)"."""
-    least, most = (float(end) for end in interval[1:-1].split(","))
-    above = number > least if interval[0] == "(" else number >= least
-    below = number < most if interval[-1] == ")" else number <= most
-    return math.isfinite(number) and above and below
 
 
 def setting(default, help: str, **about):
@@ -383,7 +375,7 @@ class Settings:
         if sgd_rate is not None and optimizer == "sgd":
             values["learning_rate"] = sgd_rate
         if widths or layers != len(base.hidden):
-            layers = cls._count_layers(layers)
+            layers = count("layers", layers, least=0)
             old = base.hidden or (_fields(cls)[0].default[0],)
             for name in widths:
                 if name[6:] not in map(str, range(1, MOST_LAYERS + 1)):
@@ -405,16 +397,6 @@ class Settings:
                 else:
                     point[row["name"]] = min(max(value, row["low"]), row["high"])
         return point
-
-    @staticmethod
-    def _count_layers(value) -> int:
-        try:
-            layers = operator.index(value)
-        except TypeError:
-            layers = -1
-        if layers < 0:
-            raise OptionError(f"layers is {value!r}; wanted an integer of at least 0")
-        return layers
 
 
 @lru_cache(maxsize=8)

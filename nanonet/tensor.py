@@ -211,7 +211,7 @@ class Tensor:
 
     @data.setter
     def data(self, value: Any) -> None:
-        self.copy_(value)
+        self.detach().copy_(value)
 
     def copy_(self, value: Any) -> Tensor:
         """Overwrite the values, in place. Broadcasts. Raises ShapeError if the shapes do not fit."""

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from nanonet import init, nn
+from nanonet import nn
 from nanonet.errors import CheckpointError, DataError
 from nanonet.loop import Evaluation, Training
 from nanonet.objectives import Metric, inputs, objective, targets
+from nanonet.ops.random import Stream
 from nanonet.optim import Optimizer, get
 from nanonet.random import generator
 from nanonet.settings import Settings
@@ -30,14 +31,10 @@ def build_model(settings: Settings, input_shape: tuple[int, ...], outputs: int) 
         layers.append(nn.Linear(wide, narrow, weight_init=settings.initializer, rng=rng))
         layers.append(nn.activation(settings.activation))
         if settings.dropout:
-            layers.append(nn.Dropout(settings.dropout, seed=settings.seed, stream=i))
+            layers.append(nn.Dropout(settings.dropout, rng=Stream(settings.seed, i)))
     rng = generator(settings.seed, "weights", len(settings.hidden))
     layers.append(nn.Linear(widths[-1], outputs, weight_init="xavier_uniform", rng=rng))
-    model = nn.Sequential(*layers)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.data = init.zeros(parameter.shape)
-    return model
+    return nn.Sequential(*layers)
 
 
 def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
@@ -197,7 +194,7 @@ class Run:
             "outputs": self.outputs,
             "model": {name: array.copy() for name, array in self.model.state_dict().items()},
             "optimizer": self.optimizer.state_dict(),
-            "streams": {name: stream.state.copy() for name, stream in self.model.rng_streams().items()},
+            "streams": {name: stream.state.copy() for name, stream in self.model.named_streams()},
             "history": [dict(epoch) for epoch in self.history],
             "best_epoch": self._best_epoch,
             "best": self._best,
@@ -214,7 +211,7 @@ class Run:
             run = cls(settings, x, y, validation, task=state["task"], classes=state["outputs"])
             run.model.load_state_dict(state["model"])
             run.optimizer.load_state_dict(state["optimizer"])
-            for name, stream in run.model.rng_streams().items():
+            for name, stream in run.model.named_streams():
                 stream.state[:] = state["streams"][name]
             run.history = [dict(epoch) for epoch in state["history"]]
             run._best_epoch, run._best = state["best_epoch"], state["best"]

@@ -175,6 +175,41 @@ FROM_REFERENCE = {"reference": set(SLOTS), "numba_cpu": set()}
 
 # ------------------------------------------------------------------------------------ optimizers
 
+
+@dataclass(frozen=True)
+class OptimizerCase:
+    """An optimizer with some options. peer: the class of torch.optim that takes the same options, if one does."""
+
+    name: str
+    options: dict
+    peer: str | None = None
+
+    def __str__(self):
+        return "-".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+OPTIMIZERS = [
+    OptimizerCase("sgd", {"lr": 0.1}, "SGD"),
+    OptimizerCase("sgd", {"lr": 0.05, "weight_decay": 0.1}, "SGD"),
+    OptimizerCase("sgd", {"lr": 0.05, "l1": 0.1}),
+    OptimizerCase("sgd", {"lr": 0.05, "momentum": 0.9}, "SGD"),
+    OptimizerCase("sgd", {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.01}, "SGD"),
+    OptimizerCase("sgd", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, "SGD"),
+    OptimizerCase("adam", {"lr": 0.05}, "Adam"),
+    OptimizerCase("adam", {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-4, "weight_decay": 0.1}, "Adam"),
+    OptimizerCase("adam", {"lr": 0.05, "l1": 0.1}),
+    OptimizerCase("adamw", {"lr": 0.05}, "AdamW"),
+    OptimizerCase("adamw", {"lr": 0.1, "betas": (0.8, 0.95), "weight_decay": 0.2}, "AdamW"),
+    OptimizerCase("adamw", {"lr": 0.05, "l1": 0.1, "weight_decay": 0.1}),
+    OptimizerCase("rmsprop", {"lr": 0.02}, "RMSprop"),
+    OptimizerCase("rmsprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "momentum": 0.5}, "RMSprop"),
+    OptimizerCase("rmsprop", {"lr": 0.01, "weight_decay": 0.1, "l1": 0.05, "momentum": 0.5}),
+    OptimizerCase("adagrad", {"lr": 0.5}, "Adagrad"),
+    OptimizerCase("adagrad", {"lr": 0.5, "lr_decay": 0.05, "weight_decay": 0.1, "eps": 1e-3}, "Adagrad"),
+    OptimizerCase("adagrad", {"lr": 0.5, "l1": 0.1}),
+]
+
+
 # ----------------------------------------------------------- samplers, pruners, storages (tuner)
 
 

@@ -131,34 +131,38 @@ def signed(header: dict, data: bytes = b"") -> bytes:
     return content[:at] + digest + content[at + 64 :]
 
 
-def metadata(tree, **more):
-    return {"sha256": "0" * 64, "format": "nanonet state 1", "tree": json.dumps(tree), **more}
+def metadata(value, **more):
+    return {"sha256": "0" * 64, "format": "nanonet state 1", "tree": json.dumps(value), **more}
+
+
+def one_array(**about):
+    """The header of a file with one array that is not as it should be."""
+    return {
+        "__metadata__": metadata({"array": "a"}),
+        "a": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8], **about},
+    }
 
 
 FORGED = {
-    "another version": ({"__metadata__": metadata(1, format="nanonet state 2")}, b""),
-    "no tree": ({"__metadata__": {"sha256": "0" * 64, "format": "nanonet state 1"}}, b""),
-    "a tree that is not JSON": ({"__metadata__": {**metadata(1), "tree": "{"}}, b""),
-    "an unknown tag": ({"__metadata__": metadata({"call": "print"})}, b""),
-    "two tags": ({"__metadata__": metadata({"map": [], "list": []})}, b""),
-    "a missing array": ({"__metadata__": metadata({"array": "a"})}, b""),
-    "an object array": (
-        {"__metadata__": metadata({"array": "a"}), "a": {"dtype": "O", "shape": [1], "data_offsets": [0, 8]}}, b"8" * 8
-    ),
-    "too little data": (
-        {"__metadata__": metadata({"array": "a"}), "a": {"dtype": "F64", "shape": [2], "data_offsets": [0, 16]}}, b"8" * 8
-    ),
-    "a negative shape": (
-        {"__metadata__": metadata({"array": "a"}), "a": {"dtype": "F64", "shape": [-2], "data_offsets": [0, 8]}}, b"8" * 8
-    ),
-    "deep nesting": ({"__metadata__": {**metadata(1), "tree": "[" * 100_000}}, b""),
-}  # fmt: skip
+    "another version": {"__metadata__": metadata(1, format="nanonet state 2")},
+    "no tree": {"__metadata__": {"sha256": "0" * 64, "format": "nanonet state 1"}},
+    "a tree that is not JSON": {"__metadata__": metadata(1, tree="{")},
+    "deep nesting": {"__metadata__": metadata(1, tree="[" * 100_000)},
+    "an unknown tag": {"__metadata__": metadata({"call": "print"})},
+    "two tags": {"__metadata__": metadata({"map": [], "list": []})},
+    "a missing array": {"__metadata__": metadata({"array": "a"})},
+    "an object array": one_array(dtype="O"),
+    "too little data": one_array(shape=[2], data_offsets=[0, 16]),
+    "a negative shape": one_array(shape=[-2]),
+    "a number for a shape": one_array(shape=1),
+    "data before the data": one_array(data_offsets=[-8, 8]),
+}
 
 
 @pytest.mark.parametrize("name", FORGED)
 def test_a_right_checksum_over_nonsense_is_no_state(name):
     with pytest.raises(CheckpointError, match="not a state of this version"):
-        checkpoint.loads(signed(*FORGED[name]))
+        checkpoint.loads(signed(FORGED[name], b"8" * 8))
 
 
 # ---------------------------------------------------------------------------------------- files

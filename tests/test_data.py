@@ -196,7 +196,9 @@ def test_dialects(csv_file, text, values):
 
 
 @given(
-    rows=st.lists(st.tuples(st.floats(-1e30, 1e30), st.sampled_from(["x", "y, z", '"', "ä\nö"])), min_size=2, max_size=9)
+    rows=st.lists(
+        st.tuples(st.floats(-1e30, 1e30), st.sampled_from(["x", "y, z", '"', "ä\nö"])), min_size=2, max_size=9
+    )
 )
 def test_what_csv_writes_is_read(rows, tmp_path_factory):
     import csv
@@ -371,14 +373,14 @@ def test_a_broken_gzip_is_named(idx_folder, content):
     folder, _ = idx_folder
     (folder / "train-images-idx3-ubyte").unlink()
     (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
-    with pytest.raises(DataError, match="train-images-idx3-ubyte.gz: "):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: "):
         data.load(folder)
 
 
 def test_what_is_no_data_is_named(tmp_path):
     for source, message in [
         (tmp_path, "has no train-images-idx3-ubyte"),
-        (tmp_path / "x.csv", "x.csv: there is no such file"),
+        (tmp_path / "x.csv", "x.csv: cannot be read .No such file"),
         (tmp_path / "x.npz", "x.npz: there is no such file"),
         (tmp_path / "x.png", "x.png: wanted digits, a .csv file"),
         ("digit", "digit: wanted digits"),
@@ -388,7 +390,7 @@ def test_what_is_no_data_is_named(tmp_path):
     with pytest.raises(DataError, match="is no folder"):
         data.read_idx(tmp_path / "x")
     (tmp_path / "y.csv").mkdir()
-    with pytest.raises(DataError, match="is a folder|no file"):
+    with pytest.raises(DataError, match=r"cannot be read \(Is a directory"):
         data.load(tmp_path / "y.csv", "a")
 
 
@@ -398,7 +400,10 @@ shares = st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.4]), st.sampled_from([0.0,
 
 
 @given(
-    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5), share=shares, seed=st.integers(0, 9), stratify=st.booleans()
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5),
+    share=shares,
+    seed=st.integers(0, 9),
+    stratify=st.booleans(),
 )
 def test_parts_are_all_the_rows_once(sizes, share, seed, stratify):
     y = np.repeat(np.arange(len(sizes)), sizes)
@@ -448,7 +453,7 @@ def test_real_targets_and_texts_are_split_too():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"validation": 1.0}, OptionError, r"validation is 1.0; wanted a share of the rows in \[0, 1\)"),
+        ({"validation": 1.0}, OptionError, r"validation is 1.0; wanted a number in \[0, 1\)"),
         ({"test": -0.1}, OptionError, "test is -0.1"),
         ({"test": "0.1"}, OptionError, "test is '0.1'"),
         ({"test": 0.5, "validation": 0.5}, OptionError, "together wanted less than 1"),

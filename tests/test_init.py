@@ -118,7 +118,7 @@ def test_truncated_normal_stays_within_its_bound():
         (lambda: init.get("normal(mean=exit())"), OptionError, "wanted a name with options"),
         (lambda: init.get("normal(mu=1.0)"), OptionError, "'mu'.*wanted one of mean, std"),
         (lambda: init.get("zeros(value=1.0)"), OptionError, "has none"),
-        (lambda: init.normal(std=-1.0), OptionError, "std is -1.0; wanted a finite number of at least 0"),
+        (lambda: init.normal(std=-1.0), OptionError, "std is -1.0; wanted a number in \\[0, inf\\)"),
         (lambda: init.normal(mean=math.nan), OptionError, "mean is nan"),
         (lambda: init.normal(mean="high"), OptionError, "mean is 'high'"),
         (lambda: init.zeros(3), OptionError, "wanted a shape such as"),
@@ -151,7 +151,9 @@ def test_streams_are_the_same_in_another_process():
     code = "from nanonet.random import key; print(key(5, 'dropout', 3))"
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
         assert int(found.stdout) == streams.key(5, "dropout", 3)
 
 
@@ -188,5 +190,5 @@ def test_seeds_are_integers(bad):
 
 
 def test_stream_names_are_text_or_integers():
-    with pytest.raises(OptionError, match="a stream's name is 1.5"):
+    with pytest.raises(OptionError, match=r"a stream's name is 1\.5"):
         streams.generator(0, 1.5)

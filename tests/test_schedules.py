@@ -1,6 +1,7 @@
 """Schedules against their equations and, where PyTorch has the same, against PyTorch."""
 
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -109,6 +110,15 @@ def test_steps_are_whole_numbers_from_0(schedule, t):
         schedule(t)
 
 
+def test_schedules_never_change():
+    schedule = Step(3, 0.5)
+    with pytest.raises(AttributeError, match="never changes"):
+        schedule.gamma = 0.9
+    assert schedule == Step(3, 0.5) == pickle.loads(pickle.dumps(schedule)) != Step(3, 0.4)
+    assert hash(Chain([schedule])) == hash(Chain([Step(3, 0.5)]))
+    assert repr(schedule) == "Step(step_size=3, gamma=0.5)"
+
+
 @given(total=st.integers(1, 1000), end=st.floats(0, 1))
 def test_decays_go_from_1_to_their_end_and_stay(total, end):
     for schedule in (Cosine(total, end), Polynomial(total, 2.0, end)):
@@ -188,15 +198,15 @@ def test_by_name(name, options, kind):
         (lambda: schedules.get(3), "schedule is 3"),
         (lambda: Step(0), "step_size is 0; wanted an integer of at least 1"),
         (lambda: Step(2.5), "step_size is 2.5"),
-        (lambda: Step(2, -1.0), "gamma is -1.0; wanted a finite number above 0"),
+        (lambda: Step(2, -1.0), "gamma is -1.0; wanted a number in \\(0, inf\\)"),
         (lambda: Exponential(math.nan), "gamma is nan"),
         (lambda: MultiStep([3, 3]), "each above the one before"),
-        (lambda: OneCycle(10, pct_start=2.0), "pct_start is 2.0; wanted a finite number of at least 0 and at most 1"),
+        (lambda: OneCycle(10, pct_start=2.0), "pct_start is 2.0; wanted a number in \\[0, 1\\]"),
         (lambda: Sequential([Constant()], [3]), "one milestone between"),
         (lambda: Chain([]), "one or more schedules"),
         (lambda: Constant() * 3, "one or more schedules"),
         (lambda: ReduceOnPlateau(mode="up"), "wanted one of min, max"),
-        (lambda: ReduceOnPlateau(factor=1.0), "below 1"),
+        (lambda: ReduceOnPlateau(factor=1.0), "a number in \\(0, 1\\)"),
     ],
 )
 def test_bad_options_are_named(make, message):

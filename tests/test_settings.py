@@ -13,7 +13,9 @@ from nanonet.errors import OptionError
 from nanonet.settings import Settings
 
 NAMES = [field.name for field in Settings.fields()]
-SEARCHABLE = [f.name for f in Settings.fields() if f.name == "hidden" or f.type is bool or f.choices or f.low is not None]
+SEARCHABLE = [
+    f.name for f in Settings.fields() if f.name == "hidden" or f.type is bool or f.choices or f.low is not None
+]
 
 
 def values_of(field):
@@ -131,7 +133,7 @@ def test_unknown_settings_are_named_with_the_nearest():
         lambda: Settings.search_space(["learning_rat"]),
         lambda: Settings.from_search({"learning_rat": 1.0}),
     ):
-        with pytest.raises(OptionError, match="'learning_rat' .did you mean 'learning_rate'"):
+        with pytest.raises(OptionError, match=r"'learning_rat' \(did you mean 'learning_rate'"):
             make()
 
 
@@ -250,7 +252,7 @@ def test_layers_and_widths():
     assert Settings.from_search({"dropout": 0.1}, Settings(hidden=(9, 8))).hidden == (9, 8)
     assert Settings(hidden=(60, 30)).to_search(["hidden"]) == {"layers": 2, "width_1": 60, "width_2": 30}
     for wrong in ({"width_9": 3}, {"layers": "two"}):
-        with pytest.raises(OptionError, match="width_9|two"):
+        with pytest.raises(OptionError, match=r"width_9|two"):
             Settings.from_search(wrong)
 
 

@@ -8,8 +8,8 @@ from cases import SAMPLERS
 
 import tuner
 from tuner import Categorical, Float, Int, Ordinal, Space, SpaceError, SpaceExhausted
-from tuner.samplers import GridSampler, History, QMCSampler, RandomSampler
 from tuner.samplers import SAMPLERS as REGISTERED
+from tuner.samplers import GridSampler, History, QMCSampler, RandomSampler
 from tuner.samplers.base import Sampler, keyed_integer, keyed_uniform
 from tuner.samplers.quasirandom import sobol_point
 

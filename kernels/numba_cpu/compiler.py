@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _object(name: str, make: Callable[[], Callable], parameters: str, result: bo
     return code
 
 
-@lru_cache(maxsize=None)
+@cache
 def _engine() -> binding.ExecutionEngine:
     initialize()
     module = binding.parse_assembly("")
@@ -124,7 +125,7 @@ def cache_folder() -> tuple[Path | None, str]:
     return folder, ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _folder() -> Path:
     wanted = os.environ.get("NANONET_CACHE_DIR")
     return (Path(wanted) if wanted else _user_cache() / "nanonet") / "kernels" / _fingerprint()
@@ -139,7 +140,7 @@ def _user_cache() -> Path:
     return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fingerprint() -> str:
     """Names everything that decides the machine code, apart from the kernel's name."""
     versions = [metadata.version(package) for package in ("numba", "llvmlite")]
@@ -190,10 +191,8 @@ def _write(name: str, code: bytes) -> None:
         beside.write_bytes(_MAGIC + _checksum(name, code) + code)
         os.replace(beside, path)
     except OSError:
-        try:
+        with suppress(OSError):
             beside.unlink(missing_ok=True)
-        except OSError:
-            pass
 
 
 def _forget_old_folders(current: Path) -> None:

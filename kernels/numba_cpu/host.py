@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from llvmlite import binding
 
@@ -36,12 +36,12 @@ class Host:
 
     @property
     def arch(self) -> str:
-        """"x86", "arm" or "other": which control register flushes denormals."""
+        """ "x86", "arm" or "other": which control register flushes denormals."""
         head = self.triple.split("-")[0]
         return "x86" if head in ("x86_64", "amd64") else "arm" if head in ("aarch64", "arm64") else "other"
 
 
-@lru_cache(maxsize=None)
+@cache
 def initialize() -> None:
     """Make LLVM know this machine. Newer llvmlite does the first step alone and objects to being asked."""
     for step in (binding.initialize, binding.initialize_native_target, binding.initialize_native_asmprinter):
@@ -52,7 +52,7 @@ def initialize() -> None:
                 raise
 
 
-@lru_cache(maxsize=None)
+@cache
 def host() -> Host:
     """The processor in use: $NANONET_CPU, one of KNOWN, else this machine's own."""
     initialize()

@@ -91,6 +91,13 @@ def set_num_threads(threads: int) -> None:
             _leave()
 
 
+def parts_for(work: int, least: int = 1 << 16) -> int:
+    """Into how many parts a kernel's work shall go: one thread gets at least `least` units."""
+    if work < 2 * least:
+        return 1
+    return max(1, min(get_num_threads(), work // least))
+
+
 @contextmanager
 def single_thread() -> Iterator[None]:
     """Kernels called from this Python thread use no other thread: for many trials side by side."""

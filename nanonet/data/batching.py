@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nanonet.errors import DataError, OptionError, ShapeError
+from nanonet.errors import DataError, ShapeError
+from nanonet.options import count
 from nanonet.random import generator
 
 __all__ = ["Batches", "batches", "one_hot", "order"]
@@ -12,7 +13,7 @@ __all__ = ["Batches", "batches", "one_hot", "order"]
 
 def order(n: int, seed: int, epoch: int) -> np.ndarray:
     """The rows 0 to n - 1 in the order of that epoch, int64 (n,). The same on every machine."""
-    return generator(seed, "batches", epoch).permutation(_count("n", n, least=0))
+    return generator(seed, "batches", epoch).permutation(count("n", n, least=0))
 
 
 def batches(
@@ -22,8 +23,8 @@ def batches(
 
     batch_size n (or more) is full-batch descent, 1 single-sample. Raises OptionError.
     """
-    batch_size = _count("batch_size", batch_size)
-    rows = order(n, seed, epoch) if shuffle else np.arange(_count("n", n, least=0))
+    batch_size = count("batch_size", batch_size)
+    rows = order(n, seed, epoch) if shuffle else np.arange(count("n", n, least=0))
     end = n - n % batch_size if drop_last else n
     return (rows[at : at + batch_size] for at in range(0, end, batch_size))
 
@@ -43,7 +44,7 @@ class Batches:
             raise DataError(f"x has shape {self.x.shape}; wanted at least one row")
         if self.y is not None and self.y.shape[:1] != self.x.shape[:1]:
             raise ShapeError(f"x has shape {self.x.shape} and y {self.y.shape}; wanted the same number of rows")
-        self.batch_size = _count("batch_size", batch_size)
+        self.batch_size = count("batch_size", batch_size)
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.epoch = 0
 
@@ -79,9 +80,3 @@ def one_hot(y, classes: int | None = None, dtype=np.float32) -> np.ndarray:
     hot = np.zeros((len(labels), classes), dtype=dtype)
     hot[np.arange(len(labels)), labels] = 1
     return hot
-
-
-def _count(argument: str, value: object, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise OptionError(f"{argument} is {value!r}; wanted an integer of at least {least}")
-    return int(value)

@@ -164,7 +164,7 @@ def targets(argument: str, y, n: int, task: str | None, class_names: tuple[str, 
     if task == "classification":
         return _classes(argument, y, class_names)
     if y.dtype.kind == "U":
-        raise DataError(f"{argument} holds the text {y.flat[0]!r}; regression wants numbers")
+        raise DataError(f"{argument} holds the text {str(y.flat[0])!r}; regression wants numbers")
     with np.errstate(over="ignore"):
         y = y.astype(np.float32)
     _finite(argument, y)

@@ -1,11 +1,14 @@
 """Training, validation and test parts, and folds."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from nanonet.errors import DataError, OptionError, ShapeError
+from nanonet.options import count, number
 from nanonet.random import generator
 
 __all__ = ["KFold", "Part", "Parts", "StratifiedKFold", "split", "split_rows", "train_test_split"]
@@ -42,9 +45,7 @@ def split_rows(y, validation: float = 0.2, test: float = 0.2, stratify: bool = T
     """The rows of the three parts of `split`, int64 arrays (train, validation, test), each in random order."""
     y = np.asarray(y)
     n = len(y)
-    for argument, share in (("validation", validation), ("test", test)):
-        if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 <= share < 1:
-            raise OptionError(f"{argument} is {share!r}; wanted a share of the rows in [0, 1)")
+    validation, test = number("validation", validation, "[0, 1)"), number("test", test, "[0, 1)")
     if validation + test >= 1:
         raise OptionError(f"validation is {validation} and test {test}; together wanted less than 1")
     rng = generator(seed, "split")
@@ -75,9 +76,7 @@ class KFold:
     """k folds of equal size, to within one row; each is the validation part once."""
 
     def __init__(self, k: int = 5, shuffle: bool = True, seed: int = 0):
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 2:
-            raise OptionError(f"k is {k!r}; wanted an integer of at least 2")
-        self.k, self.shuffle, self.seed = int(k), bool(shuffle), seed
+        self.k, self.shuffle, self.seed = count("k", k, least=2), bool(shuffle), seed
 
     def split(self, x, y=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(training rows, validation rows) of each fold, int64, sorted. Raises DataError for fewer rows than k."""

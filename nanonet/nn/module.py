@@ -23,8 +23,8 @@ class Module:
     """A layer or a model: parameters, other modules, and `forward`.
 
     A kind of module gives `forward`, and sets its parameters and modules as attributes; they are found there, also
-    within lists, tuples and dicts, and named by the way to them: "encoder.0.weight". `super().__init__()` is allowed and
-    not needed.
+    within lists, tuples and dicts, and named by the way to them: "encoder.0.weight". `super().__init__()` is allowed
+    and not needed.
 
         class Net(nn.Module):
             def __init__(self):
@@ -37,7 +37,7 @@ class Module:
 
     _training = True
     _built = True
-    _structure = 0  # counts the parameters and modules put in the place of others; a recorded step watches it
+    _structure = 0  # counts the parameters and modules put in, and changes of dtype; a recorded step watches it
     _hooks: tuple[Hook, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -104,8 +104,8 @@ class Module:
         for path, module in self.named_modules():
             if not module._built:
                 raise RuntimeError(
-                    f"{path or 'model'}: {module!r} has no weights before it knows its inputs; give it input_shape=..., "
-                    "call build(input_shape), or call the model on data first"
+                    f"{path or 'model'}: {module!r} has no weights before it knows its inputs; give it "
+                    "input_shape=..., call build(input_shape), or call the model on data first"
                 )
         return self._find(Parameter)
 
@@ -193,6 +193,8 @@ class Module:
             zeros(1).to(target)
             return self
         dtype = dtype_of(target)
+        for module in self.modules():
+            module._structure += 1
         for tensor in (*self.parameters(), *self.buffers()):
             if tensor.dtype.kind == "f" and tensor.dtype != dtype:
                 tensor.array = tensor.array.astype(dtype)

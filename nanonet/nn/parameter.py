@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from nanonet.tensor import Tensor, as_tensor, dtype_of
 
 
-class Parameter(Tensor):
-    """A tensor that a module trains. data: numbers, lists, an array or a tensor; floats become float32 unless dtype is given.
+def _own(data: Any, dtype: Any) -> np.ndarray:
+    """The values as an array that can be changed in place: `data`'s own where it fits, else a copy."""
+    array = as_tensor(data, None if dtype is None else dtype_of(dtype)).array
+    return array if array.flags.c_contiguous and array.flags.writeable else array.copy()
 
-    An array or tensor of a fitting dtype is shared, not copied.
+
+class Parameter(Tensor):
+    """A tensor that a module trains.
+
+    data: numbers, lists, an array or a tensor; an array's floats become float32 unless dtype says otherwise. An array
+    or tensor of a fitting dtype is shared, not copied.
     """
 
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True, dtype: Any = None):
-        super().__init__(as_tensor(data, None if dtype is None else dtype_of(dtype)).array)
+        super().__init__(_own(data, dtype))
         self.requires_grad = requires_grad
 
     def __repr__(self) -> str:
@@ -29,7 +38,7 @@ class Buffer(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, dtype: Any = None):
-        super().__init__(as_tensor(data, None if dtype is None else dtype_of(dtype)).array)
+        super().__init__(_own(data, dtype))
 
     def __repr__(self) -> str:
         return f"Buffer {super().__repr__()}"

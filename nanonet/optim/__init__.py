@@ -1,7 +1,7 @@
 """Optimizers, learning-rate schedules and clipping."""
 
 from nanonet.errors import OptionError
-from nanonet.optim import schedules
+from nanonet.optim import lr_scheduler, schedules
 from nanonet.optim.adagrad import Adagrad
 from nanonet.optim.adam import Adam, AdamW
 from nanonet.optim.clipping import clip_grad_norm_, clip_grad_value_
@@ -32,5 +32,6 @@ __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "get",
+    "lr_scheduler",
     "schedules",
 ]

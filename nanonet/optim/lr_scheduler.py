@@ -84,7 +84,7 @@ class LRScheduler(_Scheduler):
         for factor in self.factors:
             if not callable(factor):
                 raise OptionError(f"{type(self).__name__}: schedule is {factor!r}; wanted a schedule or a function")
-        self.initial_lrs = _initial_rates(optimizer)
+        _initial_rates(optimizer)
         self.base_lrs = self.get_last_lr()
         self.last_epoch = 0
         self._set(self._now())
@@ -136,6 +136,11 @@ def _initial_rates(optimizer: Optimizer) -> list[float]:
     return rates
 
 
+def _count(kind: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise OptionError(f"{kind}: {name} is {value!r}; wanted an integer of at least 1")
+
+
 # ---------------------------------------------------------------------------------- a schedule each
 
 
@@ -170,8 +175,7 @@ class LinearLR(LRScheduler):
         end_factor: float = 1.0,
         total_iters: int = 5,
     ):
-        if total_iters < 1:
-            raise OptionError(f"LinearLR: total_iters is {total_iters!r}; wanted an integer of at least 1")
+        _count("LinearLR", "total_iters", total_iters)
         rise = (end_factor - start_factor) / total_iters
         super().__init__(optimizer, lambda t: start_factor + rise * min(t, total_iters))
 
@@ -194,6 +198,7 @@ class PolynomialLR(LRScheduler):
     """base * (1 - min(t, total_iters) / total_iters) ^ power."""
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0):
+        _count("PolynomialLR", "total_iters", total_iters)
         super().__init__(optimizer, schedules.Polynomial(total_iters, power))
 
 
@@ -208,7 +213,7 @@ class CosineAnnealingLR(LRScheduler):
     """eta_min + (base - eta_min) (1 + cos(pi t / T_max)) / 2 (Loshchilov & Hutter 2017). Rises again after T_max."""
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
-        schedules.Cosine(T_max)  # checks T_max
+        _count("CosineAnnealingLR", "T_max", T_max)
         ends = _shares("CosineAnnealingLR", optimizer, eta_min)
         super().__init__(
             optimizer, [lambda t, end=end: end + (1 - end) * (1 + math.cos(math.pi * t / T_max)) / 2 for end in ends]
@@ -219,6 +224,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     """The cosine from base to eta_min, begun anew after T_0 steps, then T_0 T_mult, T_0 T_mult^2, ... (SGDR)."""
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0):
+        _count("CosineAnnealingWarmRestarts", "T_0", T_0)
         ends = _shares("CosineAnnealingWarmRestarts", optimizer, eta_min)
         super().__init__(optimizer, [schedules.CosineRestarts(T_0, T_mult, end) for end in ends])
 
@@ -258,6 +264,7 @@ class OneCycleLR(LRScheduler):
             if not epochs or not steps_per_epoch:
                 raise OptionError("OneCycleLR: wanted total_steps, or epochs and steps_per_epoch")
             total_steps = epochs * steps_per_epoch
+        _count("OneCycleLR", "total_steps", total_steps)
         cycle = schedules.OneCycle(total_steps, pct_start, div_factor, final_div_factor)
         # The cycle of momentum is that of the rate upside down, and comes back to where it began.
         level = schedules.OneCycle(total_steps, pct_start, 2.0, 1.0)
@@ -292,8 +299,11 @@ class SequentialLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]):
         schedulers, milestones = list(schedulers), list(milestones)
-        if not schedulers or not all(isinstance(s, LRScheduler) and s.optimizer is optimizer for s in schedulers):
-            raise OptionError(f"SequentialLR: schedulers are {schedulers!r}; wanted schedulers of this optimizer")
+        fit = [isinstance(s, LRScheduler) and s.optimizer is optimizer for s in schedulers]
+        if not schedulers or not all(fit) or any(isinstance(s, OneCycleLR) for s in schedulers):
+            raise OptionError(
+                f"SequentialLR: schedulers are {schedulers!r}; wanted schedulers of this optimizer, none a OneCycleLR"
+            )
         if len(milestones) != len(schedulers) - 1 or milestones != sorted(milestones):
             raise OptionError(
                 f"SequentialLR: milestones are {milestones!r} for {len(schedulers)} schedulers; "
@@ -356,11 +366,12 @@ class ReduceLROnPlateau(_Scheduler):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict()`, and set its learning rates. Raises CheckpointError."""
-        inner = {name: value for name, value in dict(state).items() if name not in ("kind", "last_lrs")}
         groups = self.optimizer.param_groups
-        wrong = set(inner) != set(self._plateau.slots) or len(state.get("last_lrs", ())) != len(groups)
-        if wrong or state.get("kind") != type(self).__name__:
+        wanted = {"kind", "last_lrs", *self._plateau.slots}
+        if not isinstance(state, dict) or set(state) != wanted or state["kind"] != type(self).__name__:
             raise self._wrong_state(state)
-        self._plateau.restore(inner)
+        if len(state["last_lrs"]) != len(groups):
+            raise self._wrong_state(state)
+        self._plateau.restore({name: state[name] for name in self._plateau.slots})
         for group, rate in zip(groups, state["last_lrs"], strict=True):
             group["lr"] = rate

@@ -11,13 +11,11 @@ ReduceOnPlateau, which listens to a metric.)
 
 import itertools
 import math
-from dataclasses import MISSING, dataclass, fields
-from typing import ClassVar
 
 import numpy as np
 
 from nanonet.errors import OptionError
-from nanonet.options import unknown
+from nanonet.options import count, number, unknown
 
 __all__ = [
     "Chain",
@@ -59,11 +57,25 @@ class Schedule:
     def __mul__(self, other: "Schedule") -> "Chain":
         return Chain([self, other])
 
+    def _set(self, **options) -> None:
+        vars(self).update(options)
+
+    def __setattr__(self, name: str, value: object):
+        raise AttributeError(f"{name}: a schedule never changes; make another one")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).items()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
 
 # ------------------------------------------------------------------------------------------- plain
 
 
-@dataclass(frozen=True)
 class Constant(Schedule):
     """f(t) = 1."""
 
@@ -71,89 +83,68 @@ class Constant(Schedule):
         return np.ones_like(t)
 
 
-@dataclass(frozen=True)
 class Step(Schedule):
     """f(t) = gamma ^ floor(t / step_size)."""
 
-    step_size: int
-    gamma: float = 0.1
-
-    def __post_init__(self):
-        _count("Step", "step_size", self.step_size)
-        _number("Step", "gamma", self.gamma, above=0)
+    def __init__(self, step_size: int, gamma: float = 0.1):
+        self._set(step_size=count("Step: step_size", step_size), gamma=number("Step: gamma", gamma, "(0, inf)"))
 
     def factor(self, t):
         return self.gamma ** np.floor(t / self.step_size)
 
 
-@dataclass(frozen=True)
 class MultiStep(Schedule):
     """f(t) = gamma ^ (number of milestones at or before t)."""
 
-    milestones: tuple[int, ...]
-    gamma: float = 0.1
-
-    def __post_init__(self):
-        object.__setattr__(self, "milestones", _milestones("MultiStep", self.milestones))
-        _number("MultiStep", "gamma", self.gamma, above=0)
+    def __init__(self, milestones: tuple[int, ...], gamma: float = 0.1):
+        self._set(milestones=_milestones("MultiStep", milestones), gamma=number("MultiStep: gamma", gamma, "(0, inf)"))
 
     def factor(self, t):
         return self.gamma ** np.searchsorted(self.milestones, t, side="right").astype(np.float64)
 
 
-@dataclass(frozen=True)
 class Exponential(Schedule):
     """f(t) = gamma ^ t."""
 
-    gamma: float
-
-    def __post_init__(self):
-        _number("Exponential", "gamma", self.gamma, above=0)
+    def __init__(self, gamma: float):
+        self._set(gamma=number("Exponential: gamma", gamma, "(0, inf)"))
 
     def factor(self, t):
         return self.gamma**t
 
 
-@dataclass(frozen=True)
 class InverseTime(Schedule):
     """f(t) = 1 / (1 + decay t)."""
 
-    decay: float
-
-    def __post_init__(self):
-        _number("InverseTime", "decay", self.decay, least=0)
+    def __init__(self, decay: float):
+        self._set(decay=number("InverseTime: decay", decay, "[0, inf)"))
 
     def factor(self, t):
         return 1 / (1 + self.decay * t)
 
 
-@dataclass(frozen=True)
 class Polynomial(Schedule):
     """f(t) = end + (1 - end) (1 - min(t, total) / total) ^ power."""
 
-    total: int
-    power: float = 1.0
-    end: float = 0.0
-
-    def __post_init__(self):
-        _count("Polynomial", "total", self.total)
-        _number("Polynomial", "power", self.power, above=0)
-        _number("Polynomial", "end", self.end, least=0)
+    def __init__(self, total: int, power: float = 1.0, end: float = 0.0):
+        self._set(
+            total=count("Polynomial: total", total),
+            power=number("Polynomial: power", power, "(0, inf)"),
+            end=number("Polynomial: end", end, "[0, inf)"),
+        )
 
     def factor(self, t):
         return self.end + (1 - self.end) * (1 - np.minimum(t, self.total) / self.total) ** self.power
 
 
-@dataclass(frozen=True)
 class LinearWarmup(Schedule):
     """f(t) = start + (1 - start) min(t, steps) / steps; 1 from the start if steps is 0."""
 
-    steps: int
-    start: float = 0.1
-
-    def __post_init__(self):
-        _count("LinearWarmup", "steps", self.steps, least=0)
-        _number("LinearWarmup", "start", self.start, least=0)
+    def __init__(self, steps: int, start: float = 0.1):
+        self._set(
+            steps=count("LinearWarmup: steps", steps, least=0),
+            start=number("LinearWarmup: start", start, "[0, inf)"),
+        )
 
     def factor(self, t):
         if self.steps == 0:
@@ -164,25 +155,19 @@ class LinearWarmup(Schedule):
 # ------------------------------------------------------------------------------------------ cosine
 
 
-@dataclass(frozen=True)
 class Cosine(Schedule):
     """f(t) = end + (1 - end) (1 + cos(pi min(t, total) / total)) / 2 (Loshchilov & Hutter 2017, equation 5).
 
     It stays at `end` after `total`.
     """
 
-    total: int
-    end: float = 0.0
-
-    def __post_init__(self):
-        _count("Cosine", "total", self.total)
-        _number("Cosine", "end", self.end, least=0)
+    def __init__(self, total: int, end: float = 0.0):
+        self._set(total=count("Cosine: total", total), end=number("Cosine: end", end, "[0, inf)"))
 
     def factor(self, t):
         return self.end + (1 - self.end) * (1 + np.cos(math.pi * np.minimum(t, self.total) / self.total)) / 2
 
 
-@dataclass(frozen=True)
 class CosineRestarts(Schedule):
     """Cosine, begun anew after `first` steps, then `first * mult`, `first * mult^2`, ... (SGDR).
 
@@ -190,14 +175,12 @@ class CosineRestarts(Schedule):
     t_i counts from its beginning (Loshchilov & Hutter 2017, equation 5).
     """
 
-    first: int
-    mult: int = 1
-    end: float = 0.0
-
-    def __post_init__(self):
-        _count("CosineRestarts", "first", self.first)
-        _count("CosineRestarts", "mult", self.mult)
-        _number("CosineRestarts", "end", self.end, least=0)
+    def __init__(self, first: int, mult: int = 1, end: float = 0.0):
+        self._set(
+            first=count("CosineRestarts: first", first),
+            mult=count("CosineRestarts: mult", mult),
+            end=number("CosineRestarts: end", end, "[0, inf)"),
+        )
 
     def factor(self, t):
         starts, lengths = self._periods(float(np.max(t, initial=0)))
@@ -217,7 +200,6 @@ class CosineRestarts(Schedule):
         return np.array(starts), np.array(lengths)
 
 
-@dataclass(frozen=True)
 class OneCycle(Schedule):
     """Up from 1 / div to 1, then down to 1 / (div final_div), along half cosines (Smith & Topin 2018).
 
@@ -229,16 +211,13 @@ class OneCycle(Schedule):
     It stays at the last value after that. The base learning rate is the highest.
     """
 
-    total: int
-    pct_start: float = 0.3
-    div: float = 25.0
-    final_div: float = 1e4
-
-    def __post_init__(self):
-        _count("OneCycle", "total", self.total)
-        _number("OneCycle", "pct_start", self.pct_start, least=0, most=1)
-        _number("OneCycle", "div", self.div, above=0)
-        _number("OneCycle", "final_div", self.final_div, above=0)
+    def __init__(self, total: int, pct_start: float = 0.3, div: float = 25.0, final_div: float = 1e4):
+        self._set(
+            total=count("OneCycle: total", total),
+            pct_start=number("OneCycle: pct_start", pct_start, "[0, 1]"),
+            div=number("OneCycle: div", div, "(0, inf)"),
+            final_div=number("OneCycle: final_div", final_div, "(0, inf)"),
+        )
 
     def factor(self, t):
         first, last = 1 / self.div, 1 / (self.div * self.final_div)
@@ -256,29 +235,21 @@ def _half_cosine(start: float, end: float, part: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------- composing
 
 
-@dataclass(frozen=True)
 class Chain(Schedule):
     """f(t) = f1(t) f2(t) ...: several at once."""
 
-    schedules: tuple[Schedule, ...]
-
-    def __post_init__(self):
-        object.__setattr__(self, "schedules", _schedules("Chain", self.schedules))
+    def __init__(self, schedules: tuple[Schedule, ...]):
+        self._set(schedules=_schedules("Chain", schedules))
 
     def factor(self, t):
         return math.prod((schedule.factor(t) for schedule in self.schedules), start=np.ones_like(t))
 
 
-@dataclass(frozen=True)
 class Sequential(Schedule):
     """One after another: schedule i begins, at its own step 0, at milestone i - 1."""
 
-    schedules: tuple[Schedule, ...]
-    milestones: tuple[int, ...]
-
-    def __post_init__(self):
-        object.__setattr__(self, "schedules", _schedules("Sequential", self.schedules))
-        object.__setattr__(self, "milestones", _milestones("Sequential", self.milestones))
+    def __init__(self, schedules: tuple[Schedule, ...], milestones: tuple[int, ...]):
+        self._set(schedules=_schedules("Sequential", schedules), milestones=_milestones("Sequential", milestones))
         if len(self.milestones) != len(self.schedules) - 1:
             raise OptionError(
                 f"Sequential: got {len(self.schedules)} schedules and {len(self.milestones)} milestones; "
@@ -305,19 +276,17 @@ class ReduceOnPlateau:
     a reduction, `cooldown` reports do not count as bad. The factor never falls below `minimum`.
     """
 
-    slots: ClassVar = ("current", "best", "bad", "rest")
+    slots = ("current", "best", "bad", "rest")
 
     def __init__(self, patience=10, factor=0.1, minimum=0.0, mode="min", threshold=1e-4, cooldown=0):
-        name = "ReduceOnPlateau"
-        _count(name, "patience", patience, least=0)
-        _count(name, "cooldown", cooldown, least=0)
-        _number(name, "factor", factor, above=0, below=1)
-        _number(name, "minimum", minimum, least=0, most=1)
-        _number(name, "threshold", threshold, least=0)
         if mode not in ("min", "max"):
             raise unknown("mode of ReduceOnPlateau", mode, ("min", "max"))
-        self.patience, self.factor, self.minimum = patience, factor, minimum
-        self.mode, self.threshold, self.cooldown = mode, threshold, cooldown
+        self.patience = count("ReduceOnPlateau: patience", patience, least=0)
+        self.factor = number("ReduceOnPlateau: factor", factor, "(0, 1)")
+        self.minimum = number("ReduceOnPlateau: minimum", minimum, "[0, 1]")
+        self.mode = mode
+        self.threshold = number("ReduceOnPlateau: threshold", threshold, "[0, inf)")
+        self.cooldown = count("ReduceOnPlateau: cooldown", cooldown, least=0)
         self.current = 1.0  # the factor in use
         self.best = math.inf  # in mode "max", of the negated metric
         self.bad = 0  # reports since the last better one
@@ -382,45 +351,23 @@ def get(name, **options):
     kind = _BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
         raise unknown("schedule", name, _BY_NAME)
-    known, needed = _options(kind)
+    import inspect
+
+    known = inspect.signature(kind).parameters
     for option in options:
         if option not in known:
             raise unknown(f"an option of schedule {name}", option, known or ["(it has none)"])
-    missing = [option for option in needed if option not in options]
+    missing = [option for option in known if known[option].default is inspect.Parameter.empty and option not in options]
     if missing:
         raise OptionError(f"schedule {name}: {', '.join(missing)} not given")
     return kind(**options)
 
 
-def _options(kind: type) -> tuple[list[str], list[str]]:
-    """The options of a kind of schedule, and those without a default."""
-    if kind is ReduceOnPlateau:
-        return ["patience", "factor", "minimum", "mode", "threshold", "cooldown"], []
-    every = fields(kind)
-    return [f.name for f in every], [f.name for f in every if f.default is MISSING]
-
-
 # ------------------------------------------------------------------------------------------ checks
 
 
-def _count(kind: str, option: str, value: object, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise OptionError(f"{kind}: {option} is {value!r}; wanted an integer of at least {least}")
-
-
-def _number(kind: str, option: str, value, *, least=-math.inf, above=-math.inf, most=math.inf, below=math.inf) -> None:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-    if number and least <= value <= most and above < value < below:
-        return
-    words = {"of at least": least, "above": above, "at most": most, "below": below}
-    wanted = " and ".join(f"{word} {limit}" for word, limit in words.items() if math.isfinite(limit))
-    raise OptionError(f"{kind}: {option} is {value!r}; wanted a finite number {wanted}".rstrip())
-
-
 def _milestones(kind: str, values) -> tuple[int, ...]:
-    milestones = tuple(values)
-    for value in milestones:
-        _count(kind, "a milestone", value, least=0)
+    milestones = tuple(count(f"{kind}: a milestone", value, least=0) for value in values)
     if any(b <= a for a, b in itertools.pairwise(milestones)):
         raise OptionError(f"{kind}: milestones are {milestones}; wanted each above the one before")
     return milestones

@@ -43,35 +43,36 @@ def sobol_point(dimensions: int, number: int, seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _sobol(dimensions: int, log2_count: int) -> np.ndarray:
-    """The first 2 ** log2_count points in order, as 32 bits behind the point, uint32 (count, dimensions)."""
+    """The first 2 ** log2_count points in order, as 32 bits behind the point, uint64 (count, dimensions)."""
     from scipy.stats import qmc
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about counts that are no power of two
         points = qmc.Sobol(dimensions, scramble=False, bits=32).random_base2(log2_count)
-    return (points * 2.0**32).astype(np.uint32)
+    return (points * 2.0**32).astype(np.uint64)
 
 
 @lru_cache(maxsize=8)
 def _seeds(seed: int, dimensions: int) -> np.ndarray:
-    return np.array([keyed_integer(seed, "sobol", axis) & 0xFFFFFFFF for axis in range(dimensions)], dtype=np.uint32)
+    return np.array([keyed_integer(seed, "sobol", axis) for axis in range(dimensions)], dtype=np.uint64)
+
+
+_LEVELS = np.arange(32, dtype=np.uint64)
 
 
 def _scramble(bits: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Owen's nested scrambling by a hash: each bit is flipped depending on the bits above it (Laine & Karras 2011).
+    """Nested uniform scrambling: each bit is flipped or not depending on the bits above it. uint64 (dimensions,).
 
-    On the reversed word a bit may then depend on lower ones only: sums do that, and products with even numbers.
+    A bit's place in the binary tree of prefixes is node = 2 ** level + the bits above it; a random bit that belongs
+    to (axis, node) says whether to flip.
     """
-    x = _reverse(bits) + seeds
-    for multiplier in (0x9E3779B2, 0x7FEB352C, 0x846CA68A, 0x5BD1E994):
-        x = x ^ (x * np.uint32(multiplier))
-        x = x + (seeds ^ np.uint32(multiplier))
-    return _reverse(x)
+    nodes = (bits[:, None] + np.uint64(1 << 32)) >> (np.uint64(32) - _LEVELS)
+    flips = _mix(_mix(nodes) ^ seeds[:, None]) >> np.uint64(63)
+    return bits ^ (flips << (np.uint64(31) - _LEVELS)).sum(axis=1, dtype=np.uint64)
 
 
-def _reverse(x: np.ndarray) -> np.ndarray:
-    """The 32 bits of each word in reverse."""
-    for shift, mask in ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF), (16, 0x0000FFFF)):
-        s, m = np.uint32(shift), np.uint32(mask)
-        x = ((x >> s) & m) | ((x & m) << s)
-    return x
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64 (Steele et al. 2014): every bit depends on every bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

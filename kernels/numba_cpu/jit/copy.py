@@ -35,9 +35,7 @@ def move(typingctx, out, x, size):
 
     def codegen(context, builder, sig, args):
         byte = ir.IntType(8)
-        cgutils.raw_memcpy(
-            builder, *(builder.inttoptr(a, byte.as_pointer()) for a in args[:2]), args[2], 1, align=1
-        )
+        cgutils.raw_memcpy(builder, *(builder.inttoptr(a, byte.as_pointer()) for a in args[:2]), args[2], 1, align=1)
         return context.get_dummy_value()
 
     return types.none(types.int64, types.int64, types.int64), codegen

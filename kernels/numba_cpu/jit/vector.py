@@ -184,9 +184,7 @@ def _unary(function, make, allowed) -> None:
                 return signature(args[0], *args)
             return None
 
-    lower_builtin(function, Vector)(
-        lambda context, builder, sig, args: make(builder, args[0], sig.args[0].element)
-    )
+    lower_builtin(function, Vector)(lambda context, builder, sig, args: make(builder, args[0], sig.args[0].element))
 
 
 _unary(operator.neg, lambda b, v, e: b.fneg(v) if _is_float(e) else b.neg(v), lambda e: e != types.boolean)
@@ -351,7 +349,9 @@ def iota(typingctx, dtype, lanes):
     vector = Vector(dtype.dtype, _literal(lanes))
 
     def codegen(context, builder, sig, args):
-        return ir.Constant(vector_ir(vector), [float(i) if _is_float(vector.element) else i for i in range(vector.lanes)])
+        return ir.Constant(
+            vector_ir(vector), [float(i) if _is_float(vector.element) else i for i in range(vector.lanes)]
+        )
 
     return vector(dtype, lanes), codegen
 
@@ -380,7 +380,9 @@ def lane(typingctx, value, index):
     def codegen(context, builder, sig, args):
         at = context.cast(builder, args[1], sig.args[1], types.int32)
         element = builder.extract_element(args[0], at)
-        return context.cast(builder, element, types.boolean, types.boolean) if value.element == types.boolean else element
+        return (
+            context.cast(builder, element, types.boolean, types.boolean) if value.element == types.boolean else element
+        )
 
     return value.element(value, index), codegen
 
@@ -418,7 +420,9 @@ def _same_type(doc: str, name: str):
     def function(typingctx, x):
         if not _is_float(_element(x)):
             return None
-        return x(x), lambda context, builder, sig, args: _call(builder, _overloaded(name, args[0].type), args[0].type, args)
+        return x(x), lambda context, builder, sig, args: _call(
+            builder, _overloaded(name, args[0].type), args[0].type, args
+        )
 
     function.__doc__ = doc
     function.__name__ = name
@@ -475,7 +479,9 @@ def _convert(context, builder, value, source: types.Type, target: types.Type, la
         return value
     if target == types.boolean:
         zero = ir.Constant(value.type, [0.0 if _is_float(source) else 0] * lanes)
-        return builder.fcmp_unordered("!=", value, zero) if _is_float(source) else builder.icmp_signed("!=", value, zero)
+        return (
+            builder.fcmp_unordered("!=", value, zero) if _is_float(source) else builder.icmp_signed("!=", value, zero)
+        )
     if _is_float(source) and _is_float(target):
         return builder.fpext(value, whole) if target.bitwidth > source.bitwidth else builder.fptrunc(value, whole)
     if _is_float(source):

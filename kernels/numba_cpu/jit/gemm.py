@@ -1,0 +1,144 @@
+"""The loops around the micro-kernel."""
+
+import numba
+
+from kernels.numba_cpu import gemm as blocking
+from kernels.numba_cpu.host import host
+from kernels.numba_cpu.jit import tile as tiles
+from kernels.numba_cpu.jit.pack import packers
+
+
+def gemm(dtype, activation: str | None):
+    """C (+)= A B (+ bias, activation) for a batch of strided matrices. Arguments: see `kernels.numba_cpu.gemm`."""
+    machine = host()
+    L = machine.lanes(dtype.name)
+    size = dtype.bitwidth // 8
+    most = tiles.most_rows(machine)
+    M1, M2, M3 = most[1], most[2], most[3]
+    MC = blocking.rows_of_block(M2)
+    tile = tiles.tile(dtype, L, most, activation)
+    pack_rows, pack_columns = packers(dtype, L)
+    ACCUMULATE, BIAS, FINISH = tiles.ACCUMULATE, tiles.BIAS, tiles.FINISH
+    ARGUMENTS, KC, NC = blocking.ARGUMENTS, blocking.KC, blocking.NC
+
+    @numba.njit(error_model="numpy")
+    def panel_vectors(left):
+        """Vectors of the next panel, when `left` columns are left: 2, but 1 to 3 in the last one."""
+        if left <= L:
+            return 1
+        return 3 if 2 * L < left <= 3 * L else 2
+
+    @numba.njit(error_model="numpy")
+    def row_panel(a, ars, acs, b, brs, k, c, crs, bias, flags, rows, vectors, count):
+        """All tiles of a group of rows for one panel."""
+        top = M1 if vectors == 1 else M2 if vectors == 2 else M3
+        pieces = (rows + top - 1) // top
+        for piece in range(pieces):
+            low, high = rows * piece // pieces, rows * (piece + 1) // pieces
+            tile(high - low, vectors, count, a + low * ars, ars, acs, b, brs, k, c + low * crs, crs, bias, flags)
+
+    @numba.njit(error_model="numpy")
+    def product(a, b, c, bias, scratch, m, n, k, ars, acs, brs, bcs, crs, flags, pack_a, pack_b):
+        """One matrix product."""
+        k_blocks = max(1, (k + KC - 1) // KC)
+        k_step = max(1, (k + k_blocks - 1) // k_blocks)
+        packed_a = scratch + (pack_b * ((k_step * (min(n, NC) + 3 * L)) * size + 63)) // 64 * 64
+        for j_block in range(0, n, NC):
+            columns = min(NC, n - j_block)
+            for block in range(k_blocks):
+                p = block * k_step
+                k_now = min(k_step, k - p)
+                now = 0
+                if block > 0 or flags & ACCUMULATE:
+                    now |= ACCUMULATE
+                if block == k_blocks - 1:
+                    now |= flags & (BIAS | FINISH)
+                if pack_b:
+                    j = 0
+                    while j < columns:
+                        vectors = panel_vectors(columns - j)
+                        source = b + p * brs + (j_block + j) * bcs
+                        count = min(columns - j, vectors * L)
+                        pack_columns(source, brs, bcs, k_now, count, vectors * L, scratch + j * k_now * size)
+                        j += vectors * L
+                for i_block in range(0, m, MC):
+                    rows = min(MC, m - i_block)
+                    groups = (rows + M2 - 1) // M2
+                    block_a = a + i_block * ars + p * acs
+                    if pack_a:
+                        for g in range(groups):
+                            low, high = rows * g // groups, rows * (g + 1) // groups
+                            pack_rows(block_a + low * ars, ars, acs, high - low, k_now, packed_a + low * k_now * size)
+                    j = 0
+                    while j < columns:
+                        vectors = panel_vectors(columns - j)
+                        count = min(columns - j - (vectors - 1) * L, L)
+                        if pack_b:
+                            panel, step = scratch + j * k_now * size, vectors * L * size
+                        else:
+                            panel, step = b + p * brs + (j_block + j) * bcs, brs
+                        column = c + i_block * crs + (j_block + j) * size
+                        bias_now = bias + (j_block + j) * size
+                        for g in range(groups):
+                            low, high = rows * g // groups, rows * (g + 1) // groups
+                            group = high - low
+                            if pack_a:
+                                at, rs, cs = packed_a + low * k_now * size, size, group * size
+                            else:
+                                at, rs, cs = block_a + low * ars, ars, acs
+                            to = column + low * crs
+                            row_panel(at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count)
+                        j += vectors * L
+
+    def kernel(args, part, parts):
+        a, b, c, bias = args[0], args[1], args[2], args[3]
+        scratch = args[4] + part * args[5]
+        m, n, k = args[6], args[7], args[8]
+        ars, acs, brs, bcs, crs = args[9], args[10], args[11], args[12], args[13]
+        flags, pack_a, pack_b = args[14], args[15], args[16]
+        row_blocks, column_blocks, axes = args[17], args[18], args[19]
+        batch = 1
+        for axis in range(axes):
+            batch *= args[ARGUMENTS + 4 * axis]
+        units = batch * row_blocks * column_blocks
+        unit, end = units * part // parts, units * (part + 1) // parts
+        while unit < end:
+            first_column = unit % column_blocks
+            last_column = min(column_blocks, first_column + end - unit)
+            row = unit // column_blocks % row_blocks
+            index = unit // column_blocks // row_blocks
+            shift_a, shift_b, shift_c = 0, 0, 0
+            for axis in range(axes - 1, -1, -1):
+                at = ARGUMENTS + 4 * axis
+                here = index % args[at]
+                index //= args[at]
+                shift_a += here * args[at + 1]
+                shift_b += here * args[at + 2]
+                shift_c += here * args[at + 3]
+            i0, i1 = m * row // row_blocks, m * (row + 1) // row_blocks
+            # Columns are shared out in whole panels of two vectors.
+            panels = (n + 2 * L - 1) // (2 * L)
+            j0 = panels * first_column // column_blocks * 2 * L
+            j1 = min(n, panels * last_column // column_blocks * 2 * L)
+            product(
+                a + shift_a + i0 * ars,
+                b + shift_b + j0 * bcs,
+                c + shift_c + i0 * crs + j0 * size,
+                bias + j0 * size,
+                scratch,
+                i1 - i0,
+                j1 - j0,
+                k,
+                ars,
+                acs,
+                brs,
+                bcs,
+                crs,
+                flags,
+                pack_a,
+                pack_b,
+            )
+            unit += last_column - first_column
+        return
+
+    return kernel

@@ -1,0 +1,127 @@
+"""Copying blocks of matrices into the order in which the micro-kernel reads them. Strides are in bytes."""
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from kernels.numba_cpu.jit.vector import Vector, first, load, load_masked, pointer, splat, store, store_masked
+
+
+def transpose(builder, rows: list) -> list:
+    """`lanes` vectors as the rows of a square; its columns. log2(lanes) rounds of shuffles."""
+    lanes = rows[0].type.count
+    half = 1
+    while half < lanes:
+        low = [i if not i & half else lanes + i - half for i in range(lanes)]
+        high = [i + half if not i & half else lanes + i for i in range(lanes)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), picks) for picks in (low, high)]
+        for i in range(lanes):
+            if not i & half:
+                pair = rows[i], rows[i + half]
+                rows[i], rows[i + half] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        half *= 2
+    return rows
+
+
+def square(dtype, lanes: int):
+    """An intrinsic square(source, step, count, target, stride): transpose `lanes` vectors.
+
+    Vector i < count is read at source + i * step (the others are 0); lane l of all of them is written as one vector at
+    target + l * stride, in the order of l.
+    """
+    vector = Vector(dtype, lanes)
+    bytes_each = dtype.bitwidth // 8
+
+    @intrinsic
+    def run(typingctx, source, step, count, target, stride):
+        def codegen(context, builder, sig, args):
+            source, step, count, target, stride = args
+            whole = context.get_value_type(vector)
+            word = ir.IntType(64)
+            rows = []
+            for i in range(lanes):
+                # Out of range: read the first again, which is harmless, and drop it.
+                inside = builder.icmp_signed("<", word(i), count)
+                at = builder.add(source, builder.select(inside, builder.mul(step, word(i)), word(0)))
+                value = builder.load(builder.inttoptr(at, whole.as_pointer()), align=bytes_each, typ=whole)
+                rows.append(builder.select(inside, value, ir.Constant(whole, None)))
+            for i, value in enumerate(transpose(builder, rows)):
+                at = builder.add(target, builder.mul(stride, word(i)))
+                builder.store(value, builder.inttoptr(at, whole.as_pointer()), align=bytes_each)
+            return context.get_dummy_value()
+
+        return types.none(*[types.int64] * 5), codegen
+
+    return run
+
+
+def packers(dtype, lanes: int):
+    """(pack_rows, pack_columns) for one element type.
+
+    pack_columns(source, rs, cs, k, count, width, target): a panel of B, k rows of `width` elements side by side, the
+        columns from `count` on 0. width is a multiple of `lanes`.
+    pack_rows(source, rs, cs, rows, k, target): a group of A's rows, for each k its `rows` elements side by side; up
+        to `lanes` elements beyond the end are overwritten. At most 2 * lanes rows.
+    """
+    size = dtype.bitwidth // 8
+    L = lanes
+    square_of = square(dtype, lanes)
+
+    @numba.njit(error_model="numpy")
+    def element(address):
+        return pointer(address, dtype)[0]
+
+    @numba.njit(error_model="numpy")
+    def pack_columns(source, rs, cs, k, count, width, target):
+        if cs == size:
+            for v in range(0, width, L):
+                live = count - v
+                at, to = source + v * size, target + v * size
+                if live >= L:
+                    for _ in range(k):
+                        store(pointer(to, dtype), 0, load(pointer(at, dtype), 0, L))
+                        at += rs
+                        to += width * size
+                else:
+                    mask = first(live, L)
+                    for _ in range(k):
+                        store(pointer(to, dtype), 0, load_masked(pointer(at, dtype), 0, mask))
+                        at += rs
+                        to += width * size
+            return
+        whole = k // L * L if rs == size else 0
+        for p in range(0, whole, L):
+            for v in range(0, width, L):
+                at, to = source + p * rs + v * cs, target + (p * width + v) * size
+                if count > v:
+                    square_of(at, cs, count - v, to, width * size)
+                else:
+                    for i in range(L):
+                        store(pointer(to + i * width * size, dtype), 0, splat(dtype(0), L))
+        for p in range(whole, k):
+            row = pointer(target + p * width * size, dtype)
+            for j in range(width):
+                row[j] = element(source + p * rs + j * cs) if j < count else dtype(0)
+
+    @numba.njit(error_model="numpy")
+    def pack_rows(source, rs, cs, rows, k, target):
+        if rs == size:
+            low, high = first(rows, L), first(rows - L, L)
+            for p in range(k):
+                at, to = pointer(source + p * cs, dtype), pointer(target + p * rows * size, dtype)
+                store(to, 0, load_masked(at, 0, low))
+                if rows > L:
+                    store_masked(to, L, load_masked(at, L, high), high)
+            return
+        whole = k // L * L if cs == size else 0
+        if rows > L:
+            whole = 0
+        for p in range(0, whole, L):
+            square_of(source + p * cs, rs, rows, target + p * rows * size, rows * size)
+        for p in range(whole, k):
+            to = pointer(target + p * rows * size, dtype)
+            for i in range(rows):
+                to[i] = element(source + i * rs + p * cs)
+
+    return pack_rows, pack_columns

@@ -1,0 +1,231 @@
+"""The micro-kernel generator: one tile of a matrix product, kept in registers while k runs.
+
+             VECTORS of B (one row of a panel)
+             +--------+--------+
+    A[i,k] ->|  acc   |  acc   |   ROWS x VECTORS accumulators stay in registers; A is broadcast from memory
+             |  acc   |  acc   |   (any strides), each row of B is loaded once per k.
+             +--------+--------+
+
+The order of additions for an element of C is k = 0, 1, 2, ... by fused multiply-add, whatever the tile.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from kernels.numba_cpu.host import Host
+from kernels.numba_cpu.jit.vector import _element_ir, _splat, masked_load, masked_store
+
+#: Bits of `flags`: add to what C holds; add the bias (with the last block of k); apply the activation.
+ACCUMULATE, BIAS, FINISH = 1, 2, 4
+UNROLL = 4
+
+_WORD = ir.IntType(64)
+
+
+def most_rows(machine: Host) -> dict[int, int]:
+    """vectors -> most rows of a tile: 16 registers hold 6 x 2 accumulators, 2 vectors of B and one element of A."""
+    return {1: 6, 2: 6, 3: 4} if machine.vector_registers <= 16 else {1: 12, 2: 12, 3: 8}
+
+
+def relu(builder, value):
+    """max(value, 0); NaN stays NaN."""
+    zero = ir.Constant(value.type, None)
+    return builder.select(builder.fcmp_ordered("<", value, zero), zero, value)
+
+
+#: name -> function of (builder, vector) that gives the activated vector.
+ACTIVATIONS = {"relu": relu}
+
+
+def tile(dtype, lanes: int, most: dict[int, int], activation: str | None):
+    """An intrinsic tile(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags).
+
+        C[i, j] (+)= sum_k A[i, k] B[k, j] (+ bias[j], activation)      i < rows, j < vectors * lanes
+
+    a, b, c, bias are addresses; ars, acs the strides of A for i and k, brs of B for k, crs of C for i, in bytes. B and
+    C have unit stride for j. count: columns in the last vector; the rest of it is neither read nor written.
+    """
+    element = _element_ir(dtype)
+
+    @intrinsic
+    def run(typingctx, rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags):
+        def codegen(context, builder, sig, args):
+            rows, vectors, count, *rest = args
+            masked = builder.icmp_signed("<", count, _WORD(lanes))
+            # One number for the variant: 64 * rows + 2 * vectors + masked.
+            key = builder.add(builder.shl(rows, _WORD(6)), builder.shl(vectors, _WORD(1)))
+            key = builder.or_(key, builder.zext(masked, _WORD))
+            done = builder.append_basic_block("done")
+            switch = builder.switch(key, done)
+            for v, top in most.items():
+                for r in range(1, top + 1):
+                    for m in (0, 1):
+                        block = builder.append_basic_block(f"tile_{r}_{v}_{m}")
+                        switch.add_case(_WORD(64 * r + 2 * v + m), block)
+                        with builder.goto_block(block):
+                            function = _function(builder.module, element, lanes, r, v, bool(m), activation)
+                            builder.call(function, [*rest, count])
+                            builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return types.none(*[types.int64] * 13), codegen
+
+    return run
+
+
+def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool, activation: str | None):
+    """The LLVM function of one variant: (a, ars, acs, b, brs, k, c, crs, bias, flags, count)."""
+    name = f"tile_{rows}_{vectors}_{'masked' if masked else 'whole'}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_WORD] * 11), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
+    _Tile(function, element, lanes, rows, vectors, masked, activation).build()
+    return function
+
+
+class _Tile:
+    """Builds the body of one variant."""
+
+    def __init__(self, function, element, lanes, rows, vectors, masked, activation):
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.element, self.lanes, self.rows, self.vectors = element, lanes, rows, vectors
+        self.activation = activation
+        self.vector = ir.VectorType(element, lanes)
+        self.align = 4 if isinstance(element, ir.FloatType) else 8
+        self.a, self.ars, self.acs, self.b, self.brs, self.k = function.args[:6]
+        self.c, self.crs, self.bias, self.flags, count = function.args[6:]
+        self.mask = self._mask(count) if masked else None
+
+    def _mask(self, count):
+        b = self.builder
+        wide = _splat(b, b.trunc(count, ir.IntType(32)), self.lanes)
+        return b.icmp_signed(">", wide, ir.Constant(wide.type, list(range(self.lanes))))
+
+    def _load(self, address, vector: int):
+        """Vector number `vector` of a row at `address`; the last one may be masked."""
+        b = self.builder
+        at = b.add(address, _WORD(vector * self.lanes * self.align))
+        at = b.inttoptr(at, self.vector.as_pointer())
+        if self.mask is not None and vector == self.vectors - 1:
+            return masked_load(b, at, self.vector, self.mask, self.align)
+        return b.load(at, align=self.align, typ=self.vector)
+
+    def _store(self, value, address, vector: int) -> None:
+        b = self.builder
+        at = b.add(address, _WORD(vector * self.lanes * self.align))
+        at = b.inttoptr(at, self.vector.as_pointer())
+        if self.mask is not None and vector == self.vectors - 1:
+            masked_store(b, value, at, self.mask, self.align)
+        else:
+            b.store(value, at, align=self.align)
+
+    def _scalar(self, address):
+        b = self.builder
+        at = b.inttoptr(address, self.element.as_pointer())
+        return _splat(b, b.load(at, align=self.align, typ=self.element), self.lanes)
+
+    def build(self) -> None:
+        b = self.builder
+        totals = self._loop()
+        flags = self.flags
+        totals = self._when(flags, ACCUMULATE, totals, self._plus_c)
+        totals = self._when(flags, BIAS, totals, self._plus_bias)
+        if self.activation is not None:
+            function = ACTIVATIONS[self.activation]
+            totals = self._when(flags, FINISH, totals, lambda values: [function(b, v) for v in values])
+        for i in range(self.rows):
+            row = b.add(self.c, b.mul(self.crs, _WORD(i)))
+            for v in range(self.vectors):
+                self._store(totals[i * self.vectors + v], row, v)
+        b.ret_void()
+
+    def _plus_c(self, values):
+        b = self.builder
+        result = []
+        for i in range(self.rows):
+            row = b.add(self.c, b.mul(self.crs, _WORD(i)))
+            for v in range(self.vectors):
+                result.append(b.fadd(self._load(row, v), values[i * self.vectors + v]))
+        return result
+
+    def _plus_bias(self, values):
+        bias = [self._load(self.bias, v) for v in range(self.vectors)]
+        return [self.builder.fadd(value, bias[i % self.vectors]) for i, value in enumerate(values)]
+
+    def _when(self, flags, bit: int, values, change):
+        """`change(values)` if the bit is set, else `values`."""
+        b = self.builder
+        before = b.block
+        yes, after = b.append_basic_block("yes"), b.append_basic_block("after")
+        b.cbranch(b.icmp_unsigned("!=", b.and_(flags, _WORD(bit)), _WORD(0)), yes, after)
+        b.position_at_end(yes)
+        changed = change(values)
+        last = b.block
+        b.branch(after)
+        b.position_at_end(after)
+        result = []
+        for old, new in zip(values, changed, strict=True):
+            phi = b.phi(self.vector)
+            phi.add_incoming(old, before)
+            phi.add_incoming(new, last)
+            result.append(phi)
+        return result
+
+    def _loop(self):
+        """The sums over k: UNROLL steps at a time, then one at a time."""
+        b = self.builder
+        zero = ir.Constant(self.vector, None)
+        values = [zero] * (self.rows * self.vectors)
+        self.offsets = [b.mul(self.ars, _WORD(i)) for i in range(self.rows)]
+        whole = b.and_(self.k, _WORD(-UNROLL))
+        a, p, values = self._steps(self.a, self.b, whole, UNROLL, values)
+        _, _, values = self._steps(a, p, b.sub(self.k, whole), 1, values)
+        return values
+
+    def _steps(self, a, p, count, unroll: int, values):
+        """count / unroll turns of a loop from pointers a into A and p into B; the pointers and sums after it."""
+        b = self.builder
+        before = b.block
+        body, after = b.append_basic_block("steps"), b.append_basic_block("stepped")
+        b.cbranch(b.icmp_signed(">", count, _WORD(0)), body, after)
+        b.position_at_end(body)
+        left, pa, pb = b.phi(_WORD), b.phi(_WORD), b.phi(_WORD)
+        sums = [b.phi(self.vector) for _ in values]
+        next_a, next_b, now = pa, pb, list(sums)
+        for _ in range(unroll):
+            now = self._step(next_a, next_b, now)
+            next_a, next_b = b.add(next_a, self.acs), b.add(next_b, self.brs)
+        remaining = b.sub(left, _WORD(unroll))
+        pairs = [(left, count, remaining), (pa, a, next_a), (pb, p, next_b), *zip(sums, values, now, strict=True)]
+        for phi, first, again in pairs:
+            phi.add_incoming(first, before)
+            phi.add_incoming(again, b.block)
+        last = b.block
+        b.cbranch(b.icmp_signed(">", remaining, _WORD(0)), body, after)
+        b.position_at_end(after)
+        results = []
+        for first, again in ((a, next_a), (p, next_b), *zip(values, now, strict=True)):
+            phi = b.phi(first.type)
+            phi.add_incoming(first, before)
+            phi.add_incoming(again, last)
+            results.append(phi)
+        return results[0], results[1], results[2:]
+
+    def _step(self, a, p, sums):
+        b = self.builder
+        row = [self._load(p, v) for v in range(self.vectors)]
+        name = f"llvm.fmuladd.v{self.lanes}{'f32' if self.align == 4 else 'f64'}"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        fma = cgutils.get_or_insert_function(b.module, kind, name)
+        result = []
+        for i in range(self.rows):
+            x = self._scalar(b.add(a, self.offsets[i]))
+            for v in range(self.vectors):
+                result.append(b.call(fma, [x, row[v], sums[i * self.vectors + v]]))
+        return result
