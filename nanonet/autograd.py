@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
+from kernels.elementwise import BY_NAME
+from kernels.registry import backend_of
 from nanonet.errors import ShapeError
-from nanonet.tensor import Tensor, as_tensor, mode
+from nanonet.tensor import Tensor, as_tensor, mode, tensor
 
 _count = itertools.count(1)
 
@@ -263,26 +265,31 @@ def _apply_hooks(hooks: list | None, gradient: Tensor) -> Tensor:
 def _add_to_leaf(leaf: Tensor, gradient: Tensor, source: Tensor | None, create_graph: bool) -> None:
     """leaf.grad += gradient. The sum is the leaf's own: it shares memory with no other gradient."""
     if leaf._hooks:
-        gradient = _apply_hooks(leaf._hooks, gradient)
+        gradient, source = _apply_hooks(leaf._hooks, gradient), None
     before = leaf.grad
     if create_graph:
-        leaf.grad = gradient if before is None else before + gradient
-    elif before is not None:
-        array = before.array
-        from kernels.elementwise import BY_NAME
-        from kernels.registry import backend_of
-
-        backend_of(array).elementwise(BY_NAME["add"].forward, array, gradient.array, out=array)
-    elif source is None or _owner(gradient.array) is _owner(source.array) or not gradient.array.flags.c_contiguous:
-        from nanonet.tensor import tensor
-
-        leaf.grad = tensor(gradient)
+        leaf.grad = gradient.clone() if before is None else before + gradient
+    elif before is None:
+        leaf.grad = gradient if _is_new(gradient, source) else tensor(gradient)
+    elif before._requires_grad:  # others may need its values to differentiate through it
+        leaf.grad = before + gradient
     else:
-        leaf.grad = gradient
+        array = before.array
+        backend_of(array).elementwise(BY_NAME["add"].forward, array, gradient.array, out=array)
+
+
+def _is_new(gradient: Tensor, source: Tensor | None) -> bool:
+    """Was the gradient's memory made for it alone, by the rule that was given `source`?"""
+    flags = gradient.array.flags
+    if source is None or not (flags.c_contiguous and flags.writeable):
+        return False
+    return _owner(gradient.array) is not _owner(source.array)
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
-    return array if array.base is None else array.base
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def sum_to(value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -372,14 +379,20 @@ class Function:
                 out = cls.forward(ctx, *args)
             if not isinstance(out, Tensor):
                 raise TypeError(f"{cls.__name__}.forward returned {type(out).__name__}, wanted a Tensor")
-            return (Tensor(out.array) if out._requires_grad or out.node is not None else out), ctx
+            return Tensor(out.array), ctx
 
         def rule(g, out, ctx, *args):
             results = cls.backward(ctx, g)
             results = results if isinstance(results, tuple) else (results,)
             if len(results) != len(args):
                 raise ValueError(f"{cls.__name__}.backward returned {len(results)} gradients for {len(args)} arguments")
-            return [None if r is None else (lambda r=r: r) for r in results]
+            for i, (r, arg) in enumerate(zip(results, args, strict=True)):
+                if r is not None and (not isinstance(r, Tensor) or r.shape != getattr(arg, "shape", None)):
+                    raise ShapeError(
+                        f"{cls.__name__}.backward: gradient {i} is a {type(r).__name__} of shape "
+                        f"{getattr(r, 'shape', None)}, wanted a Tensor of its argument's, {getattr(arg, 'shape', None)}"
+                    )
+            return [None if r is None else r.clone for r in results]  # clones: it may have returned what it saved
 
         forward.__name__ = cls.__name__
         function = Op(forward, saves=True)

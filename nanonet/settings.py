@@ -5,7 +5,6 @@ tuner's default search space (`Settings.search_space()`).
 """
 
 import dataclasses
-import math
 import operator
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -80,13 +79,10 @@ class Field:
     def _check_number(self, value):
         if self.type is float:
             return number(self.name, value, self.valid)
-        try:
-            whole = count(self.name, value, least=0)
-        except OptionError:
-            raise self._error(value, self._wanted_number()) from None
-        if not inside(whole, self.valid):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or not inside(value, self.valid):
             raise self._error(value, self._wanted_number())
-        return whole
+        return int(value)
 
     def _check_name(self, value):
         if self.name == "initializer":  # open-ended: options may follow the name
@@ -130,15 +126,15 @@ MOST_LAYERS = 3  # in the search; one may set more
 
 _WIDTHS = (
     {"name": "layers", "kind": "int", "low": 1, "high": MOST_LAYERS, "log": False},
-    {"name": "width_1", "kind": "int", "low": 16, "high": 256, "log": True},
-    {"name": "width_2", "kind": "int", "low": 16, "high": 256, "log": True, "condition": {"layers": (2, 3)}},
-    {"name": "width_3", "kind": "int", "low": 16, "high": 256, "log": True, "condition": {"layers": (3,)}},
+    {"name": "width_1", "kind": "int", "low": 32, "high": 256, "log": True},
+    {"name": "width_2", "kind": "int", "low": 32, "high": 256, "log": True, "condition": {"layers": (2, 3)}},
+    {"name": "width_3", "kind": "int", "low": 32, "high": 256, "log": True, "condition": {"layers": (3,)}},
 )
 _ADAPTIVE = tuple(name for name in OPTIMIZERS if name != "sgd")
 _LEARNING_RATES = (
-    {"name": "learning_rate", "kind": "float", "low": 3e-4, "high": 3e-2, "log": True,
+    {"name": "learning_rate", "kind": "float", "low": 5e-4, "high": 2e-2, "log": True,
      "condition": {"optimizer": _ADAPTIVE}},
-    {"name": "learning_rate_sgd", "kind": "float", "low": 3e-3, "high": 0.5, "log": True,
+    {"name": "learning_rate_sgd", "kind": "float", "low": 5e-3, "high": 0.3, "log": True,
      "condition": {"optimizer": ("sgd",)}},
 )  # fmt: skip
 _DEFAULTS = {
@@ -176,7 +172,7 @@ class Settings:
         "share of each hidden layer's outputs set to 0 in training",
         valid="[0, 1)",
         low=0.0,
-        high=0.5,
+        high=0.4,
         tunable=True,
     )
 
@@ -187,7 +183,7 @@ class Settings:
     )  # fmt: skip
     learning_rate: float = setting(
         3e-3, "base learning rate, which the schedule multiplies", valid="(0, inf)",
-        low=3e-4, high=0.5, log=True, tunable=True, search=_LEARNING_RATES,
+        low=5e-4, high=0.3, log=True, tunable=True, search=_LEARNING_RATES,
     )  # fmt: skip
     momentum: float = setting(
         0.9, "share of the last step that goes on", valid="[0, 1)",

@@ -148,6 +148,15 @@ class Tensor:
         """The same values, without a past. Shares memory."""
         return Tensor(self.array)
 
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        """A copy with memory of its own, and of its gradient; without hooks."""
+        if self.node is not None:
+            raise RuntimeError("deepcopy: only a leaf can be copied with its gradient; use detach() or clone()")
+        made = memo[id(self)] = type(self).__new__(type(self))
+        Tensor.__init__(made, self.array.copy(), self._requires_grad)
+        made._grad = None if self._grad is None else Tensor(self._grad.array.copy())
+        return made
+
     # ------------------------------------------------------------------- values, on the host
 
     def numpy(self) -> np.ndarray:

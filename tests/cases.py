@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
+from scipy import special
 
+import nanonet.functional as F
 from kernels import SLOTS
 from kernels.elementwise import FUSABLE, TABLE
 from kernels.formula import Formula
+from kernels.reference import reference
 from kernels.updates import TABLE as UPDATES
+from nanonet import Tensor, nn
+from nanonet.ops.random import Stream
 from tuner import pruners, samplers, storage
 
 
@@ -145,10 +150,16 @@ def _random(slot, *constants):
 
 
 KERNELS = [
-    *[_formula_case(row.formula, *row.inputs, low=0.1) for row in TABLE if row.result == "same" and row.name != "where"],
+    *[
+        _formula_case(row.formula, *row.inputs, low=0.1)
+        for row in TABLE
+        if row.result == "same" and row.name != "where"
+    ],
     KernelCase("copy", lambda draw, arrays: [arrays(s := (draw(SIDES), draw(WIDE))), Out(s)], exact=True),
     *[_reduce_case(name) for name in ("sum", "max", "min", "square_sum")],
-    KernelCase("argmax", lambda draw, arrays: [arrays((n := draw(SIDES), draw(WIDE))), Out((n,), np.int64)], exact=True),
+    KernelCase(
+        "argmax", lambda draw, arrays: [arrays((n := draw(SIDES), draw(WIDE))), Out((n,), np.int64)], exact=True
+    ),
     KernelCase("matmul", _matmul),
     *[_linear(activation) for activation in (None, *FUSABLE)],
     *[_rows(slot, 1) for slot in ("softmax", "log_softmax")],
@@ -171,7 +182,517 @@ FROM_REFERENCE = {"reference": set(SLOTS), "numba_cpu": set()}
 
 # ------------------------------------------------------------------------------------------- ops
 
+
+@dataclass(frozen=True)
+class OpCase:
+    """One way to call an operation. `arguments(draw, arrays)` gives its arguments: `arrays(shape)` is a float array, for
+    whose tensor gradients are checked, `Fixed` one without gradient; integer and boolean arrays become tensors too.
+    oracle: the same in NumPy. derivatives: up to which order they are checked."""
+
+    name: str
+    function: Callable
+    arguments: Callable
+    oracle: Callable
+    derivatives: int = 2
+    label: str = ""
+
+    def __str__(self):
+        return f"{self.name}-{self.label}" if self.label else self.name
+
+
+@dataclass
+class Fixed:
+    array: np.ndarray
+
+
+FEW = st.integers(1, 3)
+SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
+FILLED = st.lists(FEW, min_size=1, max_size=3).map(tuple)
+
+#: name -> (NumPy's function, lowest and highest value of the inputs); the constants that some take stand below.
+ELEMENTWISE = {
+    "add": (np.add, -2, 2),
+    "sub": (np.subtract, -2, 2),
+    "mul": (np.multiply, -2, 2),
+    "div": (np.divide, 0.3, 2),
+    "pow": (np.power, 0.3, 2),
+    "maximum": (np.maximum, -2, 2),
+    "minimum": (np.minimum, -2, 2),
+    "where": (np.where, -2, 2),
+    "clip": (np.clip, -2, 2),
+    "neg": (np.negative, -2, 2),
+    "abs": (np.abs, -2, 2),
+    "sign": (np.sign, -2, 2),
+    "floor": (np.floor, -2, 2),
+    "square": (np.square, -2, 2),
+    "reciprocal": (np.reciprocal, 0.3, 2),
+    "sqrt": (np.sqrt, 0.2, 3),
+    "exp": (np.exp, -2, 2),
+    "expm1": (np.expm1, -2, 2),
+    "log": (np.log, 0.2, 3),
+    "log1p": (np.log1p, -0.7, 3),
+    "sin": (np.sin, -2, 2),
+    "cos": (np.cos, -2, 2),
+    "erf": (special.erf, -2, 2),
+    "relu": (lambda x: np.maximum(x, 0), -2, 2),
+    "tanh": (np.tanh, -2, 2),
+    "sigmoid": (special.expit, -3, 3),
+    "softplus": (lambda x: np.logaddexp(0, x), -3, 3),
+    "silu": (lambda x: x * special.expit(x), -3, 3),
+    "gelu": (lambda x: x * special.ndtr(x), -3, 3),
+    "leaky_relu": (lambda x, slope: np.where(x > 0, x, slope * x), -2, 2),
+    "elu": (lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)), -2, 2),
+    "eq": (np.equal, -2, 2),
+    "ne": (np.not_equal, -2, 2),
+    "lt": (np.less, -2, 2),
+    "le": (np.less_equal, -2, 2),
+    "gt": (np.greater, -2, 2),
+    "ge": (np.greater_equal, -2, 2),
+}
+CONSTANTS = {"clip": (-0.7, 0.9), "leaky_relu": (0.2,), "elu": (1.3,)}
+
+
+def _broadcasting(draw, count):
+    """Shapes that broadcast together."""
+    shape = draw(SHAPES)
+    return [tuple(side if draw(st.booleans()) else 1 for side in shape[draw(st.integers(0, len(shape))) :])
+            for _ in range(count - 1)] + [shape]  # fmt: skip
+
+
+def _elementwise_case(row):
+    oracle, low, high = ELEMENTWISE[row.name]
+    constants = CONSTANTS.get(row.name, ())
+
+    def arguments(draw, arrays):
+        shapes = _broadcasting(draw, len(row.inputs) - len(constants))
+        step = 0.5 if row.result == "bool" else None
+        made = [arrays(shape, low, high, step) for shape in shapes]
+        return [made[0] > 0, *made[1:]] if row.name == "where" else [*made, *constants]
+
+    return OpCase(row.name, getattr(F, row.name), arguments, oracle, 2 if row.result == "same" else 0)
+
+
+def _axis(draw, shape):
+    return draw(st.integers(-len(shape), len(shape) - 1))
+
+
+def _reduction_case(name, oracle, derivatives=2, least=0):
+    def arguments(draw, arrays):
+        shape = draw(st.lists(st.integers(least, 3), min_size=1, max_size=3).map(tuple))
+        axes = draw(st.none() | st.sets(st.integers(0, len(shape) - 1), min_size=1).map(lambda s: tuple(sorted(s))))
+        if axes is not None and len(axes) == 1 and draw(st.booleans()):
+            axes = axes[0]
+        return [arrays(shape), axes, draw(st.booleans())]
+
+    def function(x, axes, keepdims):
+        return getattr(F, name)(x, axes, keepdims=keepdims)
+
+    return OpCase(name, function, arguments, lambda x, axes, keep: oracle(x, axis=axes, keepdims=keep), derivatives)
+
+
+def _along_case(name, oracle, derivatives=2):
+    """A function of an array and one axis."""
+
+    def arguments(draw, arrays):
+        shape = draw(FILLED)
+        return [arrays(shape), _axis(draw, shape)]
+
+    return OpCase(name, getattr(F, name), arguments, oracle, derivatives)
+
+
+def _argmax(draw, arrays):
+    shape = draw(FILLED)
+    return [arrays(shape, step=0.5), draw(st.none() | st.integers(-len(shape), len(shape) - 1)), draw(st.booleans())]
+
+
+def _matmul_shapes(draw, arrays):
+    m, k, n = draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(st.integers(0, 3))
+    a = (k,) if draw(st.booleans()) else (*((2,) if draw(st.booleans()) else ()), m, k)
+    b = (k,) if draw(st.booleans()) else (*((draw(st.integers(1, 3)), 2) if draw(st.booleans()) else ()), k, n)
+    return [arrays(a), arrays(b)]
+
+
+def _linear_oracle(x, w, b, activation):
+    y = x @ w + (0 if b is None else b)
+    return y if activation is None else ELEMENTWISE[activation][0](y)
+
+
+def _linear_shapes(draw, arrays):
+    k, n = draw(FEW), draw(FEW)
+    x = arrays((*draw(SHAPES), k))
+    return [x, arrays((k, n)), arrays((n,)) if draw(st.booleans()) else None, draw(st.sampled_from((None, *FUSABLE)))]
+
+
+def _reshape(draw, arrays):
+    shape = draw(FILLED)
+    return [arrays(shape), draw(st.sampled_from([(-1,), shape[::-1], (1, *shape), (*shape[:-1], -1, 1)]))]
+
+
+def _flatten(draw, arrays):
+    shape = draw(FILLED)
+    start = draw(st.integers(0, len(shape) - 1))
+    return [arrays(shape), start, draw(st.integers(start, len(shape) - 1))]
+
+
+def _flatten_oracle(x, start, end):
+    return x.reshape(*x.shape[:start], -1, *x.shape[end + 1 :])
+
+
+def _permute(draw, arrays):
+    shape = draw(SHAPES)
+    return [arrays(shape), tuple(draw(st.permutations(range(len(shape)))))]
+
+
+def _transpose(draw, arrays):
+    shape = draw(FILLED)
+    return [arrays(shape), _axis(draw, shape), _axis(draw, shape)]
+
+
+def _unsqueeze(draw, arrays):
+    shape = draw(SHAPES)
+    return [arrays(shape), draw(st.integers(-len(shape) - 1, len(shape)))]
+
+
+def _squeeze(draw, arrays):
+    shape = tuple(1 if draw(st.booleans()) else side for side in draw(FILLED))
+    return [arrays(shape), draw(st.none() | st.integers(0, len(shape) - 1))]
+
+
+def _squeeze_oracle(x, axis):
+    return np.squeeze(x, axis) if axis is None or x.shape[axis] == 1 else x
+
+
+def _broadcast_to(draw, arrays):
+    small, large = _broadcasting(draw, 2)
+    return [arrays(small), np.broadcast_shapes(small, large)]
+
+
+def _joined(draw, arrays):
+    shape = draw(FILLED)
+    axis = _axis(draw, shape)
+    other = list(shape)
+    other[axis] = draw(st.integers(0, 3))
+    return [arrays(shape), arrays(tuple(other)), axis]
+
+
+def _stacked(draw, arrays):
+    shape = draw(SHAPES)
+    return [arrays(shape), arrays(shape), draw(st.integers(-len(shape) - 1, len(shape)))]
+
+
+def _take_index(draw, arrays):
+    shape = draw(FILLED)
+    index = draw(st.lists(st.lists(st.integers(-shape[0], shape[0] - 1), min_size=2, max_size=2), max_size=3))
+    return [arrays(shape), np.array(index, np.int64).reshape(-1, 2)]
+
+
+def _getitem(draw, arrays):
+    shape = draw(FILLED)
+    keys = [st.integers(-shape[0], shape[0] - 1), st.slices(shape[0]), st.just(...), st.just(None)]
+    key = draw(st.one_of(*keys))
+    if len(shape) > 1 and draw(st.booleans()):
+        key = (key, draw(st.slices(shape[1]))) if isinstance(key, (int, slice)) else (slice(None), None, ..., 0)
+    return [arrays(shape), key]
+
+
+def _getitem_rows(draw, arrays):
+    shape = draw(FILLED)
+    rows = np.array(draw(st.lists(st.integers(-shape[0], shape[0] - 1), max_size=4)), np.int64)
+    return [arrays(shape), draw(st.sampled_from([rows, arrays(shape) > 0]))]
+
+
+def _random_oracle(kernel):
+    """What a stream of this seed draws first, by the reference kernel."""
+
+    def oracle(shape, seed, *constants, dtype=np.float32):
+        out = np.empty(shape, dtype)
+        getattr(reference(np), kernel)(Stream(seed).state, *constants, out=out)
+        return out
+
+    return oracle
+
+
+def _dropout_oracle(x, p, seed):
+    return x * _random_oracle("dropout_mask")(x.shape, seed, p, dtype=x.dtype)
+
+
+def _random_case(name, kernel):
+    return OpCase(
+        name,
+        lambda shape, seed: getattr(F, name)(*shape, rng=Stream(seed)),
+        lambda draw, arrays: [draw(SHAPES), draw(st.integers(0, 2**40))],
+        _random_oracle(kernel),
+        derivatives=0,
+    )
+
+
+# Losses: the reduction is drawn too.
+
+
+def _reduced(loss, reduction, weights=None):
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.sum() / (loss.size if weights is None else weights.sum())
+
+
+REDUCTIONS = st.sampled_from(["mean", "sum", "none"])
+
+
+def _pair_case(name, oracle, low=-2, high=2, targets=(-2, 2), options=(), derivatives=2):
+    def arguments(draw, arrays):
+        shape = draw(FILLED)
+        return [arrays(shape, low, high), arrays(shape, *targets), draw(REDUCTIONS), *options]
+
+    def function(x, t, reduction, *options):
+        return getattr(F, name)(x, t, reduction=reduction, **dict(options))
+
+    def compare(x, t, reduction, *options):
+        return _reduced(oracle(x, t, **dict(options)), reduction)
+
+    return OpCase(name, function, arguments, compare, derivatives, "-".join(name for name, _ in options))
+
+
+def _huber_oracle(x, t, delta=1.0):
+    return special.huber(delta, x - t)
+
+
+def _bce_oracle(x, t):
+    return -(special.xlogy(t, x) + special.xlog1py(1 - t, -x))
+
+
+def _logits_oracle(x, t, pos_weight=1.0):
+    return -(pos_weight * t * special.log_expit(x) + (1 - t) * special.log_expit(-x))
+
+
+def _rows_and_labels(draw, arrays, low=-3.0, high=3.0):
+    n, c = draw(FEW), draw(st.integers(1, 4))
+    labels = np.array(draw(st.lists(st.integers(0, c - 1), min_size=n, max_size=n)), np.int64)
+    return arrays((n, c), low, high), labels
+
+
+def _class_case(name, low=-3.0, high=3.0, smoothing=False, weighted=True):
+    def arguments(draw, arrays):
+        x, labels = _rows_and_labels(draw, arrays, low, high)
+        weight = Fixed(arrays((x.shape[1],), 0.2, 2)) if weighted and draw(st.booleans()) else None
+        return [x, labels, weight, draw(st.sampled_from([0.0, 0.3])) if smoothing else 0.0, draw(REDUCTIONS)]
+
+    def function(x, target, weight, s, reduction):
+        options = {"weight": weight} if weighted else {}
+        options |= {"label_smoothing": s} if smoothing else {}
+        return getattr(F, name)(x, target, reduction=reduction, **options)
+
+    def oracle(x, target, weight, s, reduction):
+        log_p = {"nll_loss": lambda: x, "cross_entropy": lambda: special.log_softmax(x, -1)}.get(
+            name, lambda: np.log(x)
+        )()
+        w = np.ones(x.shape[1]) if weight is None else weight
+        q = (1 - s) * np.eye(x.shape[1])[target] + s / x.shape[1]
+        return _reduced(-(q * w * log_p).sum(1), reduction, w[target])
+
+    return OpCase(name, function, arguments, oracle)
+
+
+def _probabilities(draw, arrays, low=-3.0, high=3.0):
+    shape = draw(FEW), draw(st.integers(1, 4))
+    x, q = arrays(shape, low, high), arrays(shape, 0.1, 1)
+    return [x, q / q.sum(1, keepdims=True), draw(REDUCTIONS)]
+
+
+OPS = [
+    *[_elementwise_case(row) for row in TABLE if row.name in ELEMENTWISE and hasattr(F, row.name)],
+    OpCase(
+        "pow", F.pow, lambda draw, arrays: [arrays(draw(SHAPES)), draw(st.integers(2, 4))], np.power, label="integer"
+    ),
+    *[_reduction_case(name, getattr(np, name)) for name in ("sum",)],
+    _reduction_case("mean", np.mean, least=1),
+    _reduction_case("max", np.max, least=1),
+    _reduction_case("min", np.min, least=1),
+    _reduction_case("var", lambda x, **kw: np.var(x, ddof=1, **kw), least=2),
+    _reduction_case("std", lambda x, **kw: np.std(x, ddof=1, **kw), least=2),
+    OpCase(
+        "argmax", F.argmax, _argmax, lambda x, axis, keep: np.argmax(x, axis, keepdims=keep and axis is not None), 0
+    ),
+    _along_case("softmax", special.softmax),
+    _along_case("log_softmax", special.log_softmax),
+    _along_case("logsumexp", special.logsumexp),
+    OpCase("matmul", F.matmul, _matmul_shapes, np.matmul),
+    OpCase("linear", F.linear, _linear_shapes, _linear_oracle),
+    OpCase("reshape", F.reshape, _reshape, np.reshape),
+    OpCase("flatten", F.flatten, _flatten, _flatten_oracle),
+    OpCase("permute", F.permute, _permute, np.transpose),
+    OpCase("transpose", F.transpose, _transpose, np.swapaxes),
+    OpCase("squeeze", F.squeeze, _squeeze, _squeeze_oracle),
+    OpCase("unsqueeze", F.unsqueeze, _unsqueeze, np.expand_dims),
+    OpCase("broadcast_to", F.broadcast_to, _broadcast_to, np.broadcast_to),
+    OpCase("contiguous", F.contiguous, lambda draw, arrays: [arrays(draw(SHAPES))], np.ascontiguousarray),
+    OpCase("clone", F.clone, lambda draw, arrays: [arrays(draw(SHAPES))], np.array),
+    OpCase("concatenate", lambda a, b, d: F.concatenate([a, b], d), _joined, lambda a, b, d: np.concatenate([a, b], d)),
+    OpCase("stack", lambda a, b, d: F.stack([a, b], d), _stacked, lambda a, b, d: np.stack([a, b], d)),
+    OpCase("take", F.take, _take_index, lambda x, index: x[index]),
+    OpCase("getitem", Tensor.__getitem__, _getitem, lambda x, key: x[key]),
+    OpCase("getitem", Tensor.__getitem__, _getitem_rows, lambda x, key: x[key], label="rows"),
+    OpCase(
+        "one_hot",
+        F.one_hot,
+        lambda draw, arrays: [_rows_and_labels(draw, arrays)[1], 4],
+        lambda labels, classes: np.eye(classes)[labels],
+        derivatives=0,
+    ),
+    OpCase(
+        "dropout",
+        lambda x, p, seed: F.dropout(x, p, rng=Stream(seed)),
+        lambda draw, arrays: [arrays(draw(SHAPES)), 0.4, draw(st.integers(0, 2**40))],
+        _dropout_oracle,
+    ),
+    _random_case("rand", "random_uniform"),
+    _random_case("randn", "random_normal"),
+    _pair_case("mse_loss", lambda x, t: (x - t) ** 2),
+    _pair_case("l1_loss", lambda x, t: np.abs(x - t)),
+    _pair_case("huber_loss", _huber_oracle),
+    _pair_case("huber_loss", _huber_oracle, options=(("delta", 0.4),)),
+    _pair_case("binary_cross_entropy", _bce_oracle, 0.05, 0.95, (0, 1)),
+    _pair_case("binary_cross_entropy_with_logits", _logits_oracle, -3, 3, (0, 1)),
+    _pair_case("binary_cross_entropy_with_logits", _logits_oracle, -3, 3, (0, 1), (("pos_weight", 2.5),)),
+    _class_case("cross_entropy", smoothing=True),
+    _class_case("nll_loss"),
+    _class_case("sparse_categorical_cross_entropy", 0.05, 0.95, weighted=False),
+    OpCase(
+        "cross_entropy",
+        lambda x, q, reduction: F.cross_entropy(x, q, reduction=reduction),
+        _probabilities,
+        lambda x, q, reduction: _reduced(-(q * special.log_softmax(x, -1)).sum(1), reduction),
+        label="probabilities",
+    ),
+    OpCase(
+        "categorical_cross_entropy",
+        lambda x, q, reduction: F.categorical_cross_entropy(x, q, reduction=reduction),
+        lambda draw, arrays: _probabilities(draw, arrays, 0.05, 0.95),
+        lambda x, q, reduction: _reduced(-(q * np.log(x)).sum(1), reduction),
+    ),
+]
+
+
 # ---------------------------------------------------------------------------------------- layers
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """A module. make() gives one, in training mode; arguments as in `OpCase`; oracle(module, *arguments) in NumPy, where
+    `module` has its parameters as arrays in `weights`."""
+
+    name: str
+    make: Callable
+    arguments: Callable
+    oracle: Callable
+    label: str = ""
+
+    def __str__(self):
+        return f"{self.name}-{self.label}" if self.label else self.name
+
+
+def _activation_case(kind, *options):
+    """An activation whose function stands in the table of elementwise functions."""
+    name = {nn.LeakyReLU: "leaky_relu"}.get(kind, kind.__name__.lower())
+    function = ELEMENTWISE[name][0]
+    return LayerCase(
+        kind.__name__,
+        lambda: kind(*options),
+        lambda draw, arrays: [arrays(draw(SHAPES), -3, 3)],
+        lambda module, x: function(x, *options),
+    )
+
+
+def _features(width):
+    return lambda draw, arrays: [arrays((*draw(SHAPES), width))]
+
+
+def _affine(weights, x, name=""):
+    return x @ weights[f"{name}weight"] + weights.get(f"{name}bias", 0)
+
+
+def _softmax_case(kind, oracle):
+    return LayerCase(
+        kind.__name__,
+        lambda: kind(dim=1),
+        lambda draw, arrays: [arrays((draw(FEW), draw(FEW)))],
+        lambda m, x: oracle(x, 1),
+    )
+
+
+def _loss_case(kind, function, arguments, **options):
+    """A loss module gives what its function gives."""
+    return LayerCase(
+        kind.__name__,
+        lambda: kind(**options),
+        lambda draw, arrays: arguments(draw, arrays)[:2],
+        lambda module, *args: function(*(Tensor(a) for a in args), **options).numpy(),
+        "-".join(options),
+    )
+
+
+def _pairs(low=-2, high=2):
+    return lambda draw, arrays: [arrays(shape := draw(FILLED), low, high), arrays(shape, 0, 1)]
+
+
+def _weighted_labels(draw, arrays):
+    n = draw(FEW)
+    return [arrays((n, 3)), np.array(draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), np.int64)]
+
+
+LAYERS = [
+    *[_activation_case(kind) for kind in (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)],
+    _activation_case(nn.LeakyReLU, 0.2),
+    _activation_case(nn.ELU, 1.3),
+    _softmax_case(nn.Softmax, special.softmax),
+    _softmax_case(nn.LogSoftmax, special.log_softmax),
+    LayerCase("Identity", nn.Identity, lambda draw, arrays: [arrays(draw(SHAPES))], lambda module, x: x),
+    LayerCase(
+        "Flatten",
+        nn.Flatten,
+        lambda draw, arrays: [arrays((2, *draw(FILLED)))],
+        lambda module, x: x.reshape(2, -1),
+    ),
+    LayerCase(
+        "Dropout",
+        lambda: nn.Dropout(0.4, rng=Stream(3)),
+        lambda draw, arrays: [arrays(draw(SHAPES))],
+        lambda module, x: _dropout_oracle(x, 0.4, 3),
+    ),
+    LayerCase("Linear", lambda: nn.Linear(3, 2, rng=0), _features(3), lambda m, x: _affine(m.weights, x)),
+    LayerCase(
+        "Linear", lambda: nn.Linear(3, 2, bias=False), _features(3), lambda m, x: _affine(m.weights, x), "no bias"
+    ),
+    LayerCase(
+        "Dense",
+        lambda: nn.Dense(2, activation="tanh", input_shape=(3,), rng=0),
+        _features(3),
+        lambda m, x: np.tanh(_affine(m.weights, x)),
+        "tanh",
+    ),
+    LayerCase(
+        "Dense",
+        lambda: nn.Dense(2, activation="softmax", use_bias=False, input_dim=3),
+        _features(3),
+        lambda m, x: special.softmax(_affine(m.weights, x), -1),
+        "softmax",
+    ),
+    LayerCase(
+        "Sequential",
+        lambda: nn.Sequential(nn.Linear(3, 4, rng=0), nn.Sigmoid(), nn.Linear(4, 2, rng=1)),
+        _features(3),
+        lambda m, x: _affine(m.weights, special.expit(_affine(m.weights, x, "0.")), "2."),
+    ),
+    _loss_case(nn.MSELoss, F.mse_loss, _pairs()),
+    _loss_case(nn.MSELoss, F.mse_loss, _pairs(), reduction="none"),
+    _loss_case(nn.L1Loss, F.l1_loss, _pairs()),
+    _loss_case(nn.HuberLoss, F.huber_loss, _pairs(), delta=0.4),
+    _loss_case(nn.BCELoss, F.binary_cross_entropy, _pairs(0.05, 0.95), reduction="sum"),
+    _loss_case(nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits, _pairs(), pos_weight=2.5),
+    _loss_case(nn.NLLLoss, F.nll_loss, _weighted_labels, weight=[0.5, 1.0, 2.0]),
+    _loss_case(nn.CrossEntropyLoss, F.cross_entropy, _weighted_labels, weight=[0.5, 1.0, 2.0], label_smoothing=0.1),
+    _loss_case(nn.CrossEntropyLoss, F.cross_entropy, lambda d, a: _probabilities(d, a), reduction="sum"),
+]
+
 
 # ------------------------------------------------------------------------------------ optimizers
 

@@ -250,7 +250,7 @@ def test_layers_and_widths():
     assert Settings.from_search({"layers": 1, "width_1": 50}).hidden == (50,)
     assert Settings.from_search({"layers": np.int64(3), "width_1": 50}, Settings(hidden=(9, 8))).hidden == (50, 8, 8)
     assert Settings.from_search({"dropout": 0.1}, Settings(hidden=(9, 8))).hidden == (9, 8)
-    assert Settings(hidden=(60, 30)).to_search(["hidden"]) == {"layers": 2, "width_1": 60, "width_2": 30}
+    assert Settings(hidden=(60, 40)).to_search(["hidden"]) == {"layers": 2, "width_1": 60, "width_2": 40}
     for wrong in ({"width_9": 3}, {"layers": "two"}):
         with pytest.raises(OptionError, match=r"width_9|two"):
             Settings.from_search(wrong)

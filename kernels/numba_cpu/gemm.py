@@ -5,7 +5,7 @@ Argument block of the kernel (strides in bytes):
     0 a  1 b  2 c  3 bias  4 scratch  5 bytes of scratch per part  6 m  7 n  8 k
     9 stride of a for i  10 of a for k  11 of b for k  12 of b for j  13 of c for i
     14 flags  15 pack a  16 pack b  17 row blocks  18 column blocks  19 batch axes
-    20 ... for each batch axis: length, stride of a, of b, of c
+    20 address of the micro-kernel  21 ... for each batch axis: length, stride of a, of b, of c
 """
 
 import threading
@@ -15,12 +15,12 @@ import numpy as np
 
 from kernels import plan
 from kernels.numba_cpu import threads
-from kernels.numba_cpu.compiler import compile_kernel
+from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.executor import launch
 from kernels.numba_cpu.host import host
 
 #: Words of the argument block before the batch axes.
-ARGUMENTS = 20
+ARGUMENTS = 21
 #: k goes in blocks of at most KC: a panel of B, KC x 2 vectors of 32 bytes, fills half of a 32 KiB cache.
 KC = 256
 #: Columns of packed B, which lies in the last cache.
@@ -48,18 +48,126 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, activation: st
 def _multiply(a, b, bias, activation, out, flags) -> None:
     if out.size == 0:
         return
-    call = _call(
-        out.dtype.name, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides, activation, threads.get_num_threads()
+    kernel, parts, scratch, sizes, rest = _call(
+        *(out.dtype.name, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides, activation),
+        threads.get_num_threads(),
     )
-    kernel, parts, scratch, words, first, rest = call
-    memory = _scratch(parts * scratch)
-    if bias is not None:
+    if activation is not None:
+        flags |= _FINISH
+    if bias is None:
+        bias = 0
+    else:
+        flags |= _BIAS
         if bias.strides[0] != bias.itemsize:
-            bias = np.ascontiguousarray(bias)
-        flags |= 2
-    launch("matmul", kernel, parts, a, b, out, 0 if bias is None else bias, memory, scratch, *first, flags | 4, *rest)
+            bias = _contiguous(bias)
+    memory = _scratch(parts * scratch) if scratch else 0
+    launch("matmul", kernel, parts, a, b, out, bias, memory, scratch, *sizes, flags, *rest)
+
+
+_BIAS, _FINISH = 2, 4
 
 
 @lru_cache(maxsize=8192)
 def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, activation, available):
-    raise NotImplementedError
+    """(kernel, parts, bytes of scratch per part, words 6 to 13, words 15 on) for these shapes."""
+    (m, k), n = a_shape[-2:], b_shape[-1]
+    (ars, acs), (brs, bcs), crs = a_strides[-2:], b_strides[-2:], c_strides[-2]
+    size = 4 if dtype == "float32" else 8
+    lanes = host().lanes(dtype)
+    m, ars, crs, axes = _batch(m, ars, crs, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides)
+    batch = int(np.prod([axis[0] for axis in axes], dtype=np.int64))
+    if n == 1:
+        bcs = size
+    if k == 1:
+        acs = size
+    pack_b = bcs != size or (m >= 32 and k * n * size > 1 << 16)
+    pack_a = m >= 12 and n >= 12 * lanes and (acs != size or ars % 2048 == 0) and m * k * size > 1 << 15
+
+    work = batch * m * n * k
+    parts = min(available, max(1, work // LEAST))
+    panels = -(-n // (2 * lanes))
+    row_blocks = column_blocks = 1
+    if batch < 2 * parts and parts > 1:
+        if panels >= 8 * parts or m < 12 * parts:
+            column_blocks = panels
+        else:
+            row_blocks = parts
+    parts = min(parts, batch * row_blocks * column_blocks)
+
+    step = -(-k // max(1, -(-k // KC)))
+    scratch = 0
+    if pack_b:
+        scratch += step * (min(n, NC) + 3 * lanes) * size + 64
+    if pack_a:
+        scratch += step * (rows_of_block(12) + 12) * size + 64 * size
+    scratch = -(-scratch // 64) * 64
+
+    kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))
+    tile = compile_function(f"tile/{dtype}/{activation}", lambda: _tile(dtype, activation), "i" * 13)
+    words = [word for axis in axes for word in axis]
+    rest = (int(pack_a), int(pack_b), row_blocks, column_blocks, len(axes), tile, *words)
+    return kernel, parts, scratch, (m, n, k, ars, acs, brs, bcs, crs), rest
+
+
+#: Multiplications that are worth a thread.
+LEAST = 1 << 20
+
+
+def _loops(dtype: str):
+    from kernels.numba_cpu.jit import gemm, vector
+
+    return gemm.gemm(getattr(vector, dtype))
+
+
+def _tile(dtype: str, activation: str | None):
+    from kernels.numba_cpu.jit import tile, vector
+
+    return tile.tile(getattr(vector, dtype), activation)
+
+
+def _batch(m, ars, crs, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides):
+    """(m, ars, crs, axes): leading axes as (length, strides of a, b, c), as few as can be; where b does not vary, as rows."""
+    lead = len(c_shape) - 2
+    a_lead = (0,) * (lead - len(a_shape) + 2) + tuple(
+        0 if length == 1 else stride for length, stride in zip(a_shape[:-2], a_strides)
+    )
+    b_lead = (0,) * (lead - len(b_shape) + 2) + tuple(
+        0 if length == 1 else stride for length, stride in zip(b_shape[:-2], b_strides)
+    )
+    axes: list[tuple[int, int, int, int]] = []
+    for axis in range(lead - 1, -1, -1):
+        length, sa, sb, sc = c_shape[axis], a_lead[axis], b_lead[axis], c_strides[axis]
+        if length == 1:
+            continue
+        if not axes and sb == 0 and m == 1:
+            m, ars, crs = length, sa, sc
+            continue
+        if not axes and sb == 0 and sa == m * ars and sc == m * crs:
+            m *= length
+            continue
+        if axes and all(axes[-1][0] * inner == outer for inner, outer in zip(axes[-1][1:], (sa, sb, sc))):
+            axes[-1] = (axes[-1][0] * length, *axes[-1][1:])
+            continue
+        axes.append((length, sa, sb, sc))
+    return m, ars, crs, tuple(reversed(axes))
+
+
+_local = threading.local()
+
+
+def _scratch(count: int) -> np.ndarray:
+    """Memory for packing: the plan's while recording, else this thread's own, which the next call uses again."""
+    if plan.current() is not None:
+        return plan.empty((count + 64,), np.uint8)
+    memory = getattr(_local, "memory", None)
+    if memory is None or memory.size < count + 64:
+        memory = _local.memory = np.empty(count + 64, np.uint8)
+    return memory
+
+
+def _contiguous(bias: np.ndarray) -> np.ndarray:
+    from kernels.numba_cpu.copy import copy
+
+    packed = plan.empty(bias.shape, bias.dtype)
+    copy(bias, packed)
+    return packed

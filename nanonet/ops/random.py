@@ -23,13 +23,12 @@ class Stream:
     def __init__(self, seed: int | None = None, stream: int = 0):
         seed = next_seed() if seed is None else seed
         self.state = np.array([key(seed, bits=64) >> 1, stream, 0], np.int64)
-        self._step = self.state[2:].reshape(())
 
     def draw(self, kernel: str, shape: Sequence[int], *constants: float, dtype: np.dtype = float32) -> Tensor:
         out = plan.empty(np, tuple(shape), dtype)
         backend = backend_of(out)
         getattr(backend, kernel)(self.state, *constants, out=out)
-        backend.advance(self._step, 1)
+        backend.advance(self.state[2:].reshape(()), 1)
         return Tensor(out)
 
 
@@ -39,6 +38,9 @@ _default: tuple[object, Stream] | None = None
 def default_stream() -> Stream:
     """The stream that operations draw from when they are given none; `nanonet.seed` starts it anew."""
     global _default
+    recorder = plan.current()
+    if recorder is not None:
+        recorder.guard(random, "_default")
     if _default is None or _default[0] is not random._default:
         _default = (random._default, Stream())
     return _default[1]

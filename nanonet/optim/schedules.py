@@ -259,8 +259,8 @@ class Sequential(Schedule):
     def factor(self, t):
         stage = np.searchsorted(self.milestones, t, side="right")
         out = np.empty_like(t)
-        for number, (schedule, begin) in enumerate(zip(self.schedules, (0, *self.milestones), strict=True)):
-            here = stage == number
+        for i, (schedule, begin) in enumerate(zip(self.schedules, (0, *self.milestones), strict=True)):
+            here = stage == i
             out[here] = schedule.factor(t[here] - begin)
         return out
 

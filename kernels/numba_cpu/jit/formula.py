@@ -19,15 +19,6 @@ _FUNCTIONS = {
     **{"exp": math.exp, "log": math.log, "log1p": math.log1p, "expm1": math.expm1, "sqrt": sqrt, "tanh": math.tanh},
     **{"sigmoid": math.sigmoid, "erf": math.erf, "abs": absolute, "floor": floor, "sin": math.sin, "cos": math.cos},
 }
-#: Functions that take few enough instructions for memory to be the limit.
-CHEAP = ("abs", "sign", "floor", "max", "min", "where")
-
-
-def is_cheap(formula: Formula) -> bool:
-    """Whether the formula is a handful of arithmetic."""
-    nodes = list(ast.walk(formula.tree))
-    calls = all(node.func.id in CHEAP for node in nodes if isinstance(node, ast.Call))
-    return calls and not any(isinstance(node, ast.Pow | ast.Div) for node in nodes)
 
 
 def emit(formula: Formula, variables: Mapping[str, Lanes], element: ir.Type) -> Lanes:
@@ -95,12 +86,11 @@ class _Emission:
     def Call(self, node: ast.Call) -> Lanes:
         name, arguments = node.func.id, node.args
         if name == "where":
-            condition = self.lanes(arguments[0]) if not isinstance(self.value(arguments[0]), Lanes) else None
-            mask = (condition or self.value(arguments[0])).to(BIT)
-            yes, no = (self.number(argument) for argument in arguments[1:])
-            return select(mask, yes if isinstance(yes, Lanes) else self.zero.constant(yes), no)
+            condition = self.value(arguments[0])
+            mask = condition if isinstance(condition, Lanes) else self.zero.constant(condition)
+            return select(mask.to(BIT), self.lanes(arguments[1]), self.lanes(arguments[2]))
         if name in ("max", "min"):
-            return _extreme(">" if name == "max" else "<", *(self.number(argument) for argument in arguments), self.zero)
+            return _extreme(name, *(self.number(argument) for argument in arguments), self.zero)
         x = self.lanes(arguments[0])
         return _sign(x) if name == "sign" else _FUNCTIONS[name](x)
 
@@ -109,9 +99,9 @@ def _sign(x: Lanes) -> Lanes:
     return select(x > 0, 1, select(x < 0, -1, x))
 
 
-def _extreme(sign: str, a: Lanes | float, b: Lanes | float, zero: Lanes) -> Lanes:
-    """max (">") or min ("<"). NaN wins."""
-    better = operator.gt if sign == ">" else operator.lt
+def _extreme(name: str, a: Lanes | float, b: Lanes | float, zero: Lanes) -> Lanes:
+    """max or min. NaN wins."""
+    better = operator.gt if name == "max" else operator.lt
     if not isinstance(a, Lanes):
         a, b = b, a
     if not isinstance(a, Lanes):

@@ -8,15 +8,14 @@ from kernels.numba_cpu.jit import tile as tiles
 from kernels.numba_cpu.jit.pack import packers
 
 
-def gemm(dtype, activation: str | None):
+def gemm(dtype):
     """C (+)= A B (+ bias, activation) for a batch of strided matrices. Arguments: see `kernels.numba_cpu.gemm`."""
-    machine = host()
-    L = machine.lanes(dtype.name)
+    L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
-    most = tiles.most_rows(machine)
+    most = tiles.most_rows()
     M1, M2, M3 = most[1], most[2], most[3]
     MC = blocking.rows_of_block(M2)
-    tile = tiles.tile(dtype, L, most, activation)
+    call_tile = tiles.call_tile
     pack_rows, pack_columns = packers(dtype, L)
     ACCUMULATE, BIAS, FINISH = tiles.ACCUMULATE, tiles.BIAS, tiles.FINISH
     ARGUMENTS, KC, NC = blocking.ARGUMENTS, blocking.KC, blocking.NC
@@ -29,16 +28,16 @@ def gemm(dtype, activation: str | None):
         return 3 if 2 * L < left <= 3 * L else 2
 
     @numba.njit(error_model="numpy")
-    def row_panel(a, ars, acs, b, brs, k, c, crs, bias, flags, rows, vectors, count):
+    def row_panel(tile, a, ars, acs, b, brs, k, c, crs, bias, flags, rows, vectors, count):
         """All tiles of a group of rows for one panel."""
         top = M1 if vectors == 1 else M2 if vectors == 2 else M3
         pieces = (rows + top - 1) // top
         for piece in range(pieces):
             low, high = rows * piece // pieces, rows * (piece + 1) // pieces
-            tile(high - low, vectors, count, a + low * ars, ars, acs, b, brs, k, c + low * crs, crs, bias, flags)
+            call_tile(tile, high - low, vectors, count, a + low * ars, ars, acs, b, brs, k, c + low * crs, crs, bias, flags)
 
     @numba.njit(error_model="numpy")
-    def product(a, b, c, bias, scratch, m, n, k, ars, acs, brs, bcs, crs, flags, pack_a, pack_b):
+    def product(tile, a, b, c, bias, scratch, m, n, k, ars, acs, brs, bcs, crs, flags, pack_a, pack_b):
         """One matrix product."""
         k_blocks = max(1, (k + KC - 1) // KC)
         k_step = max(1, (k + k_blocks - 1) // k_blocks)
@@ -87,12 +86,12 @@ def gemm(dtype, activation: str | None):
                             else:
                                 at, rs, cs = block_a + low * ars, ars, acs
                             to = column + low * crs
-                            row_panel(at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count)
+                            row_panel(tile, at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count)
                         j += vectors * L
 
     def kernel(args, part, parts):
         a, b, c, bias = args[0], args[1], args[2], args[3]
-        scratch = args[4] + part * args[5]
+        scratch = (args[4] + 63) // 64 * 64 + part * args[5]
         m, n, k = args[6], args[7], args[8]
         ars, acs, brs, bcs, crs = args[9], args[10], args[11], args[12], args[13]
         flags, pack_a, pack_b = args[14], args[15], args[16]
@@ -121,6 +120,7 @@ def gemm(dtype, activation: str | None):
             j0 = panels * first_column // column_blocks * 2 * L
             j1 = min(n, panels * last_column // column_blocks * 2 * L)
             product(
+                args[20],
                 a + shift_a + i0 * ars,
                 b + shift_b + j0 * bcs,
                 c + shift_c + i0 * crs + j0 * size,

@@ -62,7 +62,7 @@ def packers(dtype, lanes: int):
     pack_columns(source, rs, cs, k, count, width, target): a panel of B, k rows of `width` elements side by side, the
         columns from `count` on 0. width is a multiple of `lanes`.
     pack_rows(source, rs, cs, rows, k, target): a group of A's rows, for each k its `rows` elements side by side; up
-        to `lanes` elements beyond the end are overwritten. At most 2 * lanes rows.
+        to `lanes` elements beyond the end are overwritten.
     """
     size = dtype.bitwidth // 8
     L = lanes
@@ -106,19 +106,27 @@ def packers(dtype, lanes: int):
 
     @numba.njit(error_model="numpy")
     def pack_rows(source, rs, cs, rows, k, target):
+        # Vectors written later overwrite what earlier ones left beyond the group's rows.
         if rs == size:
-            low, high = first(rows, L), first(rows - L, L)
-            for p in range(k):
-                at, to = pointer(source + p * cs, dtype), pointer(target + p * rows * size, dtype)
-                store(to, 0, load_masked(at, 0, low))
-                if rows > L:
-                    store_masked(to, L, load_masked(at, L, high), high)
+            for v in range((rows - 1) // L * L, -1, -L):
+                mask = first(rows - v, L)
+                at, to = source + v * size, target + v * size
+                if v:
+                    for _ in range(k):
+                        store_masked(pointer(to, dtype), 0, load_masked(pointer(at, dtype), 0, mask), mask)
+                        at += cs
+                        to += rows * size
+                else:
+                    for _ in range(k):
+                        store(pointer(to, dtype), 0, load_masked(pointer(at, dtype), 0, mask))
+                        at += cs
+                        to += rows * size
             return
         whole = k // L * L if cs == size else 0
-        if rows > L:
-            whole = 0
         for p in range(0, whole, L):
-            square_of(source + p * cs, rs, rows, target + p * rows * size, rows * size)
+            for v in range((rows - 1) // L * L, -1, -L):
+                to = target + (p * rows + v) * size
+                square_of(source + v * rs + p * cs, rs, rows - v, to, rows * size)
         for p in range(whole, k):
             to = pointer(target + p * rows * size, dtype)
             for i in range(rows):

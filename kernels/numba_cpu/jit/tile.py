@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_cpu.host import Host
+from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit.vector import _element_ir, _splat, masked_load, masked_store
 
 #: Bits of `flags`: add to what C holds; add the bias (with the last block of k); apply the activation.
@@ -24,9 +24,9 @@ UNROLL = 4
 _WORD = ir.IntType(64)
 
 
-def most_rows(machine: Host) -> dict[int, int]:
+def most_rows() -> dict[int, int]:
     """vectors -> most rows of a tile: 16 registers hold 6 x 2 accumulators, 2 vectors of B and one element of A."""
-    return {1: 6, 2: 6, 3: 4} if machine.vector_registers <= 16 else {1: 12, 2: 12, 3: 8}
+    return {1: 6, 2: 6, 3: 4} if host().vector_registers <= 16 else {1: 12, 2: 12, 3: 8}
 
 
 def relu(builder, value):
@@ -39,23 +39,23 @@ def relu(builder, value):
 ACTIVATIONS = {"relu": relu}
 
 
-def tile(dtype, lanes: int, most: dict[int, int], activation: str | None):
-    """An intrinsic tile(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags).
+def tile(dtype, activation: str | None):
+    """The function tile(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags), all int64:
 
         C[i, j] (+)= sum_k A[i, k] B[k, j] (+ bias[j], activation)      i < rows, j < vectors * lanes
 
     a, b, c, bias are addresses; ars, acs the strides of A for i and k, brs of B for k, crs of C for i, in bytes. B and
     C have unit stride for j. count: columns in the last vector; the rest of it is neither read nor written.
     """
-    element = _element_ir(dtype)
+    lanes, most, element = host().lanes(dtype.name), most_rows(), _element_ir(dtype)
 
     @intrinsic
     def run(typingctx, rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags):
         def codegen(context, builder, sig, args):
             rows, vectors, count, *rest = args
             masked = builder.icmp_signed("<", count, _WORD(lanes))
-            # One number for the variant: 64 * rows + 2 * vectors + masked.
-            key = builder.add(builder.shl(rows, _WORD(6)), builder.shl(vectors, _WORD(1)))
+            # One number for the variant: 64 * rows + 8 * vectors + masked.
+            key = builder.add(builder.shl(rows, _WORD(6)), builder.shl(vectors, _WORD(3)))
             key = builder.or_(key, builder.zext(masked, _WORD))
             done = builder.append_basic_block("done")
             switch = builder.switch(key, done)
@@ -63,7 +63,7 @@ def tile(dtype, lanes: int, most: dict[int, int], activation: str | None):
                 for r in range(1, top + 1):
                     for m in (0, 1):
                         block = builder.append_basic_block(f"tile_{r}_{v}_{m}")
-                        switch.add_case(_WORD(64 * r + 2 * v + m), block)
+                        switch.add_case(_WORD(64 * r + 8 * v + m), block)
                         with builder.goto_block(block):
                             function = _function(builder.module, element, lanes, r, v, bool(m), activation)
                             builder.call(function, [*rest, count])
@@ -73,7 +73,22 @@ def tile(dtype, lanes: int, most: dict[int, int], activation: str | None):
 
         return types.none(*[types.int64] * 13), codegen
 
-    return run
+    def tile(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags):
+        run(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags)
+
+    return tile
+
+
+@intrinsic
+def call_tile(typingctx, address, rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags):
+    """call_tile(address, ...): call the compiled `tile` at `address`."""
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.VoidType(), [_WORD] * 13)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.none(*[types.int64] * 14), codegen
 
 
 def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool, activation: str | None):
