@@ -1,15 +1,12 @@
-"""State on disk: one file, readable by anything that reads safetensors, that loads whole or not at all.
+"""State on disk: one safetensors file that loads whole or not at all.
 
 A state is made of dicts (keys text or integers), lists, tuples, NumPy arrays and scalars, numbers, text,
 booleans and None, nested at will. `loads(dumps(state))` gives the same types and the same bits.
 
-    8 bytes              length of the header, little-endian
-    header               JSON: {"__metadata__": {"sha256": 64 hex digits, "format": ..., "tree": ...}, tensors}
-    data                 the arrays, little-endian, in C order
-
-The tree is JSON too and refers to the arrays by name. The digest is over every byte of the file but its own
-64, so that a byte changed, missing or added anywhere is found before anything is believed. There is no pickle
-and nothing in a file is ever run.
+The arrays are the file's tensors. Its metadata has one entry, "nanonet": JSON with the format, the tree, which
+refers to the arrays by name, and a SHA-256 over every byte of the file, in which the digest's own 64 stand as
+zeros. So a byte changed, missing or added anywhere is found before anything is believed. There is no pickle and
+nothing in a file is ever run.
 """
 
 import hashlib
@@ -25,18 +22,10 @@ from nanonet.errors import CheckpointError, DtypeError
 
 __all__ = ["dumps", "load", "loads", "save"]
 
-_FORMAT = "nanonet state 1"
-_OPENING = b'{"__metadata__":{"sha256":"'
-_DIGEST = slice(8 + len(_OPENING), 8 + len(_OPENING) + 64)
-
-# The names that safetensors gives to NumPy's dtypes.
-_DTYPES = {
-    "BOOL": np.dtype(np.bool_), "U8": np.dtype("u1"), "I8": np.dtype("i1"), "U16": np.dtype("<u2"),
-    "I16": np.dtype("<i2"), "U32": np.dtype("<u4"), "I32": np.dtype("<i4"), "U64": np.dtype("<u8"),
-    "I64": np.dtype("<i8"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8"),
-    "C64": np.dtype("<c8"),
-}  # fmt: skip
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_FORMAT = "nanonet state 2"
+_ENTRY = "nanonet"
+_BLANK = "0" * 64
+_KINDS = "?bBhHiIlLqQefd"
 
 
 def save(path: str | os.PathLike, state: object) -> None:
@@ -70,39 +59,37 @@ def load(path: str | os.PathLike) -> object:
 
 def dumps(state: object) -> bytes:
     """`state` as bytes. Equal states give equal bytes. Raises DtypeError."""
+    from safetensors.numpy import save
+
     arrays: dict[str, np.ndarray] = {}
-    tree = json.dumps(_encode(state, "state", arrays), allow_nan=False, separators=(",", ":"))
-    header = {"__metadata__": {"sha256": "0" * 64, "format": _FORMAT, "tree": tree}}
-    data, at = [], 0
-    for name in sorted(arrays, key=lambda name: -arrays[name].itemsize):  # stable; keeps every array aligned
-        array = arrays[name]
-        header[name] = {"dtype": _NAMES[array.dtype], "shape": array.shape, "data_offsets": [at, at + array.nbytes]}
-        data.append(array.tobytes())
-        at += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    content = bytearray(b"".join([struct.pack("<Q", len(text)), text, *data]))
-    content[_DIGEST] = _digest(content)
+    tree = _encode(state, "state", arrays)
+    about = json.dumps({"sha256": _BLANK, "format": _FORMAT, "tree": tree}, allow_nan=False, separators=(",", ":"))
+    content = bytearray(save(arrays, {_ENTRY: about}))
+    place = _place(content, _BLANK)
+    content[place] = _digest(content, place)
     return bytes(content)
 
 
 def loads(content: bytes) -> object:
     """The state in `content`, arrays fresh and writable. Raises CheckpointError unless every byte is as written."""
-    content = memoryview(content)
-    if bytes(content[8 : _DIGEST.start]) != _OPENING:
-        raise CheckpointError("not a checkpoint; wanted a file that nanonet saved")
-    if bytes(content[_DIGEST]) != _digest(content):
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    content = bytes(content)
+    try:
+        (length,) = struct.unpack_from("<Q", content)
+        about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_ENTRY])
+        place = _place(content, about["sha256"])
+    except (KeyError, TypeError, ValueError, IndexError, struct.error, RecursionError, OverflowError):
+        raise CheckpointError("not a checkpoint; wanted a file that nanonet saved") from None
+    if content[place] != _digest(content, place):
         raise CheckpointError("damaged: the SHA-256 of its content is not the one written in it")
     try:
-        length = struct.unpack("<Q", content[:8])[0]
-        header = json.loads(bytes(content[8 : 8 + length]))
-        metadata = header.pop("__metadata__")
-        if metadata["format"] != _FORMAT:
-            raise ValueError(f"format is {metadata['format']!r}; wanted {_FORMAT!r}")
-        data = content[8 + length :]
-        arrays = {name: _array(data, **about) for name, about in header.items()}
-        return _decode(json.loads(metadata["tree"]), arrays)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, struct.error, RecursionError) as error:
+        if about["format"] != _FORMAT:
+            raise ValueError(f"format is {about['format']!r}; wanted {_FORMAT!r}")
+        arrays = {name: np.array(array) for name, array in load(content).items()}
+        return _decode(about["tree"], arrays)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"not a state of this version: {error}") from None
 
 
@@ -168,32 +155,31 @@ def _free_name(path: str, arrays: dict[str, np.ndarray]) -> str:
 
 
 def _plain(value, path: str) -> np.ndarray:
-    """The array as it is stored: little-endian, in C order."""
+    """The array as it is stored: in C order and the machine's byte order."""
     array = np.asarray(value)
-    dtype = array.dtype.newbyteorder("<")
-    if dtype not in _NAMES:
-        raise DtypeError(
-            f"{path} has dtype {array.dtype}; wanted booleans, integers, floats up to 64 bits or complex64"
-        )
-    return array.astype(dtype, order="C", copy=False)
-
-
-def _array(data: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
-    begin, end = data_offsets
-    if not all(size >= 0 for size in (*shape, begin, end - begin)):
-        raise ValueError(f"shape {shape} at {data_offsets}")
-    flat = np.frombuffer(data[begin:end], dtype=_DTYPES[dtype])
-    return flat.reshape(shape).astype(_DTYPES[dtype].newbyteorder("="))
+    if array.dtype.char not in _KINDS:
+        raise DtypeError(f"{path} has dtype {array.dtype}; wanted booleans, integers or floats up to 64 bits")
+    return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
 # ------------------------------------------------------------------------------------------- bytes
 
 
-def _digest(content) -> bytes:
-    """SHA-256, in hex, of all of `content` but the 64 bytes where the digest itself stands."""
+def _place(content: bytes, digest: str) -> slice:
+    """Where the digest stands. Raises ValueError if it is none or stands nowhere."""
+    if len(digest) != len(_BLANK):
+        raise ValueError("the digest has another length")
+    opening = b'{\\"sha256\\":\\"'
+    start = content.index(opening + digest.encode()) + len(opening)
+    return slice(start, start + len(digest))
+
+
+def _digest(content: bytes, place: slice) -> bytes:
+    """SHA-256, in hex, of `content` with zeros at `place`."""
     whole = memoryview(content)
-    digest = hashlib.sha256(whole[: _DIGEST.start])
-    digest.update(whole[_DIGEST.stop :])
+    digest = hashlib.sha256(whole[: place.start])
+    digest.update(_BLANK.encode())
+    digest.update(whole[place.stop :])
     return digest.hexdigest().encode()
 
 

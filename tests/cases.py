@@ -18,7 +18,6 @@ from nanonet import Tensor, nn
 from nanonet.ops.random import Stream
 from tuner import pruners, samplers, storage
 
-
 # --------------------------------------------------------------------------------------- kernels
 
 
@@ -185,7 +184,7 @@ FROM_REFERENCE = {"reference": set(SLOTS), "numba_cpu": set()}
 
 @dataclass(frozen=True)
 class OpCase:
-    """One way to call an operation. `arguments(draw, arrays)` gives its arguments: `arrays(shape)` is a float array, for
+    """One way to call an operation. `arguments(draw, arrays)` gives its arguments: `arrays(shape)` is a float array for
     whose tensor gradients are checked, `Fixed` one without gradient; integer and boolean arrays become tensors too.
     oracle: the same in NumPy. derivatives: up to which order they are checked."""
 
@@ -524,7 +523,7 @@ OPS = [
     OpCase("squeeze", F.squeeze, _squeeze, _squeeze_oracle),
     OpCase("unsqueeze", F.unsqueeze, _unsqueeze, np.expand_dims),
     OpCase("broadcast_to", F.broadcast_to, _broadcast_to, np.broadcast_to),
-    OpCase("contiguous", F.contiguous, lambda draw, arrays: [arrays(draw(SHAPES))], np.ascontiguousarray),
+    OpCase("contiguous", F.contiguous, lambda draw, arrays: [arrays(draw(SHAPES))], lambda x: x),
     OpCase("clone", F.clone, lambda draw, arrays: [arrays(draw(SHAPES))], np.array),
     OpCase("concatenate", lambda a, b, d: F.concatenate([a, b], d), _joined, lambda a, b, d: np.concatenate([a, b], d)),
     OpCase("stack", lambda a, b, d: F.stack([a, b], d), _stacked, lambda a, b, d: np.stack([a, b], d)),
@@ -577,8 +576,8 @@ OPS = [
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A module. make() gives one, in training mode; arguments as in `OpCase`; oracle(module, *arguments) in NumPy, where
-    `module` has its parameters as arrays in `weights`."""
+    """A module. make() gives one, in training mode; arguments as in `OpCase`. oracle(module, *arguments): the same in
+    NumPy; `module.weights` are its parameters by name, as arrays."""
 
     name: str
     make: Callable

@@ -30,7 +30,7 @@ A value that may change between replays (learning rate, step) is passed as the a
 
            return kernel
 
-   Helpers are `@numba.njit(error_model="numpy")` functions; generated source is fine (exec). See jit/vector.py for
+   Helpers are functions with `@helper` (jit/helper.py); generated source is fine (exec). See jit/vector.py for
    the operators and functions on vectors. No Python exceptions: indexing pointers, arithmetic, loops, calls.
 
 2. The slot is a Python function that checks nothing the contract promises and costs as little as it can:

@@ -61,7 +61,7 @@ Tensor.__abs__ = _e.abs
 Tensor.__getitem__ = _s.getitem
 
 _METHODS = {
-    **{name: function for name, function in _e.FUNCTIONS_BY_NAME.items() if name not in ("where", *_COMPARE)},
+    **{name: function for name, function in _e.FUNCTIONS_BY_NAME.items() if name != "where"},
     **{name: getattr(_r, name) for name in ("sum", "mean", "var", "std", "max", "min", "argmax", "logsumexp")},
     **{name: getattr(_s, name) for name in ("reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze")},
     **{name: getattr(_s, name) for name in ("broadcast_to", "contiguous", "clone", "to", "take")},

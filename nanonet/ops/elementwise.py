@@ -37,10 +37,17 @@ def launch(formula: Formula, tensors: list[Tensor], name: str, result: str = "sa
     if dtype is None:
         if result != "bool":
             raise DtypeError(f"{name}: got {arrays[0].dtype}, wanted float32 or float64; convert with x.float()")
-        arrays = [a if a.dtype == np.int64 or a.dtype == np.bool_ else a.astype(np.int64) for a in arrays]
+    arrays = [_wide(a) if a.dtype == np.int32 else a for a in arrays]
     out = plan.empty(np, shape, np.bool_ if result == "bool" else dtype)
     backend_of(out).elementwise(formula, *arrays, out=out)
     return Tensor(out)
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """The same integers as int64, which kernels take."""
+    out = plan.empty(np, array.shape, np.int64)
+    backend_of(out).copy(array, out=out)
+    return out
 
 
 def _broadcast(name: str, arrays: list[np.ndarray]) -> tuple[int, ...]:

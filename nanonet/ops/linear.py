@@ -91,6 +91,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
     if activation is not None and activation not in FUSABLE:
         raise OptionError(f"linear: activation {activation!r}, wanted None or one of {', '.join(FUSABLE)}")
     _same_float("linear", x=x.array, weight=weight.array)
+    if bias is not None and bias.array.dtype != weight.array.dtype:
+        raise DtypeError(f"linear: bias is {bias.dtype}, weight {weight.dtype}; wanted the same")
     if len(shape) != 2:
         return _linear(x.reshape(-1, k), weight, bias, activation).reshape(*shape[:-1], m)
     return _linear(x, weight, bias, activation)

@@ -293,8 +293,10 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     parts = key if isinstance(key, tuple) else (key,)
     if any(isinstance(part, (Tensor, np.ndarray, list)) for part in parts):
         return _pick(x, parts)
+    if not any(part is ... for part in parts):
+        parts = (*parts, ...)  # so that NumPy gives a view even of a single value
     try:
-        return _slice(x, key)
+        return _slice(x, parts)
     except IndexError as error:
         raise IndexError(f"getitem: {error} (shape {x.shape})") from None
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kernels import plan
 from kernels.registry import backend_of
 from nanonet.autograd import op
 from nanonet.errors import DtypeError, ShapeError
-from nanonet.ops.shape import axis_of, contiguous, to
-from nanonet.tensor import Tensor, arange, mode
+from nanonet.ops.shape import axis_of, to
+from nanonet.tensor import Tensor, arange, as_tensor, mode
 
 
 def _rows(kernel: str, *inputs: Tensor) -> Tensor:
@@ -92,6 +94,16 @@ def _(g, out, probabilities, x, target, weight, smoothing):
     return gradient, None, None, None
 
 
-def one_hot(target: Tensor, classes: int, dtype=np.float32) -> Tensor:
-    """target of shape s, integers in 0..classes-1 -> s + (classes,): 1 at the target, 0 elsewhere."""
-    return to(contiguous(target).reshape(*target.shape, 1) == arange(classes), dtype)
+def one_hot(target: Any, classes: int, dtype: Any = np.float32) -> Tensor:
+    """target of shape s, integers in 0..classes-1 -> s + (classes,): 1 at the target, 0 elsewhere.
+
+    Raises DtypeError unless integers, IndexError for one out of range (not looked for within a recorded step).
+    """
+    target = as_tensor(target)
+    if target.dtype.kind != "i":
+        raise DtypeError(f"one_hot: target is {target.dtype}, wanted integers")
+    if plan.current() is None and target.size:
+        low, high = int(target.array.min()), int(target.array.max())
+        if low < 0 or high >= classes:
+            raise IndexError(f"one_hot: target holds {low if low < 0 else high}, wanted 0..{classes - 1}")
+    return to(target.reshape(*target.shape, 1) == arange(classes), dtype)

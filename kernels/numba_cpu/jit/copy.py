@@ -120,8 +120,15 @@ def make_runs(size: int) -> Callable:
 def make_strided(source: str, target: str) -> Callable:
     """Any strides; converts the dtype. Contiguous runs are converted, and single values spread, by vectors."""
     S, T = MEMORY[source], MEMORY[target]
-    S_bytes, T_bytes = (getattr(kind, "bitwidth", 8) // 8 for kind in (S, T))  # a bool is a byte
+    S_one, T_one = (types.uint8 if kind == types.boolean else kind for kind in (S, T))  # one bool is a byte
+    S_bytes, T_bytes = S_one.bitwidth // 8, T_one.bitwidth // 8
+    to_bool = T == types.boolean
     L = host().lanes("float32")
+
+    @njit(error_model="numpy")
+    def one(x):
+        value = pointer(x, S_one)[0]
+        return T_one(value != 0) if to_bool else cast(value, T_one)
 
     @njit(error_model="numpy")
     def run(x, out, n, tx, to):
@@ -131,12 +138,12 @@ def make_strided(source: str, target: str) -> Callable:
                 store(pointer(out, T), i, cast(load(pointer(x, S), i, L), T))
                 i += L
         elif to == T_bytes and tx == 0:
-            value = splat(cast(pointer(x, S)[0], T), L)
+            value = splat(one(x), L)
             while i + L <= n:
-                store(pointer(out, T), i, value)
+                store(pointer(out, T_one), i, value)
                 i += L
         while i < n:
-            pointer(out + i * to, T)[0] = cast(pointer(x + i * tx, S)[0], T)
+            pointer(out + i * to, T_one)[0] = one(x + i * tx)
             i += 1
 
     @njit(error_model="numpy")

@@ -15,6 +15,7 @@ worker whose swap succeeds has read the JOB that belongs to its ticket.
 """
 
 from kernels.numba_cpu.jit import system
+from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.vector import address as address_of
 
 OWNER, TICKET, JOB, LEFT, SIGNAL, SLEEPERS, STOP = (64 * i for i in range(7))  # bytes
@@ -23,11 +24,9 @@ PATIENCE = 20000  # turns before a waiting caller offers its core to others
 
 
 def _helpers():
-    import numba
-
     load, store, add, swap_if = system.atomic_load, system.atomic_store, system.atomic_add, system.atomic_swap_if
 
-    @numba.njit(error_model="numpy")
+    @helper
     def take_part(pool):
         """Carry out one part of the pool's job; whether there was one."""
         ticket = load(pool + TICKET)
@@ -40,7 +39,7 @@ def _helpers():
             add(pool + LEFT, -1)
         return True
 
-    @numba.njit(error_model="numpy")
+    @helper
     def share(pool, kernel, args, parts):
         """Carry out a job together with the workers. The caller owns the pool."""
         store(pool + JOB, kernel)

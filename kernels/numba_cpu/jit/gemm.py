@@ -1,10 +1,9 @@
 """The loops around the micro-kernel."""
 
-import numba
-
 from kernels.numba_cpu import gemm as blocking
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import tile as tiles
+from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.pack import packers
 
 
@@ -20,23 +19,25 @@ def gemm(dtype):
     ACCUMULATE, BIAS, FINISH = tiles.ACCUMULATE, tiles.BIAS, tiles.FINISH
     ARGUMENTS, KC, NC = blocking.ARGUMENTS, blocking.KC, blocking.NC
 
-    @numba.njit(error_model="numpy")
+    @helper
     def panel_vectors(left):
         """Vectors of the next panel, when `left` columns are left: 2, but 1 to 3 in the last one."""
         if left <= L:
             return 1
         return 3 if 2 * L < left <= 3 * L else 2
 
-    @numba.njit(error_model="numpy")
+    @helper
     def row_panel(tile, a, ars, acs, b, brs, k, c, crs, bias, flags, rows, vectors, count):
         """All tiles of a group of rows for one panel."""
         top = M1 if vectors == 1 else M2 if vectors == 2 else M3
         pieces = (rows + top - 1) // top
         for piece in range(pieces):
             low, high = rows * piece // pieces, rows * (piece + 1) // pieces
-            call_tile(tile, high - low, vectors, count, a + low * ars, ars, acs, b, brs, k, c + low * crs, crs, bias, flags)
+            call_tile(
+                tile, high - low, vectors, count, a + low * ars, ars, acs, b, brs, k, c + low * crs, crs, bias, flags
+            )
 
-    @numba.njit(error_model="numpy")
+    @helper
     def product(tile, a, b, c, bias, scratch, m, n, k, ars, acs, brs, bcs, crs, flags, pack_a, pack_b):
         """One matrix product."""
         k_blocks = max(1, (k + KC - 1) // KC)
@@ -86,7 +87,9 @@ def gemm(dtype):
                             else:
                                 at, rs, cs = block_a + low * ars, ars, acs
                             to = column + low * crs
-                            row_panel(tile, at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count)
+                            row_panel(
+                                tile, at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count
+                            )
                         j += vectors * L
 
     def kernel(args, part, parts):

@@ -1,21 +1,17 @@
 """From a Python function to object code: Numba's front end and optimizer, then LLVM for the chosen processor."""
 
 from collections.abc import Callable
+from functools import cache
 
 from llvmlite import binding
 from llvmlite import ir as llvm
-from numba.core import compiler, config, types
-from numba.core.codegen import CPUCodeLibrary
+from numba.core import compiler, types
+from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from kernels.numba_cpu.compiler import can_link
-from kernels.numba_cpu.host import Host, host, initialize
-
-# Numba optimizes for the processor that the code is for, which may be another than this one.
-initialize()
-config.CPU_NAME = host().name
-config.CPU_FEATURES = host().features
+from kernels.numba_cpu.host import Host, host
 
 #: Symbols of Python and of Numba's own runtime: a kernel that wants one of them is not free of Python.
 _FOREIGN = ("Py", "_Py", "NRT_", "numba_", ".numba", "_ZN")
@@ -24,11 +20,17 @@ _PARAMETERS = {"p": types.CPointer(types.int64), "i": types.int64}
 
 
 class _Library(CPUCodeLibrary):
-    """Optimized LLVM of one kernel, kept out of Numba's execution engine."""
+    """LLVM of one kernel or helper, kept out of Numba's execution engine. Only a kernel, with all that it calls, is
+    optimized; helpers are merely linked into it."""
 
     entry = ""
 
+    def _optimize_functions(self, ll_module) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
     def _optimize_final_module(self) -> None:
+        if not self.entry:
+            return
         for value in (*self._final_module.functions, *self._final_module.global_variables):
             if not value.is_declaration and value.name != self.entry:
                 value.linkage = "internal"
@@ -37,13 +39,44 @@ class _Library(CPUCodeLibrary):
     def _finalize_final_module(self) -> None:
         self._finalized = True
 
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+
+class _Codegen(JITCPUCodegen):
+    """Numba's code generator for the chosen processor. Nothing of it can be called from Python."""
+
+    _library_class = _Library
+
+    def _get_host_cpu_name(self) -> str:
+        return host().name
+
+    def _get_host_cpu_features(self) -> str:
+        return host().features
+
+    def set_env(self, env_name, env) -> None:
+        pass
+
 
 @global_compiler_lock
 def lower(function: Callable, symbol: str, parameters: str, result: bool, python: bool, machine: Host) -> bytes:
     """Object code that exports `function` as the C function `symbol` (see compiler.compile_function)."""
-    optimized = module(function, symbol, parameters, result, machine)
+    target = cpu_target.target_context
+    target.refresh()
+    cpu_target.typing_context.refresh()
+    usual = target._internal_codegen
+    target._internal_codegen = _codegen()  # for helpers, which Numba compiles on the way, too
+    try:
+        optimized = module(function, symbol, parameters, result, machine)
+    finally:
+        target._internal_codegen = usual
     _check_symbols(optimized, symbol, python)
     return target_machine(machine).emit_object(optimized)
+
+
+@cache
+def _codegen() -> _Codegen:
+    return _Codegen("nanonet")
 
 
 def target_machine(machine: Host) -> binding.TargetMachine:
@@ -55,8 +88,6 @@ def target_machine(machine: Host) -> binding.TargetMachine:
 def module(function: Callable, symbol: str, parameters: str, result: bool, machine: Host) -> binding.ModuleRef:
     """Optimized LLVM module that exports `function` as the C function `symbol`."""
     typing, target = cpu_target.typing_context, cpu_target.target_context
-    target.refresh()
-    typing.refresh()
     flags = compiler.Flags()
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.release_gil = True

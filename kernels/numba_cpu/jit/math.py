@@ -113,7 +113,7 @@ def expm1(x: Lanes) -> Lanes:
     x = select(x < lowest, lowest, select(x > highest, highest, x))
     p, n = _near_zero(x)
     half = _scale(x, n - 1)  # 2^128 is no float
-    return fma(half, p, half - 0.5) * 2
+    return select(n == 0, p, fma(half, p, half - 0.5) * 2)
 
 
 def tanh(x: Lanes) -> Lanes:

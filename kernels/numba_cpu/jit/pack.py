@@ -1,10 +1,10 @@
 """Copying blocks of matrices into the order in which the micro-kernel reads them. Strides are in bytes."""
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.vector import Vector, first, load, load_masked, pointer, splat, store, store_masked
 
 
@@ -68,11 +68,11 @@ def packers(dtype, lanes: int):
     L = lanes
     square_of = square(dtype, lanes)
 
-    @numba.njit(error_model="numpy")
+    @helper
     def element(address):
         return pointer(address, dtype)[0]
 
-    @numba.njit(error_model="numpy")
+    @helper
     def pack_columns(source, rs, cs, k, count, width, target):
         if cs == size:
             for v in range(0, width, L):
@@ -104,7 +104,7 @@ def packers(dtype, lanes: int):
             for j in range(width):
                 row[j] = element(source + p * rs + j * cs) if j < count else dtype(0)
 
-    @numba.njit(error_model="numpy")
+    @helper
     def pack_rows(source, rs, cs, rows, k, target):
         # Vectors written later overwrite what earlier ones left beyond the group's rows.
         if rs == size:

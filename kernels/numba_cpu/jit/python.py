@@ -10,6 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.numba_cpu.jit import executor
+from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.vector import int64, pointer
 
 #: Arguments that `launch` can take.
@@ -80,9 +81,7 @@ def _low_int(typingctx, word):
 
 def execute():
     """execute(code: bytes, times, stop, pool) -> repetitions done."""
-    import numba
-
-    run = numba.njit(error_model="numpy")(executor.execute())
+    run = helper(executor.execute())
 
     def execute(self, args, count):
         given = pointer(args, int64)
@@ -105,9 +104,7 @@ def launch():
     An argument is an int, a float (its float64 bits) or an array (its address). `self` is bytes of three words: the
     types ndarray and float, and the size of an object's header.
     """
-    import numba
-
-    run = numba.njit(error_model="numpy")(executor.execute())
+    run = helper(executor.execute())
 
     def launch(self, args, count):
         given, table = pointer(args, int64), pointer(_bytes_data(self), int64)

@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from kernels.numba_cpu.host import host
-from kernels.numba_cpu.jit.math import cos, log, sin
+from kernels.numba_cpu.jit.lifted import cos, log, sin
 from kernels.numba_cpu.jit.vector import (
     Vector,
     cast,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from numba import njit, types
 
 from kernels.numba_cpu.host import host
-from kernels.numba_cpu.jit.math import exp, log
+from kernels.numba_cpu.jit.lifted import exp, log
 from kernels.numba_cpu.jit.vector import (
     first,
     float_bits,
