@@ -6,7 +6,7 @@ A formula is a Python expression over named arrays: `+ - * / **`, comparisons, n
 
 import ast
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 #: name -> number of arguments
@@ -50,7 +50,7 @@ class Formula:
         self._code = compile(self.tree, text, "eval")
 
     @staticmethod
-    @lru_cache(maxsize=None)
+    @cache
     def of(text: str, *variables: str) -> "Formula":
         return Formula(text, variables)
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def _reason(name: str) -> str | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def get(name: str) -> Backend:
     """The backend of that name. Raises BackendUnavailable with the reason."""
     if name not in NAMES:

@@ -42,6 +42,7 @@ from nanonet.tensor import (
     zeros,
     zeros_like,
 )
+from nanonet.threads import get_num_threads, set_num_threads, single_thread
 
 __version__ = "0.1.0"
 
@@ -84,6 +85,7 @@ __all__ = [
     "float64",
     "full",
     "functional",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "gradgradcheck",
@@ -104,6 +106,8 @@ __all__ = [
     "rand",
     "randn",
     "seed",
+    "set_num_threads",
+    "single_thread",
     "stack",
     "tensor",
     "where",

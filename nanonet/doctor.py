@@ -39,12 +39,14 @@ def examine() -> dict[str, Any]:
     problems: list[str] = []
     if registry.available()["numba_cpu"] is None:
         _look(report, problems)
+    report["backend"] = _in_use(problems)
     for name, about in report["backends"].items():
         if about["reason"] is None:
             about["test"] = _tested(name)
             if about["test"]["error"] is not None:
                 problems.append(f"backend {name}: {about['test']['error']}")
-    report["backend"] = _in_use(problems)
+    if report["backend"] is not None:
+        registry.use(report["backend"])
     if report["backend"] == "reference" and "NANONET_BACKEND" not in os.environ:
         problems.append(f"only the slow reference backend works: {report['backends']['numba_cpu']['reason']}")
     report["problems"] = problems
@@ -184,20 +186,16 @@ def _train(name: str) -> np.ndarray:
 
     rng = generator(0, "doctor")
     x, y = rng.normal(size=(20, 7)).astype(np.float32), rng.integers(0, 3, 20)
-    before = registry.cpu().name
     registry.use(name)
-    try:
-        model = nn.Sequential(nn.Linear(7, 9, rng=rng), nn.ReLU(), nn.Linear(9, 3, rng=rng))
-        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model = nn.Sequential(nn.Linear(7, 9, rng=rng), nn.ReLU(), nn.Linear(9, 3, rng=rng))
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
-        @jit
-        def step(x: Tensor, y: Tensor) -> None:
-            optimizer.zero_grad()
-            losses.cross_entropy(model(x), y).backward()
-            optimizer.step()
+    @jit
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        losses.cross_entropy(model(x), y).backward()
+        optimizer.step()
 
-        for _ in range(3):
-            step(x, y)
-        return np.concatenate([p.numpy().ravel() for p in model.parameters()])
-    finally:
-        registry.use(before)
+    for _ in range(3):
+        step(x, y)
+    return np.concatenate([p.numpy().ravel() for p in model.parameters()])

@@ -122,7 +122,7 @@ def cross_entropy(
     _scores(name, x)
     check_smoothing(label_smoothing, name)
     weight = _class_weight(name, weight, x)
-    target = as_tensor(target)
+    target = _target(target, x)
     if target.ndim == 1:
         target = _labels(name, target, x)
         loss = class_cross_entropy(x, target, weight, label_smoothing)
@@ -138,7 +138,7 @@ def nll_loss(x: Tensor, target: Any, weight: Any = None, reduction: str = "mean"
     """-weight_t x_t for each row of log-probabilities x (n, c) and its label t. Errors as in `cross_entropy`."""
     _scores("nll_loss", x)
     weight = _class_weight("nll_loss", weight, x)
-    target = _labels("nll_loss", as_tensor(target), x)
+    target = _labels("nll_loss", _target(target, x), x)
     loss = -_picked(x, target)
     loss = loss if weight is None else loss * take(weight, target)
     return _class_mean("nll_loss", loss, target, weight, reduction)
@@ -151,7 +151,7 @@ def categorical_cross_entropy(x: Tensor, target: Any, reduction: str = "mean") -
     """
     name = "categorical_cross_entropy"
     _scores(name, x)
-    t = _distribution(name, as_tensor(target), x)
+    t = _distribution(name, _target(target, x), x)
     return _reduced(name, -(t * log(clip(x, CLIP, 1 - CLIP))).sum(-1), reduction)
 
 
@@ -162,7 +162,7 @@ def sparse_categorical_cross_entropy(x: Tensor, target: Any, reduction: str = "m
     """
     name = "sparse_categorical_cross_entropy"
     _scores(name, x)
-    target = as_tensor(target)
+    target = _target(target, x)
     target = _labels(name, reshape(target, -1) if target.shape[1:] == (1,) else target, x)
     return _reduced(name, -log(clip(_picked(x, target), CLIP, 1 - CLIP)), reduction)
 
@@ -234,6 +234,14 @@ def _scores(name: str, x: Tensor) -> None:
         raise ShapeError(f"{name}: x has shape {x.shape}, wanted (rows, classes)")
 
 
+def _target(target: Any, x: Tensor) -> Tensor:
+    """Labels or probabilities as a tensor; an array of floats takes the dtype of x."""
+    if isinstance(target, Tensor) or plan.current() is not None:
+        return as_tensor(target)
+    array = np.asarray(target)
+    return as_tensor(array, x.dtype if array.dtype.kind == "f" else None)
+
+
 def _labels(name: str, target: Tensor, x: Tensor) -> Tensor:
     rows, classes = x.shape
     if target.dtype.kind != "i":
@@ -262,10 +270,10 @@ def _distribution(name: str, target: Tensor, x: Tensor) -> Tensor:
 def _class_weight(name: str, weight: Any, x: Tensor) -> Tensor | None:
     if weight is None:
         return None
-    weight = as_tensor(weight)
+    weight = to(weight, x.dtype) if isinstance(weight, Tensor) else as_tensor(weight, x.dtype)
     if weight.shape != x.shape[1:]:
         raise ShapeError(f"{name}: weight has shape {weight.shape}, wanted {x.shape[1:]}, one weight per class")
-    return to(weight, x.dtype)
+    return weight
 
 
 # ------------------------------------------------------------------------------- losses by name

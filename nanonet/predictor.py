@@ -133,9 +133,11 @@ class Predictor:
         return {"loss": metrics.mse(y, found), "mae": metrics.mae(y, found), "r2": r2}
 
     def evaluate_on(self, data: Dataset) -> dict[str, float]:
-        """`evaluate` on data that was loaded with this model's schema. Raises DataError if it has no targets."""
+        """`evaluate` on loaded data. Raises DataError if it has no targets, or other classes than the model."""
         if data.y is None:
             raise DataError(f"{data.name}: has no targets; wanted the column {self.schema['target'] or 'y'!r}")
+        if data.class_names != self.class_names:
+            raise DataError(f"{data.name}: has the classes {data.class_names}; the model has {self.class_names}")
         return self.evaluate(data.x, data.y)
 
     # --------------------------------------------------------------------------------------- on disk

@@ -27,7 +27,9 @@ def test_any_view_to_any_view(source, target, data):
 @given(data=st.data())
 def test_broadcasts(data):
     shape = data.draw(shapes(least_axes=1))
-    given_shape = tuple(data.draw(st.sampled_from([1, side])) for side in shape)[data.draw(st.integers(0, len(shape))) :]
+    given_shape = tuple(data.draw(st.sampled_from([1, side])) for side in shape)[
+        data.draw(st.integers(0, len(shape))) :
+    ]
     x = data.draw(views(given_shape, np.float32))
     out = unset(shape, np.float32)
     copy(x, out)

@@ -11,7 +11,9 @@ from kernels.numba_cpu import random as module
 
 ORACLE = reference(np)
 FLOATS = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
-SIZES = pytest.mark.parametrize("shape", [(0,), (), (1,), (2,), (3,), (7,), (31,), (32,), (33,), (5, 13), (64, 65), (3001,)])
+SIZES = pytest.mark.parametrize(
+    "shape", [(0,), (), (1,), (2,), (3,), (7,), (31,), (32,), (33,), (5, 13), (64, 65), (3001,)]
+)
 STATES = [[0, 0, 0], [7, 1, 3], [2**63 - 1, 2**31, 2**33 + 5], [-1, -1, -1], [-(2**63), 5, 2**62]]
 
 
@@ -28,7 +30,9 @@ def philox(counter, key):
 def words(state, count):
     seed, stream, step = (int(s) % 2**64 for s in state)
     low = 2**32 - 1
-    blocks = [philox((i, step & low, step >> 32, stream & low), (seed & low, seed >> 32)) for i in range(-(-count // 4))]
+    blocks = [
+        philox((i, step & low, step >> 32, stream & low), (seed & low, seed >> 32)) for i in range(-(-count // 4))
+    ]
     return np.array(blocks, np.uint64).reshape(-1)[:count]
 
 

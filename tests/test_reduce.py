@@ -40,7 +40,9 @@ def test_any_view_over_any_axes(name, dtype, data):
     np.testing.assert_allclose(out, want, rtol=1e-6 if "sum" in name else 0, atol=9 * error)
 
 
-@pytest.mark.parametrize("shape, axes", [((1_000_003,), (0,)), ((70_001, 3), (0,)), ((5, 40_000), (1,)), ((900, 300), (0, 1))])
+@pytest.mark.parametrize(
+    "shape, axes", [((1_000_003,), (0,)), ((70_001, 3), (0,)), ((5, 40_000), (1,)), ((900, 300), (0, 1))]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_long_axes_stay_accurate(name, shape, axes):
     x = np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)

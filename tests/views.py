@@ -24,7 +24,7 @@ def views(draw, shape, dtype, low=-3.0, high=3.0):
     ]
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     drawn = rng.uniform(low, high, [base[axis] for axis in order])
-    made = (drawn > 0 if dtype == bool else drawn).astype(dtype).transpose(np.argsort(order))
+    made = (drawn > 0 if np.dtype(dtype).kind == "b" else drawn).astype(dtype).transpose(np.argsort(order))
     cuts = {"whole": slice(None), "other": slice(None, None, 2), "reversed": slice(None, None, -1)}
     cut = tuple(
         slice(1, 1 + side) if kind == "part" else cuts.get(kind, slice(None))

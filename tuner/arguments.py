@@ -86,15 +86,12 @@ def _data(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--target", metavar="COLUMN", help="the column of a CSV file to predict")
     parser.add_argument("--task", choices=("classification", "regression"), help="(default: told from the targets)")
     parser.add_argument(
-        "--validation", type=_share, default=0.2, metavar="SHARE", help="share of the rows to choose by (default 0.2)"
-    )
-    parser.add_argument(
         "--test",
         type=_share,
         default=0.2,
         metavar="SHARE",
-        help="share of the rows kept untouched for the test at the end; without effect if the data has a test part "
-        "(default 0.2)",
+        help="share of the rows kept untouched for the test at the end; of no effect if the data has a test part of "
+        "its own (default 0.2)",
     )
     parser.add_argument("--out", metavar="FOLDER", help=f"where to leave the results (default ./nanonet-{name}-DATA)")
 
@@ -105,8 +102,9 @@ def _tune(commands: Any) -> None:
         "tune",
         "search for the best settings, and train the best model",
         f"""\
-Trains networks with different settings, stops the bad ones early, and trains the best settings again on
-training and validation part together. The test part is looked at once, at the end.
+Trains networks with different settings and stops the bad ones early. A fifth of the rows is the validation part
+that settings are chosen by; --folds takes K-fold validation instead. The best settings are then trained again on all
+rows but the test part, which is looked at once, at the end. Without --trials and --minutes the search takes a minute.
 
 {DATA}
 {FOLDER}  study.db           all trials; the same command again goes on with them, also after kill -9
@@ -121,12 +119,14 @@ training and validation part together. The test part is looked at once, at the e
     )
     _data(parser, "tune")
     parser.add_argument("--trials", type=_positive_int, metavar="N", help="trials in all, those before included")
-    parser.add_argument("--minutes", type=_positive, metavar="M", help="end the search after M minutes")
+    parser.add_argument(
+        "--minutes", type=_positive, metavar="M", help="time for everything; the same command again adds as much"
+    )
     parser.add_argument("--folds", type=_folds, metavar="K", help="K-fold validation in place of a validation part")
     parser.add_argument(
         "--jobs", type=_jobs, default=None, metavar="J", help="trials side by side (default: all cores)"
     )
-    parser.add_argument("--epochs", type=_positive_int, metavar="E", help="epochs of a full training")
+    parser.add_argument("--epochs", type=_positive_int, metavar="E", help="most epochs of a trial (default 54)")
     parser.add_argument("--seed", type=_seed, default=0, help="seed of everything random (default 0)")
     _common(parser)
 
@@ -145,7 +145,14 @@ def _train(commands: Any, settings: Iterable[Any]) -> None:
         ],
     )
     _data(parser, "train")
-    parser.add_argument("--settings", metavar="FILE.json", help="take settings from a file; flags go before it")
+    parser.add_argument(
+        "--validation",
+        type=_share,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the rows for validation, by which early stopping goes; 0 for none (default 0.2)",
+    )
+    parser.add_argument("--settings", metavar="FILE.json", help="settings from a file; those given as flags win")
     _common(parser)
     group = parser.add_argument_group("settings")
     for field in settings:

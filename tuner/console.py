@@ -41,28 +41,31 @@ class Console:
         if not self.json:
             print(text, flush=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """A table on stdout, unless that is for JSON."""
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any] | None]) -> None:
+        """A table on stdout, unless that is for JSON. None in place of a row draws a line."""
         if self.json:
             return
         from rich import box
         from rich.console import Console as Screen
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        table = Table(box=box.SIMPLE_HEAD)
         for i, column in enumerate(columns):
             table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
         for row in rows:
+            if row is None:
+                table.add_section()
+                continue
             table.add_row(*(cell if isinstance(cell, str) else number(cell) for cell in row))
-        Screen(file=sys.stdout, highlight=False, markup=False).print(table)
+        screen = Screen(file=sys.stdout, highlight=False, markup=False)
+        screen.print(title)
+        screen.print(table)
 
 
 def number(value: Any) -> str:
-    """A value for reading: 0.975, 1.2e-05, 128, 64,32."""
+    """A result for reading: 0.9750, 1.2e-05, 128."""
     if isinstance(value, float):
         return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
-    if isinstance(value, (list, tuple)):
-        return ",".join(number(item) for item in value) or "none"
     return str(value)
 
 

@@ -1,6 +1,6 @@
 """The slot `copy`: one plan of axes for each pair of layouts, then one compiled walk."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def _words(*head_and_axes) -> tuple[int, ...]:
     return (*head, len(axes), *(number for axis in reversed(axes) for number in axis))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel(kind: str, *options) -> int:
     def make():
         from kernels.numba_cpu.jit import copy

@@ -158,7 +158,7 @@ _local = threading.local()
 def _scratch(count: int) -> np.ndarray:
     """Memory for packing: the plan's while recording, else this thread's own, which the next call uses again."""
     if plan.current() is not None:
-        return plan.empty((count + 64,), np.uint8)
+        return plan.empty(np, (count + 64,), np.uint8)
     memory = getattr(_local, "memory", None)
     if memory is None or memory.size < count + 64:
         memory = _local.memory = np.empty(count + 64, np.uint8)
@@ -168,6 +168,6 @@ def _scratch(count: int) -> np.ndarray:
 def _contiguous(bias: np.ndarray) -> np.ndarray:
     from kernels.numba_cpu.copy import copy
 
-    packed = plan.empty(bias.shape, bias.dtype)
+    packed = plan.empty(np, bias.shape, bias.dtype)
     copy(bias, packed)
     return packed

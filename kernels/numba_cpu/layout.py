@@ -29,7 +29,7 @@ def merged(axes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
 
 @lru_cache(maxsize=4096)
 def row_layout(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int, int] | None:
-    """(rows, columns, stride of the rows in bytes) of an array whose last axis is contiguous, None if there is no such."""
+    """(rows, columns, bytes from row to row) where the rows along the last axis are contiguous, else None."""
     columns = shape[-1]
     if columns != 1 and strides[-1] != itemsize:
         return None

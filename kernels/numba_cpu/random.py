@@ -1,6 +1,6 @@
 """The slots random_uniform, random_normal and dropout_mask."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -27,12 +27,12 @@ def dropout_mask(state: np.ndarray, rate: float, out: np.ndarray) -> None:
     _draw("dropout_mask", state, out, float(rate), 1.0 / (1.0 - rate))
 
 
-def _draw(name: str, state: np.ndarray, out: np.ndarray, *numbers: float) -> None:
+def _draw(name: str, state: np.ndarray, out: np.ndarray, rate: float = 0.0, scale: float = 0.0) -> None:
     if out.size:
-        launch(name, _kernel(name, out.dtype), parts_for(out.size, WORTH), state, out, out.size, *numbers)
+        launch(name, _kernel(name, out.dtype), parts_for(out.size, WORTH), state, out, out.size, rate, scale)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel(name: str, dtype: np.dtype) -> int:
     def make():
         from kernels.numba_cpu.jit import random

@@ -5,7 +5,7 @@ array. A long axis goes in two steps, by way of the results of its chunks, which
 the number of threads, and keeps float32 sums as good as pairwise ones.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -136,7 +136,7 @@ def _contiguous_axes(axes: list[_Axis], itemsize: int) -> list[_Axis]:
     return _joined(result[::-1])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel(kind: str, *options) -> int:
     options = tuple(str(option) for option in options)
 

@@ -1,6 +1,6 @@
 """The slots take, take_batch and scatter_add."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def scatter_add(index: np.ndarray, source: np.ndarray, out: np.ndarray) -> None:
     launch("scatter_add", _kernel("scatter_add", source.dtype), parts, index, source, out, *words)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel(name: str, *dtypes: np.dtype) -> int:
     names = tuple(dtype.name for dtype in dtypes)
 

@@ -1,6 +1,6 @@
 """The slots softmax, log_softmax, cross_entropy and their backward passes."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def _backward(name: str, g: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
         launch(name, _kernel(name, y.dtype), parts_for(out.size, WORTH), g, y, out, n, c, g_stride, y_stride)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel(name: str, dtype: np.dtype) -> int:
     def make():
         from kernels.numba_cpu.jit import softmax

@@ -23,7 +23,7 @@ from nanonet.tensor import Tensor, as_tensor, mode
 def launch(formula: Formula, tensors: list[Tensor], name: str, result: str = "same") -> Tensor:
     """The formula's value for each element of the broadcast tensors, by one kernel, without a past."""
     arrays = [t.array for t in tensors]
-    shape, dtype = arrays[0].shape, None
+    shape, dtype, narrow = arrays[0].shape, None, False
     for array in arrays:
         if array.shape != shape:
             shape = _broadcast(name, arrays)
@@ -34,10 +34,13 @@ def launch(formula: Formula, tensors: list[Tensor], name: str, result: str = "sa
                 dtype = array.dtype
             elif dtype is not array.dtype and dtype != array.dtype:
                 raise DtypeError(f"{name}: got {dtype} and {array.dtype}; convert one of them, as with x.float()")
+        elif array.dtype == np.int32:
+            narrow = True
     if dtype is None:
         if result != "bool":
             raise DtypeError(f"{name}: got {arrays[0].dtype}, wanted float32 or float64; convert with x.float()")
-    arrays = [_wide(a) if a.dtype == np.int32 else a for a in arrays]
+    if narrow:
+        arrays = [_wide(a) if a.dtype == np.int32 else a for a in arrays]
     out = plan.empty(np, shape, np.bool_ if result == "bool" else dtype)
     backend_of(out).elementwise(formula, *arrays, out=out)
     return Tensor(out)

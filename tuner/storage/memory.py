@@ -19,6 +19,8 @@ __all__ = ["MemoryStorage"]
 
 
 class MemoryStorage(Storage):
+    """Studies as lists of records, each replaced by a new one when it changes."""
+
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._studies: list[StudyRecord] = []

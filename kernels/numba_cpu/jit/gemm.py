@@ -12,7 +12,7 @@ def gemm(dtype):
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
     most = tiles.most_rows()
-    M1, M2, M3 = most[1], most[2], most[3]
+    M2, M3 = most[2], most[3]  # and one vector takes as many rows as two
     MC = blocking.rows_of_block(M2)
     call_tile = tiles.call_tile
     pack_rows, pack_columns = packers(dtype, L)
@@ -27,15 +27,15 @@ def gemm(dtype):
         return 3 if 2 * L < left <= 3 * L else 2
 
     @helper
-    def row_panel(tile, a, ars, acs, b, brs, k, c, crs, bias, flags, rows, vectors, count):
-        """All tiles of a group of rows for one panel."""
-        top = M1 if vectors == 1 else M2 if vectors == 2 else M3
-        pieces = (rows + top - 1) // top
-        for piece in range(pieces):
-            low, high = rows * piece // pieces, rows * (piece + 1) // pieces
-            call_tile(
-                tile, high - low, vectors, count, a + low * ars, ars, acs, b, brs, k, c + low * crs, crs, bias, flags
-            )
+    def group_tiles(tile, a, ars, acs, b, brs, k, c, crs, bias, flags, rows, vectors, count):
+        """A group of rows for one panel: one tile, or two where three vectors leave registers for fewer rows."""
+        if vectors < 3 or rows <= M3:
+            call_tile(tile, rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags)
+        else:
+            half = rows >> 1
+            call_tile(tile, half, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags)
+            a, c, rest = a + half * ars, c + half * crs, rows - half
+            call_tile(tile, rest, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags)
 
     @helper
     def product(tile, a, b, c, bias, scratch, m, n, k, ars, acs, brs, bcs, crs, flags, pack_a, pack_b):
@@ -62,13 +62,19 @@ def gemm(dtype):
                         pack_columns(source, brs, bcs, k_now, count, vectors * L, scratch + j * k_now * size)
                         j += vectors * L
                 for i_block in range(0, m, MC):
+                    # Groups of at most M2 rows, as even as can be: the first `more` have one row more.
                     rows = min(MC, m - i_block)
                     groups = (rows + M2 - 1) // M2
+                    base = rows // groups
+                    more = rows - base * groups
                     block_a = a + i_block * ars + p * acs
                     if pack_a:
+                        source, target = block_a, packed_a
                         for g in range(groups):
-                            low, high = rows * g // groups, rows * (g + 1) // groups
-                            pack_rows(block_a + low * ars, ars, acs, high - low, k_now, packed_a + low * k_now * size)
+                            group = base + (g < more)
+                            pack_rows(source, ars, acs, group, k_now, target)
+                            source += group * ars
+                            target += group * k_now * size
                     j = 0
                     while j < columns:
                         vectors = panel_vectors(columns - j)
@@ -77,19 +83,18 @@ def gemm(dtype):
                             panel, step = scratch + j * k_now * size, vectors * L * size
                         else:
                             panel, step = b + p * brs + (j_block + j) * bcs, brs
-                        column = c + i_block * crs + (j_block + j) * size
+                        to = c + i_block * crs + (j_block + j) * size
                         bias_now = bias + (j_block + j) * size
+                        at, rs, cs = block_a, ars, acs
+                        if pack_a:
+                            at, rs = packed_a, size
                         for g in range(groups):
-                            low, high = rows * g // groups, rows * (g + 1) // groups
-                            group = high - low
+                            group = base + (g < more)
                             if pack_a:
-                                at, rs, cs = packed_a + low * k_now * size, size, group * size
-                            else:
-                                at, rs, cs = block_a + low * ars, ars, acs
-                            to = column + low * crs
-                            row_panel(
-                                tile, at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count
-                            )
+                                cs = group * size
+                            group_tiles(tile, at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count)
+                            at += group * k_now * size if pack_a else group * ars
+                            to += group * crs
                         j += vectors * L
 
     def kernel(args, part, parts):

@@ -35,16 +35,29 @@ LOW = 0xFFFFFFFF
 
 
 @njit(error_model="numpy")
-def philox(state, block):
-    """The words of counters block .. block + C - 1, each in the low halves of a vector."""
-    seed, stream, step = U64(state[0]), U64(state[1]), U64(state[2])
+def turn(a, b, c, d, low, high, i):
+    """Round i."""
+    low, high = (low + U64(i * 0x9E3779B9)) & U64(LOW), (high + U64(i * 0xBB67AE85)) & U64(LOW)
+    left, right = (a & U64(LOW)) * U64(0xD2511F53), (c & U64(LOW)) * U64(0xCD9E8D57)
+    return (right >> U64(32)) ^ (b ^ low), right, (left >> U64(32)) ^ (d ^ high), left
+
+
+@njit(error_model="numpy")
+def philox(seed, stream, step, block):
+    """The words of counters block .. block + C - 1, each in the low halves of a vector whose high halves are 0."""
     a = iota(U64, C) + U64(block)
     b, c, d = splat(step & U64(LOW), C), splat(step >> U64(32), C), splat(stream & U64(LOW), C)
     low, high = seed & U64(LOW), seed >> U64(32)
-    for _ in range(10):
-        left, right = (a & U64(LOW)) * U64(0xD2511F53), (c & U64(LOW)) * U64(0xCD9E8D57)
-        a, b, c, d = (right >> U64(32)) ^ b ^ low, right, (left >> U64(32)) ^ d ^ high, left
-        low, high = (low + U64(0x9E3779B9)) & U64(LOW), (high + U64(0xBB67AE85)) & U64(LOW)
+    a, b, c, d = turn(a, b, c, d, low, high, 0)
+    a, b, c, d = turn(a, b, c, d, low, high, 1)
+    a, b, c, d = turn(a, b, c, d, low, high, 2)
+    a, b, c, d = turn(a, b, c, d, low, high, 3)
+    a, b, c, d = turn(a, b, c, d, low, high, 4)
+    a, b, c, d = turn(a, b, c, d, low, high, 5)
+    a, b, c, d = turn(a, b, c, d, low, high, 6)
+    a, b, c, d = turn(a, b, c, d, low, high, 7)
+    a, b, c, d = turn(a, b, c, d, low, high, 8)
+    a, b, c, d = turn(a, b, c, d, low, high, 9)
     return a & U64(LOW), b & U64(LOW), c & U64(LOW), d & U64(LOW)
 
 
@@ -76,8 +89,8 @@ def _interleave(lanes: int) -> tuple[Callable, Callable]:
 
 
 def _uniform(dtype: str) -> tuple[Callable, int]:
-    """uniform(state, block): the next 2 W elements as two vectors of W lanes; and W."""
-    turn, _ = _interleave(C)
+    """uniform(seed, stream, step, block): the next 2 W elements as two vectors of W lanes; and W."""
+    together, _ = _interleave(C)
 
     @njit(error_model="numpy")
     def single(w):
@@ -88,21 +101,21 @@ def _uniform(dtype: str) -> tuple[Callable, int]:
         return cast((a >> U64(5) << U64(26)) | (b >> U64(6)), types.float64) * 2.0**-53
 
     @njit(error_model="numpy")
-    def uniform32(state, block):
-        a, b, c, d = philox(state, block)
-        low, high = turn(a | (b << U64(32)), c | (d << U64(32)))
+    def uniform32(seed, stream, step, block):
+        a, b, c, d = philox(seed, stream, step, block)
+        low, high = together(a | (b << U64(32)), c | (d << U64(32)))
         return single(words(low)), single(words(high))
 
     @njit(error_model="numpy")
-    def uniform64(state, block):
-        a, b, c, d = philox(state, block)
-        return turn(double(a, b), double(c, d))
+    def uniform64(seed, stream, step, block):
+        a, b, c, d = philox(seed, stream, step, block)
+        return together(double(a, b), double(c, d))
 
     return (uniform32, 2 * C) if dtype == "float32" else (uniform64, C)
 
 
 def _kernel(dtype: str, drawn: str, finish: Callable) -> Callable:
-    """args: state, out, n, rate, scale. out is finish(uniforms of dtype `drawn`, args), two vectors at a time."""
+    """args: state, out, n, rate, scale. out is `finish` of uniforms of dtype `drawn`, two vectors at a time."""
     T = getattr(types, dtype)
     uniform, W = _uniform(drawn)
 
@@ -115,10 +128,12 @@ def _kernel(dtype: str, drawn: str, finish: Callable) -> Callable:
 
     def kernel(args, part, parts):
         state, out, n = pointer(args[0], types.int64), pointer(args[1], T), args[2]
+        seed, stream, step = U64(state[0]), U64(state[1]), U64(state[2])
+        rate, scale = float_bits(args[3]), float_bits(args[4])
         blocks = (n + 2 * W - 1) // (2 * W)
         for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-            p, q = uniform(state, block * C)
-            p, q = finish(p, q, args)
+            p, q = uniform(seed, stream, step, block * C)
+            p, q = finish(p, q, rate, scale)
             put(out, 2 * W * block, p, n)
             put(out, 2 * W * block + W, q, n)
 
@@ -126,26 +141,26 @@ def _kernel(dtype: str, drawn: str, finish: Callable) -> Callable:
 
 
 def make_uniform(dtype: str) -> Callable:
-    """args: state, out, n."""
+    """args: state, out, n, 0.0, 0.0."""
 
     @njit(error_model="numpy")
-    def finish(p, q, args):
+    def finish(p, q, rate, scale):
         return p, q
 
     return _kernel(dtype, dtype, finish)
 
 
 def make_normal(dtype: str) -> Callable:
-    """args: state, out, n."""
+    """args: state, out, n, 0.0, 0.0."""
     F = getattr(types, dtype)
-    turn, back = _interleave(2 * C if dtype == "float32" else C)
+    together, apart = _interleave(2 * C if dtype == "float32" else C)
 
     @njit(error_model="numpy")
-    def finish(p, q, args):
-        u, v = back(p, q)
+    def finish(p, q, rate, scale):
+        u, v = apart(p, q)
         radius = sqrt(F(-2) * log(F(1) - u))
         angle = F(2 * math.pi) * v
-        return turn(radius * cos(angle), radius * sin(angle))
+        return together(radius * cos(angle), radius * sin(angle))
 
     return _kernel(dtype, dtype, finish)
 
@@ -155,8 +170,8 @@ def make_dropout_mask(dtype: str) -> Callable:
     F = getattr(types, dtype)
 
     @njit(error_model="numpy")
-    def finish(p, q, args):
-        rate, scale = types.float32(float_bits(args[3])), F(float_bits(args[4]))
-        return select(p >= rate, scale, F(0)), select(q >= rate, scale, F(0))
+    def finish(p, q, rate, scale):
+        low, keep = types.float32(rate), F(scale)
+        return select(p >= low, keep, F(0)), select(q >= low, keep, F(0))
 
     return _kernel(dtype, "float32", finish)
