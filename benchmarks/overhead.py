@@ -142,7 +142,7 @@ def _operations(a, b, y, relu: Callable, cross_entropy: Callable) -> Operations:
 
     def gradient(loss: Callable) -> np.ndarray:
         backward(loss)
-        return np.array(a.grad)
+        return a.grad.numpy().copy()
 
     return {name: (lambda f=f: backward(f), lambda f=f: gradient(f)) for name, f in losses.items()}
 

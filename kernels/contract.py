@@ -47,7 +47,7 @@ class Backend:
     """argmax(x, out): index of the first maximum along the last axis, out int64 of shape x.shape[:-1]. NaN wins."""
 
     matmul: Kernel
-    """matmul(a, b, out): a (..., m, k) @ b (..., k, n) -> out (..., m, n); leading axes broadcast. k = 0 gives zeros."""
+    """matmul(a, b, out): a (..., m, k) @ b (..., k, n) -> out (..., m, n); leading axes broadcast; zeros for k = 0."""
 
     linear: Kernel
     """linear(x, w, bias, activation, out): x (n, k) @ w (k, m) + bias (m,) or None -> out (n, m), then
@@ -87,7 +87,7 @@ class Backend:
     take: Kernel
     """take(x, index, out): out[i] = x[index[i]] along the first axis; x (r, ...), index (n,) int64, out (n, ...).
 
-    x is C-contiguous, of dtype bool, uint8, int64, float32 or float64 (the same as out). Indices are checked by the caller.
+    x is C-contiguous, of dtype bool, uint8, int64, float32 or float64, as out is. The caller checks the indices.
     """
 
     take_batch: Kernel
@@ -133,4 +133,3 @@ class Backend:
 
 #: Names of the slots, in the order of the contract.
 SLOTS = tuple(f.name for f in fields(Backend) if f.name not in ("name", "xp"))
-

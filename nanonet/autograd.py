@@ -31,7 +31,6 @@ class Op:
     Tensors are constants of the operation; keyword arguments too, and they are given to both.
     """
 
-
     def __init__(self, forward: Callable, saves: bool = False, needs_out: bool = True):
         self.forward = forward
         self.name = forward.__name__
@@ -153,16 +152,16 @@ def grad(
     roots = [(o, _root_gradient("grad", o, g)) for o, g in zip(outputs, given, strict=True)]
     keep = create_graph if retain_graph is None else retain_graph
     found = sweep(roots, inputs, keep, create_graph)
-    for i, (tensor, value) in enumerate(zip(inputs, found, strict=True)):
+    for i, (x, value) in enumerate(zip(inputs, found, strict=True)):
         if value is None and not allow_unused:
-            raise RuntimeError(f"grad: the outputs do not depend on input {i} (shape {tensor.shape}); see allow_unused")
+            raise RuntimeError(f"grad: the outputs do not depend on input {i} (shape {x.shape}); see allow_unused")
     return tuple(found)
 
 
 def sweep(
     roots: list[tuple[Tensor, Tensor]], inputs: list[Tensor] | None, retain_graph: bool, create_graph: bool
 ) -> list[Tensor | None]:
-    """Carry gradients from `roots` back, last node first. With `inputs` collect theirs, else add to the leaves' grad."""
+    """Carry gradients from `roots` back, last node first. With `inputs` collect theirs, else add to leaves' grad."""
     wanted = None if inputs is None else {_key(t) for t in inputs}
     useful = None if wanted is None else _leading_to(wanted, [t for t, _ in roots])
     collected: dict[int, Tensor] = {}
@@ -245,7 +244,9 @@ def _root_gradient(caller: str, root: Tensor, gradient: Any) -> Tensor:
         raise RuntimeError(f"{caller}: the tensor does not depend on anything that requires a gradient")
     if gradient is None:
         if root.array.size != 1:
-            raise ShapeError(f"{caller}: a tensor of shape {root.shape} needs a gradient of that shape; only a single value has none")
+            raise ShapeError(
+                f"{caller}: a tensor of shape {root.shape} needs a gradient of that shape; only a single value has none"
+            )
         from nanonet.tensor import ones_like
 
         return ones_like(root)
@@ -359,8 +360,8 @@ class Context:
 class Function:
     """A user's own op: static methods `forward(ctx, *args) -> Tensor` and `backward(ctx, g) -> gradient per argument`.
 
-    Call it with `apply`. backward is written on Tensors; if it uses differentiable operations on saved inputs, it can be
-    differentiated again.
+    Call it with `apply`. backward is written on Tensors; if it uses differentiable operations on saved inputs, it can
+    be differentiated again.
     """
 
     @staticmethod
@@ -441,7 +442,8 @@ def gradcheck(
         if not np.allclose(found, expected, atol=atol, rtol=rtol, equal_nan=True):
             worst = np.unravel_index(np.argmax(np.abs(found - expected)), x.shape)
             raise AssertionError(
-                f"gradcheck: input {i} at {tuple(map(int, worst))}: gradient {found[worst]}, differences {expected[worst]}"
+                f"gradcheck: input {i} at {tuple(map(int, worst))}: "
+                f"gradient {found[worst]}, differences {expected[worst]}"
             )
     return True
 
@@ -459,10 +461,14 @@ def gradgradcheck(
 
     def gradient(*args: Tensor) -> Tensor:
         with enable_grad():
-            args = [a if i not in varied or a.requires_grad else a.detach().requires_grad_() for i, a in enumerate(args)]
+            args = [
+                a if i not in varied or a.requires_grad else a.detach().requires_grad_() for i, a in enumerate(args)
+            ]
             out = function(*args)
             weights = np.random.default_rng(1).uniform(0.5, 1.5, out.shape)
-            found = grad(out, [args[i] for i in varied], as_tensor(weights, out.dtype), create_graph=True, allow_unused=True)
+            found = grad(
+                out, [args[i] for i in varied], as_tensor(weights, out.dtype), create_graph=True, allow_unused=True
+            )
         total = None
         for k, g in enumerate(found):
             if g is None:

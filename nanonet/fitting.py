@@ -174,7 +174,9 @@ def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int = 0)
 class _Scorer:
     """Loss and metrics of an objective on fixed rows; keeps the model's mode."""
 
-    def __init__(self, goal: Objective, x: np.ndarray, y: np.ndarray, metrics: Sequence[Metric], with_loss: bool = True):
+    def __init__(
+        self, goal: Objective, x: np.ndarray, y: np.ndarray, metrics: Sequence[Metric], with_loss: bool = True
+    ):
         self.metrics = list(metrics)
         self._with_loss = with_loss
         self._y = y

@@ -101,6 +101,8 @@ class Jitted:
 
     #: Recordings kept for one set of input shapes (they differ in mode, gradients present, and the like).
     KEPT = 8
+    #: Sets of input shapes, dtypes and constants whose recordings are kept.
+    KEYS = 64
 
     def __init__(self, function: Callable):
         functools.update_wrapper(self, function)
@@ -127,6 +129,8 @@ class Jitted:
         recording = Recording(self._function, args, kwargs, leaves)
         found.append(recording)
         del found[: -self.KEPT]
+        if len(self._recordings) > self.KEYS:
+            del self._recordings[next(iter(self._recordings))]
         return recording.outputs()
 
     @property

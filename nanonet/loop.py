@@ -1,4 +1,4 @@
-"""Training and evaluating a model on arrays: the whole step is recorded, from gathering the mini-batch to the update."""
+"""Training and evaluating a model on arrays. A whole step is recorded, from gathering the rows to the update."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Step:
 class Training:
     """Epochs of mini-batch descent of `loss(forward(x), y)` over rows in an order that each epoch shuffles anew.
 
-    x (n, ...), y (n, ...): C-contiguous arrays; they may change in place. The order of epoch e depends on (seed, e) alone.
+    x (n, ...), y (n, ...): C-contiguous arrays; they may change in place. The order of epoch e depends on (seed, e).
     schedule: None, or update number -> factor of the learning rate each group had at the start. counts: functions
     (outputs, targets) -> a 0-d tensor, summed over the rows seen and reported as a mean under their names.
     """
@@ -199,5 +199,3 @@ class Evaluation:
 def finite(values: Sequence[float]) -> bool:
     """Are all of them numbers, neither NaN nor infinite?"""
     return bool(np.isfinite(values).all())
-
-

@@ -1,4 +1,4 @@
-"""What a model is trained on: a loss on the right outputs, targets in the right form, and what is counted on the way."""
+"""What a model is trained on: a loss on the right outputs, targets in the right form, and metrics."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...]) -> np.ndarra
     if task == "classes" and not (y.ndim == 2 and y.shape[1] == outputs[-1] and outputs[-1] > 1):
         labels = y.reshape(rows) if y.size == rows else y
         if labels.ndim != 1:
-            raise ShapeError(f"y: has shape {y.shape}, wanted ({rows},) class numbers or ({rows}, {outputs[-1]}) one-hot")
+            raise ShapeError(f"y: has shape {y.shape}, wanted ({rows},) labels or ({rows}, {outputs[-1]}) one-hot")
         whole = labels.astype(np.int64)
         if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
             raise DataError("y: holds fractions or NaN, wanted class numbers")
         if whole.size and (whole.min() < 0 or whole.max() >= outputs[-1]):
             bad = whole.min() if whole.min() < 0 else whole.max()
-            raise DataError(f"y: holds label {bad}, wanted 0 to {outputs[-1] - 1} for a model with {outputs[-1]} outputs")
+            raise DataError(f"y: holds label {bad}, wanted 0 to {outputs[-1] - 1}, as the model has outputs")
         return np.ascontiguousarray(whole)
     y = np.ascontiguousarray(y, np.float32)
     if not np.isfinite(y).all():
@@ -92,7 +92,7 @@ def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...]) -> np.ndarra
     if y.shape[1:] != outputs and y.size == rows * int(np.prod(outputs)):
         y = y.reshape(rows, *outputs)
     if y.shape[1:] != outputs:
-        raise ShapeError(f"y: has shape {y.shape}, wanted ({rows}, {', '.join(map(str, outputs))}) like the model's outputs")
+        raise ShapeError(f"y: has shape {y.shape}, wanted {(rows, *outputs)}, as the model's outputs")
     return y
 
 
@@ -113,20 +113,24 @@ def inputs(x: Any, name: str = "x") -> np.ndarray:
 # --------------------------------------------------------------------------------- metrics
 
 
+def _sum_of_row_means(x: Tensor) -> Tensor:
+    return reduction.sum(x) * (1 / max(1, int(np.prod(x.shape[1:]))))
+
+
 def _hits(x: Tensor, y: Tensor) -> Tensor:
-    return shape.to(elementwise.eq(x.argmax(-1), y if y.dtype.kind == "i" else y.argmax(-1)), np.float32).sum()
+    return _sum_of_row_means(elementwise.eq(x.argmax(-1), y if y.dtype.kind == "i" else y.argmax(-1)))
 
 
 def _binary_hits(x: Tensor, y: Tensor) -> Tensor:
-    return shape.to(elementwise.eq(shape.to(x > 0, np.float32), y), np.float32).sum() * (1 / max(1, int(np.prod(y.shape[1:]))))
+    return _sum_of_row_means(elementwise.eq(shape.to(x > 0, np.float32), y))
 
 
 def _absolute(x: Tensor, y: Tensor) -> Tensor:
-    return reduction.sum((x - y).abs()) * (1 / max(1, int(np.prod(y.shape[1:]))))
+    return _sum_of_row_means((x - y).abs())
 
 
 def _squares(x: Tensor, y: Tensor) -> Tensor:
-    return reduction.sum((x - y).square()) * (1 / max(1, int(np.prod(y.shape[1:]))))
+    return _sum_of_row_means((x - y).square())
 
 
 #: (metric, task) -> what to sum over the rows of a mini-batch while training.

@@ -192,7 +192,9 @@ class Tensor:
     def __bool__(self) -> bool:
         _forbid_recording("bool()")
         if self.array.size != 1:
-            raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all() of .numpy()")
+            raise ValueError(
+                f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all() of .numpy()"
+            )
         return bool(self.array.item())
 
     def __format__(self, spec: str) -> str:
@@ -230,7 +232,9 @@ class Tensor:
         except ValueError:
             raise ShapeError(f"copy_: values of shape {source.shape} do not fit into {self.shape}") from None
         if mode.grad and self._requires_grad:
-            raise RuntimeError("copy_: a tensor that requires a gradient is overwritten; do it within nanonet.no_grad()")
+            raise RuntimeError(
+                "copy_: a tensor that requires a gradient is overwritten; do it within nanonet.no_grad()"
+            )
         backend_of(self.array).copy(source, out=self.array)
         return self
 
@@ -266,10 +270,10 @@ def caller() -> str:
 def dtype_of(dtype: Any) -> np.dtype:
     """A dtype from its name, NumPy's type or dtype. Raises DtypeError for one that tensors do not hold."""
     try:
-        found = np.dtype(dtype)
+        found = None if dtype is None else np.dtype(dtype)
     except TypeError:
         found = None
-    if found not in DTYPES.values():
+    if found is None or found not in DTYPES.values():
         raise DtypeError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     return found
 
@@ -316,8 +320,8 @@ def raise_device(device: str) -> None:
 def _host_array(data: Any) -> np.ndarray:
     if not isinstance(data, (bool, int, float, np.generic)) and plan.current() is not None:
         raise RecordingError(
-            f"a host array enters the step while jit records it ({caller()}): a replay would not see it change. Pass it "
-            "as an argument of the step, or make it a tensor before"
+            f"a host array enters the step while jit records it ({caller()}): a replay would not see it change. Pass "
+            "it as an argument of the step, or make it a tensor before"
         )
     try:
         array = np.asarray(data)

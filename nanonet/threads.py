@@ -37,5 +37,3 @@ def single_thread() -> Any:
     """Within this context the kernels of this Python thread use no other thread: for trainings side by side."""
     pool = _pool()
     return nullcontext() if pool is None else pool.single_thread()
-
-

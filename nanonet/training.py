@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ ADAPTIVE = ("adam", "adamw")
 def build_model(settings: Settings, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     """The multi-layer perceptron that the settings describe: inputs of `input_shape` -> `outputs` scores.
 
-    Weights come from the settings' initializer and seed, biases are zero; the last layer's weights are Xavier's, so that
-    training starts from nearly equal scores.
+    Weights come from the settings' initializer and seed, biases are zero; the last layer's weights are Xavier's, so
+    that training starts from nearly equal scores.
     """
     widths = [int(np.prod(input_shape)), *settings.hidden]
     layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) != 1 else []
-    for i, (wide, narrow) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (wide, narrow) in enumerate(pairwise(widths)):
         rng = generator(settings.seed, "weights", i)
         layers.append(nn.Linear(wide, narrow, weight_init=settings.initializer, rng=rng))
         layers.append(nn.activation(settings.activation))
@@ -57,8 +58,8 @@ def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
 class Run:
     """A training run: model, optimizer, random state, and the place in the data.
 
-    x (n, ...), y (n,) class numbers or values, validation (xv, yv) or None. task is "classification" (then the number of
-    classes is the largest label plus one, unless `classes` says so) or "regression"; without it integers are classes.
+    x (n, ...), y (n,) class numbers or values, validation (xv, yv) or None. task is "classification" (then the number
+    of classes is the largest label plus one, unless `classes` says so) or "regression"; by default integers are classes.
     Everything random depends on settings.seed alone. Raises DataError and ShapeError for data that does not fit.
     """
 

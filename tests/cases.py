@@ -508,9 +508,7 @@ OPS = [
     _reduction_case("min", np.min, least=1),
     _reduction_case("var", lambda x, **kw: np.var(x, ddof=1, **kw), least=2),
     _reduction_case("std", lambda x, **kw: np.std(x, ddof=1, **kw), least=2),
-    OpCase(
-        "argmax", F.argmax, _argmax, lambda x, axis, keep: np.argmax(x, axis, keepdims=keep and axis is not None), 0
-    ),
+    OpCase("argmax", F.argmax, _argmax, lambda x, axis, keep: np.argmax(x, axis, keepdims=keep), 0),
     _along_case("softmax", special.softmax),
     _along_case("log_softmax", special.log_softmax),
     _along_case("logsumexp", special.logsumexp),

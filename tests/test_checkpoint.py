@@ -130,7 +130,8 @@ def signed(header: dict, data: bytes = b"") -> bytes:
 
 
 def metadata(tree, **more):
-    return {"nanonet": json.dumps({"sha256": "0" * 64, "format": "nanonet state 2", "tree": tree, **more}, separators=(",", ":"))}
+    about = {"sha256": "0" * 64, "format": "nanonet state 2", "tree": tree, **more}
+    return {"nanonet": json.dumps(about, separators=(",", ":"))}
 
 
 def one_array(**about):

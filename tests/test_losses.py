@@ -1,4 +1,4 @@
-"""Losses: edges, errors, and PyTorch's numbers. Oracles and derivatives: the rows of OPS in cases.py, in test_ops.py."""
+"""Losses: edges, errors, and PyTorch's numbers. Oracles and derivatives are rows of OPS, tested in test_ops.py."""
 
 import itertools
 import math

@@ -16,7 +16,7 @@ import tuner
 from tuner import Categorical, DuplicatedStudyError, Float, Int, StorageError, TrialLost, TrialState
 from tuner.storage import STORAGES as REGISTERED
 from tuner.storage import MemoryStorage, SqliteStorage, open_storage
-from tuner.storage.owner import PATIENCE, is_dead, this_process
+from tuner.storage.owner import PATIENCE, is_dead, new_owner, process_of, this_process
 
 
 @pytest.fixture(params=STORAGES, ids=str)
@@ -142,6 +142,17 @@ def test_a_released_trial_waits_again_and_its_first_holder_has_lost_it(storage):
         storage.finish(study, 0, again.attempt, TrialState.COMPLETE, [0.0])
 
 
+def test_all_trials_of_an_owner_are_released_and_no_others(storage):
+    study = new_study(storage)
+    for owner in ("a", "b", None, "a"):
+        storage.create_trial(study, owner)
+    storage.add_segment(study, 3, 1, [1.0])
+    storage.claim(study, 3, "a")
+    storage.release_all(study, "a")
+    states = [t.state for t in storage.trials(study)]
+    assert states == [TrialState.WAITING, TrialState.RUNNING, TrialState.RUNNING, TrialState.PAUSED]
+
+
 def test_segments_are_kept(storage):
     study = new_study(storage)
     first = storage.create_trial(study)
@@ -155,8 +166,10 @@ def test_segments_are_kept(storage):
     assert storage.trial(study, 0).intermediate_values == {1: 3.0, 2: 2.0}
     third = storage.claim(study, 0)
     storage.add_segment(study, 0, third.attempt, [1.0])
-    storage.finish(study, 0, third.attempt, TrialState.PRUNED, [1.0])
-    assert storage.trial(study, 0).steps == 3
+    storage.finish(study, 0, third.attempt, TrialState.COMPLETE, [0.5], segment=[0.7, 0.5])
+    trial = storage.trial(study, 0)
+    assert (trial.state, trial.steps, trial.value) == (TrialState.COMPLETE, 5, 0.5)
+    assert list(trial.intermediate_values.values()) == [3.0, 2.0, 1.0, 0.7, 0.5]
 
 
 def test_many_threads_get_distinct_trials_and_lose_none(storage):
@@ -213,7 +226,12 @@ def test_checkpoints_are_filed_under_trial_and_step(storage, task):
     assert store.take(0, 7, task) == 77
     assert store.take(1, 5, task) == 15
     store.put(10, 1, 1, task)
+    store.put(1, 2, 12, task)
     store.drop(1)
+    assert store.take(1, 2, task) is None
+    store.put(11, 1, 1, task)
+    store.sweep({11, 12})
+    assert store.take(11, 1, task) is None
     assert store.take(10, 1, task) == 1
 
 
@@ -362,14 +380,15 @@ def test_a_locked_file_is_waited_for(tmp_path):
 
 
 def test_a_process_is_dead_if_its_number_is_free_or_somebody_elses():
-    place, pid, start = this_process().rsplit("|", 2)
-    assert not is_dead(this_process(), None)
-    assert is_dead(f"{place}|{pid}|not {start}", None)
-    assert is_dead(f"{place}|{2**22 + 1}|{start}", time.time())
+    place, pid, start, session = new_owner().rsplit("|", 3)
+    assert not is_dead(new_owner(), None)
+    assert process_of(new_owner()) == this_process()
+    assert is_dead(f"{place}|{pid}|not {start}|{session}", None)
+    assert is_dead(f"{place}|{2**22 + 1}|{start}|{session}", time.time())
 
 
 def test_elsewhere_only_the_heartbeat_tells():
-    elsewhere = "some other host|1|2"
+    elsewhere = "some other host|1|2|3"
     assert is_dead(elsewhere, None)
     assert not is_dead(elsewhere, time.time() - PATIENCE / 2)
     assert is_dead(elsewhere, time.time() - PATIENCE * 2)
@@ -395,7 +414,7 @@ def test_a_trial_that_kills_its_process_again_and_again_is_failed(tmp_path):
     storage.create_trial(study)
     for crash in range(1, 4):
         with storage._write() as db:
-            db.execute("UPDATE trials SET owner = 'gone|1|1'")
+            db.execute("UPDATE trials SET owner = 'gone|1|1|1'")
         assert storage.adopt_abandoned(study) == [0]
         assert storage.adopt_abandoned(study) == []
         assert storage.trial(study, 0).state is (TrialState.WAITING if crash < 3 else TrialState.FAIL)

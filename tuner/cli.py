@@ -105,17 +105,21 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
     from nanonet import data
     from nanonet.predictor import Predictor
 
+    from .tune import DEFAULT_MINUTES
     from .tune import tune as search
 
     dataset = data.load(arguments.data, arguments.target, task=arguments.task)
     folder = _folder(arguments, dataset)
     console.note(f"{_rows(dataset)}; results go to {folder}")
-    progress = SearchProgress(console, arguments.trials)
+    minutes = arguments.minutes
+    if minutes is None and arguments.trials is None:
+        minutes = DEFAULT_MINUTES
+    progress = SearchProgress(console, arguments.trials, minutes)
     options = {"max_epochs": arguments.epochs} if arguments.epochs else {}
     try:
         result = search(
             dataset,
-            minutes=arguments.minutes,
+            minutes=minutes,
             trials=arguments.trials,
             validation=arguments.folds or "split",
             test=arguments.test,
@@ -173,30 +177,39 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
 
 
 class SearchProgress:
-    """Tells how the search goes, after each segment of a trial: a live line on a terminal, else each new best."""
+    """Tells how the search goes, after each segment of a trial: a live bar on a terminal, else each new best.
 
-    def __init__(self, console: Console, trials: int | None):
-        self._console, self._trials = console, trials
+    The bar is full when the study has `trials` trials, or without that number when `minutes` are over.
+    """
+
+    def __init__(self, console: Console, trials: int | None, minutes: float | None):
+        self._console, self._trials, self._minutes = console, trials, minutes
         self._start, self._shown = time.monotonic(), 0.0
         self._best: float | None = None
-        self._ended: set[int] = set()
+        self._ended: set[int] | None = None
         self._bar: Any = None
 
     def __call__(self, study: Any, trial: Any) -> None:
+        before = self._best
+        if self._ended is None:  # the first time: with those of earlier runs
+            self._ended = set()
+            for known in study.get_trials(deepcopy=False):
+                self._take(study, known)
+        self._take(study, trial)
+        if self._console.live:
+            self._draw()
+        elif self._best != before:
+            seconds = time.monotonic() - self._start
+            self._console.note(f"{seconds:6.1f} s  trial {trial.number:4d}  best validation score {self._best:.4f}")
+
+    def _take(self, study: Any, trial: Any) -> None:
         if trial.state.is_finished():
             self._ended.add(trial.number)
-        better = max if study.direction == "maximize" else min
-        values = [value for value in trial.intermediate_values.values() if value == value]
-        known = [value for value in (self._best, *values) if value is not None]
-        best, before = better(known, default=None), self._best
-        self._best = best
-        if self._console.live:
-            self._draw(study)
-        elif best is not None and best != before:
-            seconds = time.monotonic() - self._start
-            self._console.note(f"{seconds:6.1f} s  trial {trial.number:4d}  best validation score {best:.4f}")
+        values = [value for value in (self._best, *trial.intermediate_values.values()) if value is not None]
+        values = [value for value in values if value == value]
+        self._best = (max if study.direction == "maximize" else min)(values, default=None)
 
-    def _draw(self, study: Any) -> None:
+    def _draw(self) -> None:
         now = time.monotonic()
         if now - self._shown < 0.1:
             return
@@ -205,13 +218,14 @@ class SearchProgress:
             from rich.console import Console as Screen
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
+            columns = (BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=Screen(file=sys.stderr), auto_refresh=False, transient=True)
-            self._task = self._bar.add_task("", total=self._trials)
+            self._task = self._bar.add_task("", total=self._trials or 60 * self._minutes)
             self._bar.start()
-        best = "" if self._best is None else f", best validation score {self._best:.4f}"
         ended = len(self._ended)
-        self._bar.update(self._task, completed=ended, description=f"{ended} trials ended{best}")
+        best = "" if self._best is None else f", best validation score {self._best:.4f}"
+        done = ended if self._trials else now - self._start
+        self._bar.update(self._task, completed=done, description=f"{ended} trials ended{best}")
         self._bar.refresh()
 
     def stop(self) -> None:

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from .executors import cores, make_executor
 from .progress import Progress
 from .resumable import Resumable, run_segment
 from .schedulers import Situation
+from .storage.owner import new_owner
 from .trial import FrozenTrial, Trial, TrialState, feasible
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ class Optimization:
         self.work: Work = Segments(self, objective) if isinstance(objective, Resumable) else Calls(self, objective)
         self.started = 0
         self.stopping = False
-        self.held: dict[int, Job] = {}
-        """Trials that are ours to end or to give back, by number."""
+        self.owner = new_owner()
+        """Whose the trials are that this call runs."""
+        self.steps_out = 0
+        """Steps of segments that are being run."""
 
     def run(self) -> None:
         study = self.study
@@ -125,18 +128,17 @@ class Optimization:
             if future.done() and not future.cancelled():
                 with suppress(Exception):
                     self._take_in(job, future, quiet=True)
-        for job in list(self.held.values()):
-            self.release(job.trial)
+        self.study.storage.release_all(self.study.study_id, self.owner)
 
     def _take_in(self, job: Job, future: Future[Any], quiet: bool = False) -> BaseException | None:
         """Record how a job ended; the exception that ends the study, if it raised one."""
         trial = job.trial
+        self.steps_out -= job.steps
         try:
             self.work.ended(job, future.result())
         except TrialPruned:
             self.end(trial, TrialState.PRUNED)
         except TrialLost as error:
-            self.held.pop(trial.number, None)
             warnings.warn(f"a result was dropped: {error}", RuntimeWarning, stacklevel=2)
             return None
         except (StorageError, BrokenExecutor, CancelledError) as error:
@@ -161,25 +163,26 @@ class Optimization:
 
     def next_trial(self, number: int | None = None) -> Trial | None:
         """That trial, or the next one; None if there is none to be had."""
-        trial = self.study._next_trial(True, self.n_trials if self.total else None, number)
+        trial = self.study._next_trial(self.owner, self.n_trials if self.total else None, number)
         if trial is not None and not trial.steps:
             self.started += 1
         return trial
 
-    def hold(self, job: Job) -> Job:
-        self.held[job.trial.number] = job
-        return job
-
-    def end(self, trial: Trial, state: TrialState, values: list[float] | None = None, error: str | None = None) -> None:
+    def end(
+        self,
+        trial: Trial,
+        state: TrialState,
+        values: Sequence[float] | None = None,
+        error: str | None = None,
+        segment: Sequence[float] = (),
+    ) -> None:
         """End a trial for good; its states are no longer needed."""
-        self.study._end(trial.number, trial._attempt, state, values, error)
-        self.held.pop(trial.number, None)
+        self.study._end(trial.number, trial._attempt, state, values, error, segment)
         self.study.storage.checkpoints(self.study.study_id).drop(trial.number)
 
     def release(self, trial: Trial) -> None:
         with suppress(TrialLost):
             self.study.storage.release(self.study.study_id, trial.number, trial._attempt)
-        self.held.pop(trial.number, None)
 
     def tell_callbacks(self, number: int) -> None:
         trial = self.study.storage.trial(self.study.study_id, number)
@@ -199,7 +202,7 @@ class Work(ABC):
 
     @abstractmethod
     def next(self) -> Job | None:
-        """The next job, held by the optimization; None if there is nothing to do now."""
+        """The next job; None if there is nothing to do now."""
 
     @abstractmethod
     def ended(self, job: Job, result: Any) -> None:
@@ -211,7 +214,7 @@ class Calls(Work):
 
     def next(self) -> Job | None:
         trial = self.optimization.next_trial() if self.optimization.may_start else None
-        return trial and self.optimization.hold(Job(trial, self.objective, (trial,)))
+        return trial and Job(trial, self.objective, (trial,))
 
     def ended(self, job: Job, result: Any) -> None:
         values, problem = feasible(result, len(self.study.directions))
@@ -235,6 +238,8 @@ class Segments(Work):
         self.scheduler = self.study.pruner.scheduler()
         self.checkpoints = self.study.storage.checkpoints(self.study.study_id)
         self.exhausted = False
+        ended = {t.number for t in self.study.storage.trials(self.study.study_id) if t.state.is_finished()}
+        self.checkpoints.sweep(ended)
 
     def next(self) -> Job | None:
         optimization = self.optimization
@@ -261,23 +266,23 @@ class Segments(Work):
             trial = optimization.next_trial(segment.number)
             if trial is not None:
                 arguments = (self.objective, trial, trial.steps, segment.steps, self.checkpoints)
-                return optimization.hold(Job(trial, run_segment, arguments, segment.steps))
+                optimization.steps_out += segment.steps
+                return Job(trial, run_segment, arguments, segment.steps)
             self.exhausted = self.exhausted or segment.number is None
 
     def ended(self, job: Job, result: list[float]) -> None:
-        optimization, number, done = self.optimization, job.trial.number, job.trial.steps + len(result)
-        bad = next((v for v in result if math.isnan(v)), None)
-        self.study.storage.add_segment(self.study.study_id, number, job.trial._attempt, result)
-        if bad is not None:
-            optimization.end(job.trial, TrialState.FAIL, error=f"a value is NaN within the steps up to {done}")
+        optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)
+        if any(map(math.isnan, result)):
+            problem = f"a value is NaN within the steps up to {done}"
+            optimization.end(trial, TrialState.FAIL, error=problem, segment=result)
         elif len(result) < job.steps or done >= self.objective.max_steps:
-            self._complete(job.trial, self.study.storage.trial(self.study.study_id, number))
+            self._complete(trial, self.study.storage.trial(self.study.study_id, trial.number), result)
         else:
-            optimization.held.pop(number, None)
-            self.checkpoints.drop(number, keep=done)
+            self.study.storage.add_segment(self.study.study_id, trial.number, trial._attempt, result)
+            self.checkpoints.drop(trial.number, keep=done)
 
     def _table(self) -> list[FrozenTrial]:
-        """The study's trials, after ending those that died between their last step and being complete."""
+        """The study's trials, after ending those that had their last step when `max_steps` was larger."""
         trials = self.study.storage.trials(self.study.study_id)
         over = [t for t in trials if t.state is TrialState.PAUSED and t.steps >= self.objective.max_steps]
         for frozen in over:
@@ -285,14 +290,14 @@ class Segments(Work):
                 self._complete(Trial(self.study, frozen.number, frozen.attempt), frozen)
         return self.study.storage.trials(self.study.study_id) if over else trials
 
-    def _complete(self, trial: Trial, frozen: FrozenTrial) -> None:
-        curve = list(frozen.intermediate_values.values())
+    def _complete(self, trial: Trial, frozen: FrozenTrial, segment: Sequence[float] = ()) -> None:
+        curve = [*frozen.intermediate_values.values(), *segment]
         if not curve:
             self.optimization.end(trial, TrialState.FAIL, error="advance gave no value at all")
             return
         sign = self.study.signs[0]
         value = min(curve, key=lambda v: sign * v) if self.objective.score == "best" else curve[-1]
-        self.optimization.end(trial, TrialState.COMPLETE, [value])
+        self.optimization.end(trial, TrialState.COMPLETE, [value], segment=segment)
 
     def _stop(self, number: int) -> None:
         frozen = self.study.storage.trial(self.study.study_id, number)
@@ -303,5 +308,5 @@ class Segments(Work):
     def _fits(self, trials: list[FrozenTrial], steps: int) -> bool:
         if self.optimization.total_steps is None:
             return True
-        used = sum(t.steps for t in trials) + sum(job.steps for job in self.optimization.held.values())
+        used = sum(t.steps for t in trials) + self.optimization.steps_out
         return used + steps <= self.optimization.total_steps

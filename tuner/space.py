@@ -78,7 +78,8 @@ class Float(Domain):
             raise SpaceError(f"{self}: log=True and step={step} cannot be combined")
         self.size = None
         if self.step is not None:
-            self.size = int((Decimal(repr(self.high)) - Decimal(repr(self.low))) // Decimal(repr(self.step))) + 1
+            steps = (Decimal(repr(self.high)) - Decimal(repr(self.low))) / Decimal(repr(self.step))
+            self.size = int(steps + Decimal("1e-9")) + 1  # `high` itself may be a rounded multiple
             self.high = self._at(self.size - 1)
         elif self.low == self.high:
             self.size = 1

@@ -120,7 +120,7 @@ class Study:
 
         fixed_distributions: parameters to set at once. SpaceExhausted if the sampler has nothing left to propose.
         """
-        trial = self._next_trial(owned=False)
+        trial = self._next_trial(None)
         if trial is None:
             raise SpaceExhausted(f"{type(self.sampler).__name__} has proposed everything there is")
         for name, domain in (fixed_distributions or {}).items():
@@ -239,12 +239,12 @@ class Study:
 
     # --------------------------------------------------------------------------- for trials and optimization
 
-    def _next_trial(self, owned: bool, at_most: int | None = None, number: int | None = None) -> Trial | None:
+    def _next_trial(self, owner: str | None, at_most: int | None = None, number: int | None = None) -> Trial | None:
         """A waiting trial (that one, or the first), else a new one; None if there is none to be had."""
-        claim = self.storage.claim(self.study_id, number, owned, at_most)
+        claim = self.storage.claim(self.study_id, number, owner, at_most)
         if claim is None and number is None:
             limit = self.sampler.limit(self.space)
-            claim = self.storage.create_trial(self.study_id, owned, at_most, limit)
+            claim = self.storage.create_trial(self.study_id, owner, at_most, limit)
         if claim is None:
             return None
         trial = Trial(self, claim.number, claim.attempt)
@@ -259,14 +259,20 @@ class Study:
         return trial
 
     def _end(
-        self, number: int, attempt: int, state: TrialState, values: Sequence[float] | None, error: str | None
+        self,
+        number: int,
+        attempt: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        error: str | None,
+        segment: Sequence[float] = (),
     ) -> None:
         """End a trial; a pruned one takes its last reported value."""
         if state is TrialState.PRUNED and len(self.directions) == 1:
             known = self.storage.trial(self.study_id, number)
             if known.last_step is not None:
                 values, _ = feasible(known.intermediate_values[known.last_step], 1)
-        self.storage.finish(self.study_id, number, attempt, state, values, error)
+        self.storage.finish(self.study_id, number, attempt, state, values, error, segment)
 
     def _propose(self, space: Space, number: int) -> np.ndarray:
         return self.sampler.propose(space, self._history(number), number, self.seed)

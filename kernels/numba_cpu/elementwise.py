@@ -44,7 +44,10 @@ def elementwise(formula: Formula, *inputs: np.ndarray, out: np.ndarray) -> None:
     Raises DtypeError or ShapeError where an input has a dtype that is none of float32, float64, int64 and bool, or
     does not broadcast to out.shape.
     """
-    key = (formula, out.dtype, out.shape, out.strides, *[(x.dtype, x.shape, x.strides) for x in inputs])
+    key = [formula, out.dtype, out.shape, out.strides]
+    for x in inputs:
+        key += x.dtype, x.shape, x.strides
+    key = tuple(key)
     call = _calls.get(key)
     if call is None:
         if len(_calls) >= _KEPT:
@@ -141,7 +144,7 @@ def _kernel(kind: str, formula: Formula, compute: str, dtypes: tuple[str, ...], 
     def make():
         from kernels.numba_cpu.jit import elementwise as loops
 
-        return getattr(loops, kind)(formula, compute, dtypes, layout, 4 if is_cheap(formula) else 1)
+        return getattr(loops, kind)(formula, compute, dtypes, layout, 4 if is_cheap(formula) else 2)
 
     variables = ",".join(formula.variables)
     return compile_kernel(f"elementwise/{kind}/{formula.text}/{variables}/{compute}/{','.join(dtypes)}/{layout}", make)

@@ -17,7 +17,7 @@ from kernels import plan
 from kernels.numba_cpu import threads
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.executor import launch
-from kernels.numba_cpu.host import host
+from kernels.numba_cpu.host import Host, host
 
 #: Words of the argument block before the batch axes.
 ARGUMENTS = 21
@@ -25,6 +25,11 @@ ARGUMENTS = 21
 KC = 256
 #: Columns of packed B, which lies in the last cache.
 NC = 2048
+
+
+def most_rows(machine: Host) -> dict[int, int]:
+    """vectors -> most rows of a tile: 16 registers hold 6 x 2 accumulators, 2 vectors of B and one element of A."""
+    return {1: 6, 2: 6, 3: 4} if machine.vector_registers <= 16 else {1: 12, 2: 12, 3: 8}
 
 
 def rows_of_block(rows: int) -> int:
@@ -67,6 +72,13 @@ def _multiply(a, b, bias, activation, out, flags) -> None:
 _BIAS, _FINISH = 2, 4
 
 
+def _scattered(count: int, stride: int) -> bool:
+    """Whether `count` cache lines `stride` bytes apart crowd each other out of a 32 KiB cache, or out of the TLB."""
+    lines = max(1, abs(stride) // 64)
+    sets = max(1, 64 // (lines & -lines)) if stride % 64 == 0 else 64
+    return count > 4 * sets or count * abs(stride) > 1 << 18
+
+
 @lru_cache(maxsize=8192)
 def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, activation, available):
     """(kernel, parts, bytes of scratch per part, words 6 to 13, words 15 on) for these shapes."""
@@ -80,8 +92,9 @@ def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, act
         bcs = size
     if k == 1:
         acs = size
-    pack_b = bcs != size or (m >= 32 and k * n * size > 1 << 16)
-    pack_a = m >= 12 and n >= 12 * lanes and (acs != size or ars % 2048 == 0) and m * k * size > 1 << 15
+    step = -(-k // max(1, -(-k // KC)))
+    pack_b = bcs != size or (m >= 32 and _scattered(step, brs)) or (n % lanes > 0 and not host().has_masked_load)
+    pack_a = m >= 12 and n >= 6 * lanes and (ars % 2048 == 0 and m > 48 if acs == size else _scattered(step, acs))
 
     work = batch * m * n * k
     parts = min(available, max(1, work // LEAST))
@@ -94,12 +107,12 @@ def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, act
             row_blocks = parts
     parts = min(parts, batch * row_blocks * column_blocks)
 
-    step = -(-k // max(1, -(-k // KC)))
+    rows = most_rows(host())[2]
     scratch = 0
     if pack_b:
-        scratch += step * (min(n, NC) + 3 * lanes) * size + 64
+        scratch += step * ((min(n, NC) if m > rows_of_block(rows) else 0) + 3 * lanes) * size + 128
     if pack_a:
-        scratch += step * (rows_of_block(12) + 12) * size + 64 * size
+        scratch += (rows_of_block(rows) // rows + 1) * (step * rows * size + 128)
     scratch = -(-scratch // 64) * 64
 
     kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))

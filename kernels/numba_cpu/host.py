@@ -35,6 +35,16 @@ class Host:
         return self.lanes_f32 if dtype == "float32" else self.lanes_f64
 
     @property
+    def has_masked_store(self) -> bool:
+        """Whether a store of some lanes is one fast instruction (AVX-512)."""
+        return self.lanes_f32 == 16
+
+    @property
+    def has_masked_load(self) -> bool:
+        """Whether a load of some lanes is one fast instruction (AVX and later)."""
+        return self.lanes_f32 >= 8
+
+    @property
     def arch(self) -> str:
         """ "x86", "arm" or "other": which control register flushes denormals."""
         head = self.triple.split("-")[0]

@@ -1,11 +1,12 @@
 """The slots softmax, log_softmax, cross_entropy and their backward passes."""
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
 from kernels.numba_cpu.compiler import compile_kernel
 from kernels.numba_cpu.executor import launch
+from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous, rows
 from kernels.numba_cpu.threads import parts_for
 
@@ -49,7 +50,7 @@ def cross_entropy(
     parts = parts_for(x.size, WORTH)
     strides = (stride, *target.strides)
     arrays = (x, target, weight, loss, probabilities)
-    launch("cross_entropy", _kernel("cross_entropy", x.dtype), parts, *arrays, n, c, *strides, float(smoothing))
+    launch("cross_entropy", _kernel("cross_entropy", x.dtype, c), parts, *arrays, n, c, *strides, float(smoothing))
 
 
 def cross_entropy_backward(
@@ -67,31 +68,33 @@ def cross_entropy_backward(
     weight = 0 if weight is None else contiguous(weight)
     parts = parts_for(out.size, 4 * WORTH)
     strides = (*g.strides, stride, *target.strides)
-    kernel = _kernel("cross_entropy_backward", p.dtype)
+    kernel = _kernel("cross_entropy_backward", p.dtype, c)
     launch("cross_entropy_backward", kernel, parts, g, p, target, weight, out, n, c, *strides, float(smoothing))
 
 
 def _forward(name: str, x: np.ndarray, out: np.ndarray) -> None:
     if out.size:
         x, n, c, stride = rows(x)
-        launch(name, _kernel(name, x.dtype), parts_for(out.size, WORTH), x, out, n, c, stride)
+        launch(name, _kernel(name, x.dtype, c), parts_for(out.size, WORTH), x, out, n, c, stride)
 
 
 def _backward(name: str, g: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
     if out.size:
         g, n, c, g_stride = rows(g)
         y, _, _, y_stride = rows(y)
-        launch(name, _kernel(name, y.dtype), parts_for(out.size, WORTH), g, y, out, n, c, g_stride, y_stride)
+        launch(name, _kernel(name, y.dtype, c), parts_for(out.size, WORTH), g, y, out, n, c, g_stride, y_stride)
 
 
-@cache
-def _kernel(name: str, dtype: np.dtype) -> int:
+@lru_cache(maxsize=4096)
+def _kernel(name: str, dtype: np.dtype, columns: int) -> int:
+    narrow = columns <= 2 * host().lanes(dtype.name)
+
     def make():
         from kernels.numba_cpu.jit import softmax
 
-        return getattr(softmax, f"make_{name}")(dtype.name)
+        return getattr(softmax, f"make_{name}")(dtype.name, narrow)
 
-    return compile_kernel(f"{name}/{dtype.name}", make)
+    return compile_kernel(f"{name}/{dtype.name}/{'narrow' if narrow else 'wide'}", make)
 
 
 SLOTS = {

@@ -36,9 +36,8 @@ def launch(formula: Formula, tensors: list[Tensor], name: str, result: str = "sa
                 raise DtypeError(f"{name}: got {dtype} and {array.dtype}; convert one of them, as with x.float()")
         elif array.dtype == np.int32:
             narrow = True
-    if dtype is None:
-        if result != "bool":
-            raise DtypeError(f"{name}: got {arrays[0].dtype}, wanted float32 or float64; convert with x.float()")
+    if dtype is None and result != "bool":
+        raise DtypeError(f"{name}: got {arrays[0].dtype}, wanted float32 or float64; convert with x.float()")
     if narrow:
         arrays = [_wide(a) if a.dtype == np.int32 else a for a in arrays]
     out = plan.empty(np, shape, np.bool_ if result == "bool" else dtype)
@@ -109,9 +108,7 @@ def op_of(row: Elementwise) -> Op:
 
     def rule(g: Tensor, y: Tensor, *tensors: Tensor) -> list[Callable[[], Tensor] | None]:
         inputs = dict(zip(names, tensors, strict=True))
-        return [
-            (lambda n=n: differentiate(row, n, g, y, inputs)) if n in row.derivatives else None for n in names
-        ]
+        return [(lambda n=n: differentiate(row, n, g, y, inputs)) if n in row.derivatives else None for n in names]
 
     forward.__name__ = name
     uses_y = any("y" in formula.variables for formula in row.backward.values())

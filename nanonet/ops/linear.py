@@ -85,7 +85,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
     x = as_tensor(x, None if isinstance(x, Tensor) else weight.dtype)
     shape, (k, m) = x.array.shape, weight.array.shape
     if not shape or shape[-1] != k:
-        raise ShapeError(f"linear: x {shape} has {shape[-1] if shape else 'no'} features, weight {weight.shape} wants {k}")
+        raise ShapeError(
+            f"linear: x {shape} has {shape[-1] if shape else 'no'} features, weight {weight.shape} wants {k}"
+        )
     if bias is not None and bias.array.shape != (m,):
         raise ShapeError(f"linear: bias {bias.shape}, wanted ({m},) for weight {weight.shape}")
     if activation is not None and activation not in FUSABLE:

@@ -10,7 +10,7 @@ from kernels import plan
 from kernels.registry import backend_of
 from nanonet.autograd import op
 from nanonet.errors import DtypeError, ShapeError
-from nanonet.ops.elementwise import eq
+from nanonet.ops.elementwise import eq, where
 from nanonet.ops.shape import axis_of, broadcast_to, reshape, to
 from nanonet.tensor import Tensor
 
@@ -135,6 +135,8 @@ def argmax(x: Tensor, dim: int | None = None, keepdims: bool = False) -> Tensor:
     flat = reshape(x, -1).array if dim is None else x.array.swapaxes(axis_of("argmax", dim, x.ndim), -1)
     out = plan.empty(np, flat.shape[:-1], np.int64)
     backend_of(out).argmax(flat, out=out)
+    if dim is None and keepdims:
+        return Tensor(out.reshape((1,) * x.ndim))
     found = out if dim is None else np.expand_dims(out, -1).swapaxes(axis_of("argmax", dim, x.ndim), -1)
     if dim is not None and not keepdims:
         found = found.squeeze(axis_of("argmax", dim, x.ndim))
@@ -144,6 +146,6 @@ def argmax(x: Tensor, dim: int | None = None, keepdims: bool = False) -> Tensor:
 def logsumexp(x: Tensor, dim: int = -1, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) along an axis, without overflow."""
     top = x.detach().max(dim, keepdims=True)
-    top = top * to(eq(top - top, 0.0), x.dtype) if not np.isfinite(top.array).all() and plan.current() is None else top
+    top = where(eq(top - top, 0.0), top, 0.0)  # an infinite top would make NaN of x - top
     total = ((x - top).exp().sum(dim, keepdims=True)).log() + top
     return total if keepdims else total.squeeze(dim)

@@ -193,7 +193,9 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     axis = axis_of("concatenate", dim, first.ndim)
     for i, t in enumerate(tensors):
         if t.shape[:axis] + t.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :] or t.ndim != first.ndim:
-            raise ShapeError(f"concatenate: tensor {i} is {t.shape}, tensor 0 is {first.shape}; they may differ in axis {axis}")
+            raise ShapeError(
+                f"concatenate: tensor {i} is {t.shape}, tensor 0 is {first.shape}; they may differ in axis {axis}"
+            )
         if t.dtype != first.dtype:
             raise DtypeError(f"concatenate: tensor {i} is {t.dtype}, tensor 0 is {first.dtype}")
     return _concatenate(*tensors, axis=axis)
@@ -309,7 +311,9 @@ def _pick(x: Tensor, parts: tuple) -> Tensor:
             raise TypeError("getitem: integer arrays cannot be mixed with slices; index in two steps")
         arrays.append(np.asarray(part.array if isinstance(part, Tensor) else part))
     for axis, array in enumerate(arrays):
-        if array.dtype.kind not in "iu" or (array.size and (array.max() >= x.shape[axis] or array.min() < -x.shape[axis])):
+        if array.dtype.kind not in "iu" or (
+            array.size and (array.max() >= x.shape[axis] or array.min() < -x.shape[axis])
+        ):
             raise IndexError(f"getitem: index {axis} is out of range or not of integers for {x.shape}")
     wrapped = [np.where(a < 0, a + x.shape[i], a) for i, a in enumerate(arrays)]
     flat = np.ravel_multi_index(np.broadcast_arrays(*wrapped), x.shape[: len(wrapped)])

@@ -6,8 +6,8 @@ from nanonet.optim.optimizer import Optimizer, Parameters
 class Adagrad(Optimizer):
     r"""Adagrad (Duchi et al. 2011, figure 1, diagonal).
 
-        s <- s + g^2
-        w <- w - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
+    s <- s + g^2
+    w <- w - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
     """
 
     def __init__(

@@ -6,9 +6,9 @@ from nanonet.optim.optimizer import Optimizer, Parameters
 class Adam(Optimizer):
     r"""Adam (Kingma & Ba 2015, algorithm 1). Weight decay is part of the gradient.
 
-        m <- b1 m + (1 - b1) g          m^ = m / (1 - b1^t)
-        v <- b2 v + (1 - b2) g^2        v^ = v / (1 - b2^t)
-        w <- w - lr m^ / (sqrt(v^) + eps)
+    m <- b1 m + (1 - b1) g          m^ = m / (1 - b1^t)
+    v <- b2 v + (1 - b2) g^2        v^ = v / (1 - b2^t)
+    w <- w - lr m^ / (sqrt(v^) + eps)
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class Adam(Optimizer):
 class AdamW(Optimizer):
     r"""Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
-        m, v, m^, v^ as in Adam
-        w <- w - lr (m^ / (sqrt(v^) + eps) + decay w)
+    m, v, m^, v^ as in Adam
+    w <- w - lr (m^ / (sqrt(v^) + eps) + decay w)
     """
 
     def __init__(

@@ -50,7 +50,8 @@ class Group(MutableMapping):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self._options:
-            raise OptionError(f"{name!r} is no option of {type(self._optimizer).__name__}; there are {', '.join(self._options)}")
+            kind = type(self._optimizer).__name__
+            raise OptionError(f"{name!r} is no option of {kind}; there are {', '.join(self._options)}")
         options = {**self._options, "lr": self["lr"], name: value}
         self._optimizer.check(options)
         self._options = options
@@ -141,7 +142,8 @@ class Optimizer:
         options = {name: value for name, value in group.items() if name != "params"}
         for name in options:
             if name not in self.defaults:
-                raise OptionError(f"{name!r} is no option of {type(self).__name__}; there are {', '.join(self.defaults)}")
+                kind = type(self).__name__
+                raise OptionError(f"{name!r} is no option of {kind}; there are {', '.join(self.defaults)}")
         options = {**self.defaults, **options}
         self.check(options)
         for dtype in dict.fromkeys(p.dtype for p in params):
@@ -198,8 +200,8 @@ class Optimizer:
         """Go on from `state_dict()` of an optimizer of the same kind over parameters of the same shapes."""
         if state.get("kind") != type(self).__name__ or len(state["groups"]) != len(self.param_groups):
             raise CheckpointError(
-                f"{type(self).__name__}: the state is of {state.get('kind')} with {len(state.get('groups', []))} groups, "
-                f"wanted {len(self.param_groups)} groups"
+                f"{type(self).__name__}: the state is of {state.get('kind')} with {len(state.get('groups', []))} "
+                f"groups, wanted {len(self.param_groups)} groups"
             )
         for group, saved in zip(self.param_groups, state["groups"], strict=True):
             for name, arrays in saved["states"].items():

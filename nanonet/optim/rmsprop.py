@@ -6,8 +6,8 @@ from nanonet.optim.optimizer import Optimizer, Parameters
 class RMSprop(Optimizer):
     r"""RMSprop (Tieleman & Hinton 2012, lecture 6.5).
 
-        v <- a v + (1 - a) g^2
-        w <- w - lr g / (sqrt(v) + eps)           with momentum:  b <- mu b + g / (sqrt(v) + eps),  w <- w - lr b
+    v <- a v + (1 - a) g^2
+    w <- w - lr g / (sqrt(v) + eps)           with momentum:  b <- mu b + g / (sqrt(v) + eps),  w <- w - lr b
     """
 
     def __init__(

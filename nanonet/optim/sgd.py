@@ -41,6 +41,5 @@ class SGD(Optimizer):
     def check(self, options: dict[str, Any]) -> None:
         super().check(options)
         if options["nesterov"] and (not options["momentum"] or options["dampening"]):
-            raise OptionError(
-                f"SGD: nesterov wants momentum > 0 and dampening 0, got {options['momentum']} and {options['dampening']}"
-            )
+            given = f"momentum {options['momentum']} and dampening {options['dampening']}"
+            raise OptionError(f"SGD: nesterov is given with {given}, wanted momentum > 0 and dampening 0")

@@ -73,12 +73,16 @@ class Storage(ABC):
 
     @abstractmethod
     def create_trial(
-        self, study_id: int, owned: bool = True, at_most: int | None = None, proposals_at_most: int | None = None
+        self,
+        study_id: int,
+        owner: str | None = None,
+        at_most: int | None = None,
+        proposals_at_most: int | None = None,
     ) -> Claim | None:
         """A new running trial under the next number.
 
         None if `at_most` trials were started already, or `proposals_at_most` trials that were not enqueued exist.
-        An owned trial is released when this process is found dead.
+        A trial with an owner (see `owner.py`) is released by `release_all`, or when that process is found dead.
         """
 
     @abstractmethod
@@ -87,12 +91,16 @@ class Storage(ABC):
 
     @abstractmethod
     def claim(
-        self, study_id: int, number: int | None = None, owned: bool = True, at_most: int | None = None
+        self, study_id: int, number: int | None = None, owner: str | None = None, at_most: int | None = None
     ) -> Claim | None:
         """Take a waiting or paused trial: that one, or the first waiting one.
 
         None if it is not to be had, or a waiting one would be more than `at_most` started trials.
         """
+
+    @abstractmethod
+    def release_all(self, study_id: int, owner: str) -> None:
+        """Release every running trial of this owner."""
 
     @abstractmethod
     def adopt_abandoned(self, study_id: int) -> list[int]:
@@ -137,8 +145,12 @@ class Storage(ABC):
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None = None,
+        segment: Sequence[float] = (),
     ) -> None:
-        """End a trial that is running or paused. It is on disk when this returns."""
+        """End a trial that is running or paused, `segment` being the last values of its curve.
+
+        It is on disk when this returns.
+        """
 
     # ------------------------------------------------------------------------------------------ reading
 

@@ -1,6 +1,6 @@
 """Where the states of resumable trials wait between two segments.
 
-    take(number, step, task) -> state or None      put(number, step, state, task)      drop(number, keep=None)
+    take(number, step, task) -> state or None    put(number, step, state, task)    drop(number, keep)    sweep(ended)
 
 A state is filed under (trial number, steps done). One that is missing or damaged is no loss: its trial is run again
 from the start up to that step. A worker takes a state out, so a segment that dies leaves nothing half advanced.
@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 import warnings
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
 
 __all__ = ["FileCheckpoints", "MemoryCheckpoints"]
+
+STALE = 3600.0  # seconds after which a file half written is nobody's any more
 
 
 class MemoryCheckpoints:
@@ -37,6 +41,11 @@ class MemoryCheckpoints:
         """Forget the trial's states, but for the one after `keep` steps."""
         for key in [key for key in list(self._states) if key[0] == number and key[1] != keep]:
             self._states.pop(key, None)
+
+    def sweep(self, ended: Container[int]) -> None:
+        """Forget the states of trials that ended."""
+        for number in {number for number, _ in list(self._states) if number in ended}:
+            self.drop(number)
 
 
 class FileCheckpoints:
@@ -89,6 +98,17 @@ class FileCheckpoints:
         with contextlib.suppress(OSError):
             for path in self.folder.glob(f"{self.study_id}-{number}-*"):
                 if keep is None or path.name.split(".")[0] != f"{self.study_id}-{number}-{keep}":
+                    path.unlink(missing_ok=True)
+
+    def sweep(self, ended: Container[int]) -> None:
+        """Remove what processes that were killed left behind: files of ended trials, and files half written."""
+        self._memory.sweep(ended)
+        with contextlib.suppress(OSError):
+            for path in self.folder.glob(f"{self.study_id}-*"):
+                if int(path.name.split("-")[1]) in ended:
+                    path.unlink(missing_ok=True)
+            for path in self.folder.glob(".*"):
+                if time.time() - path.stat().st_mtime > STALE:
                     path.unlink(missing_ok=True)
 
     def _path(self, number: int, step: int, task: Any) -> Path:

@@ -27,6 +27,7 @@ class MemoryStorage(Storage):
         self._attrs: list[dict[str, Any]] = []
         self._trials: list[list[FrozenTrial]] = []
         self._checkpoints: list[MemoryCheckpoints] = []
+        self._owners: dict[tuple[int, int], str | None] = {}
 
     def __reduce__(self) -> Any:
         raise StorageError("a study in memory cannot go to another process; give it storage='sqlite:///FILE'")
@@ -55,7 +56,11 @@ class MemoryStorage(Storage):
         self._attrs[study_id][key] = value
 
     def create_trial(
-        self, study_id: int, owned: bool = True, at_most: int | None = None, proposals_at_most: int | None = None
+        self,
+        study_id: int,
+        owner: str | None = None,
+        at_most: int | None = None,
+        proposals_at_most: int | None = None,
     ) -> Claim | None:
         with self._lock:
             trials = self._trials[study_id]
@@ -63,6 +68,7 @@ class MemoryStorage(Storage):
                 return None
             if proposals_at_most is not None and sum(not t.enqueued for t in trials) >= proposals_at_most:
                 return None
+            self._owners[study_id, len(trials)] = owner
             trials.append(FrozenTrial(len(trials), datetime_start=datetime.now(), attempt=1))
             return Claim(len(trials) - 1, 1)
 
@@ -75,7 +81,7 @@ class MemoryStorage(Storage):
             return number
 
     def claim(
-        self, study_id: int, number: int | None = None, owned: bool = True, at_most: int | None = None
+        self, study_id: int, number: int | None = None, owner: str | None = None, at_most: int | None = None
     ) -> Claim | None:
         with self._lock:
             trials = self._trials[study_id]
@@ -86,6 +92,7 @@ class MemoryStorage(Storage):
             trial = trials[number]
             if trial.state is TrialState.WAITING and at_most is not None and self._started(study_id) >= at_most:
                 return None
+            self._owners[study_id, number] = owner
             trials[number] = replace(
                 trial,
                 state=TrialState.RUNNING,
@@ -93,6 +100,12 @@ class MemoryStorage(Storage):
                 datetime_start=trial.datetime_start or datetime.now(),
             )
             return Claim(number, trial.attempt + 1)
+
+    def release_all(self, study_id: int, owner: str) -> None:
+        with self._lock:
+            for trial in self.trials(study_id):
+                if trial.state is TrialState.RUNNING and self._owners[study_id, trial.number] == owner:
+                    self.release(study_id, trial.number, trial.attempt)
 
     def adopt_abandoned(self, study_id: int) -> list[int]:
         return []  # a process that dies takes its memory along
@@ -125,14 +138,7 @@ class MemoryStorage(Storage):
     def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[float]) -> None:
         with self._lock:
             trial = self._running(study_id, number, attempt)
-            added = {trial.steps + i: float(value) for i, value in enumerate(values, 1)}
-            self._put(
-                study_id,
-                trial,
-                state=TrialState.PAUSED,
-                steps=trial.steps + len(added),
-                intermediate_values=trial.intermediate_values | added,
-            )
+            self._put(study_id, trial, state=TrialState.PAUSED, **_longer(trial, values))
 
     def release(self, study_id: int, number: int, attempt: int) -> None:
         with self._lock:
@@ -150,6 +156,7 @@ class MemoryStorage(Storage):
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None = None,
+        segment: Sequence[float] = (),
     ) -> None:
         with self._lock:
             trial = self._running(study_id, number, attempt, TrialState.PAUSED)
@@ -160,6 +167,7 @@ class MemoryStorage(Storage):
                 values=None if values is None else [float(v) for v in values],
                 error=error,
                 datetime_complete=datetime.now(),
+                **_longer(trial, segment),
             )
 
     def trials(self, study_id: int) -> list[FrozenTrial]:
@@ -184,3 +192,9 @@ class MemoryStorage(Storage):
 
     def _put(self, study_id: int, trial: FrozenTrial, **changes: Any) -> None:
         self._trials[study_id][trial.number] = replace(trial, **changes)
+
+
+def _longer(trial: FrozenTrial, values: Sequence[float]) -> dict[str, Any]:
+    """The changes to a trial whose curve has grown by these values."""
+    added = {trial.steps + i: float(value) for i, value in enumerate(values, 1)}
+    return {"steps": trial.steps + len(added), "intermediate_values": trial.intermediate_values | added}

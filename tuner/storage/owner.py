@@ -1,8 +1,9 @@
 """Who runs a trial, and whether that process still lives.
 
-An owner is a line of text "place|pid|start": `place` names the host, its boot and the process-id namespace, `start`
-when the process began, so that a number which the system has given out again is not mistaken for the old process.
-Within one place the system is asked; for other places only the heartbeat tells.
+An owner is a line of text "place|pid|start|session". `place` names the host, its boot and the process-id namespace;
+`start` is when the process began, so that a number which the system has given out again is not mistaken for the old
+process; `session` tells apart what one process does at a time. Within one place the system is asked whether the
+process lives; for other places only the heartbeat tells.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import os
 import socket
 import sys
 import time
+import uuid
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["BEAT", "PATIENCE", "is_dead", "this_process"]
+__all__ = ["BEAT", "PATIENCE", "is_dead", "new_owner", "process_of", "this_process"]
 
 BEAT = 15.0
 """Seconds between two heartbeats."""
@@ -23,20 +25,30 @@ PATIENCE = 150.0
 
 
 def this_process() -> str:
-    """The owner text of this process; after a fork, the child's."""
-    return _owner(os.getpid())
+    """This process, without a session; after a fork, the child."""
+    return _process(os.getpid())
+
+
+def new_owner() -> str:
+    """An owner for a new session of this process."""
+    return f"{this_process()}|{uuid.uuid4().hex[:12]}"
+
+
+def process_of(owner: str) -> str:
+    """The owner without its session."""
+    return owner.rsplit("|", 1)[0]
 
 
 def is_dead(owner: str, last_beat: float | None, now: float | None = None) -> bool:
     """Whether the process is gone. last_beat: seconds since the epoch, None if it never beat."""
-    place, pid, start = owner.rsplit("|", 2)
+    place, pid, start, _ = owner.rsplit("|", 3)
     if place == _place():
         return _start(int(pid)) != start
     return last_beat is None or (time.time() if now is None else now) - last_beat > PATIENCE
 
 
 @lru_cache(maxsize=8)
-def _owner(pid: int) -> str:
+def _process(pid: int) -> str:
     return f"{_place()}|{pid}|{_start(pid)}"
 
 

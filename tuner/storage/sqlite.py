@@ -25,7 +25,7 @@ from ..space import Domain, domain_from_json, from_jsonable, to_jsonable
 from ..trial import FrozenTrial, TrialState
 from .base import MAX_CRASHES, Claim, Storage, StudyRecord
 from .checkpoints import FileCheckpoints
-from .owner import BEAT, is_dead, this_process
+from .owner import BEAT, is_dead, process_of, this_process
 
 __all__ = ["SqliteStorage"]
 
@@ -116,7 +116,11 @@ class SqliteStorage(Storage):
     # ------------------------------------------------------------------------------- handing out trials
 
     def create_trial(
-        self, study_id: int, owned: bool = True, at_most: int | None = None, proposals_at_most: int | None = None
+        self,
+        study_id: int,
+        owner: str | None = None,
+        at_most: int | None = None,
+        proposals_at_most: int | None = None,
     ) -> Claim | None:
         with self._write() as db:
             if at_most is not None and self._started(db, study_id) >= at_most:
@@ -125,9 +129,7 @@ class SqliteStorage(Storage):
                 count = "SELECT count(*) FROM trials WHERE study = ? AND NOT enqueued"
                 if db.execute(count, (study_id,)).fetchone()[0] >= proposals_at_most:
                     return None
-            number = self._insert(
-                db, study_id, state=TrialState.RUNNING, started=time.time(), attempt=1, owner=_owner(owned)
-            )
+            number = self._insert(db, study_id, state=TrialState.RUNNING, started=time.time(), attempt=1, owner=owner)
         return Claim(number, 1)
 
     def enqueue_trial(self, study_id: int, fixed: Mapping[str, Any], user_attrs: Mapping[str, Any]) -> int:
@@ -136,7 +138,7 @@ class SqliteStorage(Storage):
             return self._insert(db, study_id, state=TrialState.WAITING, enqueued=1, **row)
 
     def claim(
-        self, study_id: int, number: int | None = None, owned: bool = True, at_most: int | None = None
+        self, study_id: int, number: int | None = None, owner: str | None = None, at_most: int | None = None
     ) -> Claim | None:
         with self._write() as db:
             if number is None:
@@ -155,7 +157,7 @@ class SqliteStorage(Storage):
                 "WHERE study = :study AND number = :number",
                 {
                     "state": TrialState.RUNNING,
-                    "owner": _owner(owned),
+                    "owner": owner,
                     "now": time.time(),
                     "study": study_id,
                     "number": number,
@@ -163,12 +165,18 @@ class SqliteStorage(Storage):
             )
         return Claim(number, row[1] + 1)
 
+    def release_all(self, study_id: int, owner: str) -> None:
+        mine = "SELECT number FROM trials WHERE study = ? AND state = ? AND owner = ?"
+        with self._write() as db:
+            for (number,) in db.execute(mine, (study_id, TrialState.RUNNING, owner)).fetchall():
+                self._release(db, study_id, number)
+
     def adopt_abandoned(self, study_id: int) -> list[int]:
         running = "SELECT number, owner FROM trials WHERE study = ? AND state = ? AND owner IS NOT NULL"
         with self._read() as db:
             owners = {owner for _, owner in db.execute(running, (study_id, TrialState.RUNNING))}
             beats = dict(db.execute("SELECT owner, beat FROM owners"))
-        dead = {owner for owner in owners if is_dead(owner, beats.get(owner))}
+        dead = {owner for owner in owners if is_dead(owner, beats.get(process_of(owner)))}
         if not dead:
             return []
         with self._write(durable=True) as db:
@@ -246,9 +254,8 @@ class SqliteStorage(Storage):
     def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[float]) -> None:
         with self._write() as db:
             done = self._running(db, study_id, number, attempt)["steps"]
-            rows = [(study_id, number, done + i, _dump(float(value))) for i, value in enumerate(values, 1)]
-            db.executemany("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", rows)
-            self._update(db, study_id, number, state=TrialState.PAUSED, steps=done + len(rows), owner=None)
+            steps = self._append(db, study_id, number, done, values)
+            self._update(db, study_id, number, state=int(TrialState.PAUSED), steps=steps, owner=None)
 
     def release(self, study_id: int, number: int, attempt: int) -> None:
         with self._write() as db:
@@ -263,13 +270,15 @@ class SqliteStorage(Storage):
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None = None,
+        segment: Sequence[float] = (),
     ) -> None:
         with self._write(durable=True) as db:
-            self._running(db, study_id, number, attempt, TrialState.PAUSED)
+            done = self._running(db, study_id, number, attempt, TrialState.PAUSED)["steps"]
             self._update(
                 db,
                 study_id,
                 number,
+                steps=self._append(db, study_id, number, done, segment),
                 state=int(state),
                 values=None if values is None else _dump([float(v) for v in values]),
                 error=error,
@@ -359,6 +368,12 @@ class SqliteStorage(Storage):
             f"UPDATE trials SET revision = {NEXT_REVISION}{changes} WHERE study = :study AND number = :number",
             {"study": study_id, "number": number, **columns},
         )
+
+    def _append(self, db: sqlite3.Connection, study_id: int, number: int, done: int, values: Sequence[float]) -> int:
+        """Add values to the curve after `done` steps; how many steps it has then."""
+        rows = [(study_id, number, done + i, _dump(float(value))) for i, value in enumerate(values, 1)]
+        db.executemany("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", rows)
+        return done + len(rows)
 
     def _release(self, db: sqlite3.Connection, study_id: int, number: int) -> None:
         where = {"study": study_id, "number": number}
@@ -542,10 +557,6 @@ def _patiently(action: Any) -> Any:
 def _close(pid: int, connection: sqlite3.Connection) -> None:
     if os.getpid() == pid:
         connection.close()
-
-
-def _owner(owned: bool) -> str | None:
-    return this_process() if owned else None
 
 
 def _dump(value: Any) -> str:

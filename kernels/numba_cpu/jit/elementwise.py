@@ -17,15 +17,16 @@ from kernels.numba_cpu.jit import formula as formulas
 from kernels.numba_cpu.jit.values import BIT, ELEMENTS, I64, Lanes, splat
 from kernels.numba_cpu.jit.vector import masked_load, masked_store
 
-_BYTES = {"float32": 4, "float64": 8, "int64": 8, "bool": 1}
+#: Bytes of an element in memory.
+BYTES = {"float32": 4, "float64": 8, "int64": 8, "bool": 1}
 #: Parts of a row begin at multiples of this many elements: a cache line, for floats.
 _GRAIN = 64
 
 
-def flat(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, unroll: int) -> Callable:
+def flat(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, wide: int) -> Callable:
     """args: out, inputs..., n. One row of n elements; no operand has a stride."""
     operands = len(dtypes)
-    row, nowhere = _row(formula, compute, dtypes, layout, unroll), _nowhere(operands)
+    row, nowhere = _row(formula, compute, dtypes, layout, wide), _nowhere(operands)
 
     def kernel(args, part, parts):
         n = args[operands]
@@ -39,12 +40,12 @@ def flat(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, unr
     return kernel
 
 
-def rows(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, unroll: int) -> Callable:
+def rows(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, wide: int) -> Callable:
     """args: out, inputs..., n, rows, axes, then for each operand its first byte, for each its stride along the row,
     and for each axis, the innermost first, its length and each operand's stride. Strides are in bytes."""
     operands = len(dtypes)
     strides = 2 * operands + 3
-    row, start, moved = _row(formula, compute, dtypes, layout, unroll), _start(operands), _moved(operands)
+    row, start, moved = _row(formula, compute, dtypes, layout, wide), _start(operands), _moved(operands)
 
     def kernel(args, part, parts):
         n, count, axes = args[operands], args[operands + 1], args[operands + 2]
@@ -120,12 +121,12 @@ def _word(builder: ir.IRBuilder, words: ir.Value, index: ir.Value) -> ir.Value:
 # ---------------------------------------------------------------------------------------------- one row
 
 
-def _row(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, unroll: int):
+def _row(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, wide: int):
     """row(args, at, strides, low, n): elements low .. low + n - 1 of the row that begins at bytes `at`.
 
     The strides along it, where there are any, are at args[strides].
     """
-    lanes = 8 * host().lanes_f64 // _BYTES[compute]
+    lanes = 8 * host().lanes_f64 // BYTES[compute]
 
     @intrinsic
     def row(typing, args, at, strides, low, n):
@@ -133,13 +134,23 @@ def _row(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, unr
             words, at, table, low, n = values
             operands = []
             for k, position in enumerate(cgutils.unpack_tuple(builder, at)):
-                stride = {"c": I64(_BYTES[dtypes[k]]), "s": I64(0)}.get(layout[k])
+                stride = {"c": I64(BYTES[dtypes[k]]), "s": I64(0)}.get(layout[k])
                 if stride is None:
                     stride = _word(builder, words, builder.add(table, I64(k)))
                 first = builder.add(position, builder.mul(stride, low))
                 address = builder.add(_word(builder, words, I64(k)), first)
-                operands.append(_OPERANDS[layout[k]](builder, dtypes[k], lanes, address, stride))
-            _loop(builder, formula, compute, operands[0], operands[1:], n, lanes, unroll)
+                operands.append(_OPERANDS[layout[k]](builder, dtypes[k], address, stride))
+            out, *inputs = operands
+
+            def block(index, lanes, count=None):
+                variables = {
+                    name: _to_compute(x.read(index, lanes, count), compute)
+                    for name, x in zip(formula.variables, inputs, strict=True)
+                }
+                result = formulas.emit(formula, variables, ELEMENTS[compute])
+                out.write(index, result.to(out.element), count)
+
+            for_each_vector(builder, n, lanes, wide, block)
             return context.get_dummy_value()
 
         return types.none(args, at, types.int64, types.int64, types.int64), codegen
@@ -147,100 +158,85 @@ def _row(formula: Formula, compute: str, dtypes: Sequence[str], layout: str, unr
     return row
 
 
-def _loop(builder, formula, compute, out, inputs, n, lanes: int, unroll: int) -> None:
-    """Vectors, `unroll` at a time, then one at a time, then the part of a vector that is left."""
-
-    def block(index, vectors: int, count=None):
-        """All reads come before the writes."""
-        results = []
-        for v in range(vectors):
-            i = builder.add(index, I64(v * lanes))
-            values = {
-                name: _to_compute(operand.read(i, count), compute)
-                for name, operand in zip(formula.variables, inputs, strict=True)
-            }
-            results.append((i, formulas.emit(formula, values, ELEMENTS[compute])))
-        for i, value in results:
-            out.write(i, value.to(out.element), count)
-
+def for_each_vector(builder: ir.IRBuilder, n: ir.Value, lanes: int, wide: int, block: Callable) -> None:
+    """block(index, lanes) for consecutive vectors of `wide` registers, then of one register, and last
+    block(index, lanes, count) where fewer than `lanes` of n elements are left. An operation on a wide vector
+    is one on each of its registers, which the processor carries out side by side."""
     done = I64(0)
-    for vectors in sorted({unroll, 1}, reverse=True):
-        step = I64(lanes * vectors)
-        turns = builder.sdiv(builder.sub(n, done), step)
+    for step in sorted({lanes * wide, lanes}, reverse=True):
+        turns = builder.sdiv(builder.sub(n, done), I64(step))
         with cgutils.for_range(builder, turns) as loop:
-            block(builder.add(done, builder.mul(loop.index, step)), vectors)
-        done = builder.add(done, builder.mul(turns, step))
+            block(builder.add(done, builder.mul(loop.index, I64(step))), step)
+        done = builder.add(done, builder.mul(turns, I64(step)))
     left = builder.sub(n, done)
     with builder.if_then(builder.icmp_signed(">", left, I64(0))):
-        block(done, 1, left)
+        block(done, lanes, left)
 
 
 def _to_compute(x: Lanes, compute: str) -> Lanes:
     return x if x.element == BIT else x.to(ELEMENTS[compute])
 
 
-class _SideBySide:
+class SideBySide:
     """An operand of the row whose elements lie side by side."""
 
-    def __init__(self, builder, dtype: str, lanes: int, address, stride):
-        self.builder, self.lanes, self.bytes = builder, lanes, _BYTES[dtype]
-        self.element = ELEMENTS[dtype]
+    def __init__(self, builder: ir.IRBuilder, dtype: str, address: ir.Value, stride: ir.Value | None = None):
+        self.builder, self.bytes, self.element = builder, BYTES[dtype], ELEMENTS[dtype]
         #: bool is a byte in memory.
         self.memory = ir.IntType(8) if self.element == BIT else self.element
-        self.address, self.stride = address, stride
+        self.address, self.stride = address, I64(self.bytes) if stride is None else stride
 
-    def _pointer(self, index, kind: ir.Type):
-        address = self.builder.add(self.address, self.builder.mul(index, self.stride))
-        return self.builder.inttoptr(address, kind.as_pointer())
-
-    def _mask(self, count):
-        return (self._numbers() < splat(self.builder, count, self.lanes)).value
-
-    def _numbers(self) -> Lanes:
-        return Lanes(self.builder, ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes))))
-
-    def read(self, index, count=None) -> Lanes:
+    def read(self, index: ir.Value, lanes: int, count: ir.Value | None = None) -> Lanes:
         """Elements index, index + 1, ...: a vector, or its first `count` lanes, with memory beyond left alone."""
-        whole = ir.VectorType(self.memory, self.lanes)
+        whole = ir.VectorType(self.memory, lanes)
         pointer = self._pointer(index, whole)
         if count is None:
             value = self.builder.load(pointer, align=self.bytes, typ=whole)
         else:
-            value = masked_load(self.builder, pointer, whole, self._mask(count), self.bytes)
+            value = masked_load(self.builder, pointer, whole, _first(self.builder, count, lanes), self.bytes)
         return self._known(value)
 
-    def _known(self, value) -> Lanes:
-        x = Lanes(self.builder, value)
-        return x.to(BIT) if self.element == BIT else x
-
-    def write(self, index, x: Lanes, count=None) -> None:
+    def write(self, index: ir.Value, x: Lanes, count: ir.Value | None = None) -> None:
         value = x.to(self.memory).value
         pointer = self._pointer(index, value.type)
         if count is None:
             self.builder.store(value, pointer, align=self.bytes)
         else:
-            masked_store(self.builder, value, pointer, self._mask(count), self.bytes)
+            masked_store(self.builder, value, pointer, _first(self.builder, count, x.count), self.bytes)
+
+    def _pointer(self, index, kind: ir.Type):
+        address = self.builder.add(self.address, self.builder.mul(index, self.stride))
+        return self.builder.inttoptr(address, kind.as_pointer())
+
+    def _known(self, value) -> Lanes:
+        x = Lanes(self.builder, value)
+        return x.to(BIT) if self.element == BIT else x
 
 
-class _Same(_SideBySide):
+def _first(builder, count, lanes: int) -> ir.Value:
+    """The mask of the first `count` lanes."""
+    numbers = Lanes(builder, ir.Constant(ir.VectorType(I64, lanes), list(range(lanes))))
+    return (numbers < splat(builder, count, lanes)).value
+
+
+class _Same(SideBySide):
     """One element for the whole row, read before the row is written."""
 
     def __init__(self, *args):
         super().__init__(*args)
-        one = self.builder.load(self._pointer(I64(0), self.memory), align=self.bytes, typ=self.memory)
-        self.value = self._known(splat(self.builder, one, self.lanes).value)
+        self.one = self.builder.load(self._pointer(I64(0), self.memory), align=self.bytes, typ=self.memory)
 
-    def read(self, index, count=None) -> Lanes:
-        return self.value
+    def read(self, index, lanes, count=None) -> Lanes:
+        return self._known(splat(self.builder, self.one, lanes).value)
 
 
-class _Strided(_SideBySide):
+class _Strided(SideBySide):
     """Elements at a distance from each other, taken one by one. In place of lanes beyond `count` the last one is
     read and written once more."""
 
-    def read(self, index, count=None) -> Lanes:
-        value = ir.Constant(ir.VectorType(self.memory, self.lanes), ir.Undefined)
-        for lane in range(self.lanes):
+    def read(self, index, lanes, count=None) -> Lanes:
+        value = ir.Constant(ir.VectorType(self.memory, lanes), ir.Undefined)
+        for lane in range(lanes):
             pointer = self._pointer(self.builder.add(index, self._within(lane, count)), self.memory)
             one = self.builder.load(pointer, align=self.bytes, typ=self.memory)
             value = self.builder.insert_element(value, one, I64(lane))
@@ -248,7 +244,7 @@ class _Strided(_SideBySide):
 
     def write(self, index, x: Lanes, count=None) -> None:
         value = x.to(self.memory).value
-        for lane in range(self.lanes):
+        for lane in range(x.count):
             source = self._within(lane, count)
             pointer = self._pointer(self.builder.add(index, source), self.memory)
             self.builder.store(self.builder.extract_element(value, source), pointer, align=self.bytes)
@@ -260,4 +256,4 @@ class _Strided(_SideBySide):
         return self.builder.select(self.builder.icmp_signed("<", I64(lane), last), I64(lane), last)
 
 
-_OPERANDS = {"c": _SideBySide, "s": _Same, "x": _Strided}
+_OPERANDS = {"c": SideBySide, "s": _Same, "x": _Strided}

@@ -5,13 +5,14 @@ from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import tile as tiles
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.pack import packers
+from kernels.numba_cpu.jit.system import prefetch
 
 
 def gemm(dtype):
     """C (+)= A B (+ bias, activation) for a batch of strided matrices. Arguments: see `kernels.numba_cpu.gemm`."""
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
-    most = tiles.most_rows()
+    most = blocking.most_rows(host())
     M2, M3 = most[2], most[3]  # and one vector takes as many rows as two
     MC = blocking.rows_of_block(M2)
     call_tile = tiles.call_tile
@@ -42,7 +43,11 @@ def gemm(dtype):
         """One matrix product."""
         k_blocks = max(1, (k + KC - 1) // KC)
         k_step = max(1, (k + k_blocks - 1) // k_blocks)
-        packed_a = scratch + (pack_b * ((k_step * (min(n, NC) + 3 * L)) * size + 63)) // 64 * 64
+        # Packed panels of B: all of them if several blocks of rows use them, else one that stays in the first cache.
+        keep_panels = m > MC
+        panels_size = k_step * ((min(n, NC) if keep_panels else 0) + 3 * L) * size
+        packed_a = scratch + pack_b * (panels_size // 64 + 1) * 64
+        stride_a = (M2 * k_step * size) // 64 * 64 + 128
         for j_block in range(0, n, NC):
             columns = min(NC, n - j_block)
             for block in range(k_blocks):
@@ -53,14 +58,6 @@ def gemm(dtype):
                     now |= ACCUMULATE
                 if block == k_blocks - 1:
                     now |= flags & (BIAS | FINISH)
-                if pack_b:
-                    j = 0
-                    while j < columns:
-                        vectors = panel_vectors(columns - j)
-                        source = b + p * brs + (j_block + j) * bcs
-                        count = min(columns - j, vectors * L)
-                        pack_columns(source, brs, bcs, k_now, count, vectors * L, scratch + j * k_now * size)
-                        j += vectors * L
                 for i_block in range(0, m, MC):
                     # Groups of at most M2 rows, as even as can be: the first `more` have one row more.
                     rows = min(MC, m - i_block)
@@ -69,20 +66,24 @@ def gemm(dtype):
                     more = rows - base * groups
                     block_a = a + i_block * ars + p * acs
                     if pack_a:
-                        source, target = block_a, packed_a
-                        for g in range(groups):
-                            group = base + (g < more)
-                            pack_rows(source, ars, acs, group, k_now, target)
-                            source += group * ars
-                            target += group * k_now * size
+                        pack_rows(block_a, ars, acs, groups, base, more, k_now, packed_a, stride_a)
+                    fresh = pack_b and i_block == 0
                     j = 0
                     while j < columns:
                         vectors = panel_vectors(columns - j)
-                        count = min(columns - j - (vectors - 1) * L, L)
+                        width = vectors * L
+                        source = b + p * brs + (j_block + j) * bcs
+                        panel, step = source, brs
                         if pack_b:
-                            panel, step = scratch + j * k_now * size, vectors * L * size
-                        else:
-                            panel, step = b + p * brs + (j_block + j) * bcs, brs
+                            panel, step = scratch, width * size
+                            if keep_panels:
+                                panel += j * k_now * size
+                        if fresh:
+                            pack_columns(source, brs, bcs, k_now, min(columns - j, width), width, panel)
+                        # While this panel is worked on, the next one's lines come nearer, some for each tile.
+                        ahead = source + width * size
+                        lines = k_now // groups + 1 if fresh and bcs == size and j + width < columns else 0
+                        count = min(columns - j - width + L, L)
                         to = c + i_block * crs + (j_block + j) * size
                         bias_now = bias + (j_block + j) * size
                         at, rs, cs = block_a, ars, acs
@@ -92,10 +93,15 @@ def gemm(dtype):
                             group = base + (g < more)
                             if pack_a:
                                 cs = group * size
-                            group_tiles(tile, at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count)
-                            at += group * k_now * size if pack_a else group * ars
+                            for _ in range(lines):
+                                prefetch(ahead)
+                                ahead += brs
+                            group_tiles(
+                                tile, at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count
+                            )
+                            at += stride_a if pack_a else group * ars
                             to += group * crs
-                        j += vectors * L
+                        j += width
 
     def kernel(args, part, parts):
         a, b, c, bias = args[0], args[1], args[2], args[3]

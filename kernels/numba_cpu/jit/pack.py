@@ -5,7 +5,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels.numba_cpu.jit.helper import helper
-from kernels.numba_cpu.jit.vector import Vector, first, load, load_masked, pointer, splat, store, store_masked
+from kernels.numba_cpu.jit.vector import Vector, first, load, load_masked, pointer, splat, store
 
 
 def transpose(builder, rows: list) -> list:
@@ -61,8 +61,9 @@ def packers(dtype, lanes: int):
 
     pack_columns(source, rs, cs, k, count, width, target): a panel of B, k rows of `width` elements side by side, the
         columns from `count` on 0. width is a multiple of `lanes`.
-    pack_rows(source, rs, cs, rows, k, target): a group of A's rows, for each k its `rows` elements side by side; up
-        to `lanes` elements beyond the end are overwritten.
+    pack_rows(source, rs, cs, groups, base, more, k, target, stride): groups of A's rows, the first `more` of base + 1,
+        the others of base rows; for each k the rows of a group side by side. Group g begins at target + g * stride;
+        up to `lanes` elements beyond its end are overwritten.
     """
     size = dtype.bitwidth // 8
     L = lanes
@@ -75,20 +76,22 @@ def packers(dtype, lanes: int):
     @helper
     def pack_columns(source, rs, cs, k, count, width, target):
         if cs == size:
-            for v in range(0, width, L):
-                live = count - v
-                at, to = source + v * size, target + v * size
-                if live >= L:
-                    for _ in range(k):
-                        store(pointer(to, dtype), 0, load(pointer(at, dtype), 0, L))
-                        at += rs
-                        to += width * size
-                else:
-                    mask = first(live, L)
-                    for _ in range(k):
-                        store(pointer(to, dtype), 0, load_masked(pointer(at, dtype), 0, mask))
-                        at += rs
-                        to += width * size
+            at, to = source, target
+            if count == 2 * L:
+                for _ in range(k):
+                    left, right = load(pointer(at, dtype), 0, L), load(pointer(at, dtype), L, L)
+                    store(pointer(to, dtype), 0, left)
+                    store(pointer(to, dtype), L, right)
+                    at += rs
+                    to += 2 * L * size
+            else:
+                last = first(count - width + L, L)
+                for _ in range(k):
+                    for v in range(0, width - L, L):
+                        store(pointer(to, dtype), v, load(pointer(at, dtype), v, L))
+                    store(pointer(to, dtype), width - L, load_masked(pointer(at, dtype), width - L, last))
+                    at += rs
+                    to += width * size
             return
         whole = k // L * L if rs == size else 0
         for p in range(0, whole, L):
@@ -105,31 +108,33 @@ def packers(dtype, lanes: int):
                 row[j] = element(source + p * rs + j * cs) if j < count else dtype(0)
 
     @helper
-    def pack_rows(source, rs, cs, rows, k, target):
-        # Vectors written later overwrite what earlier ones left beyond the group's rows.
+    def pack_rows(source, rs, cs, groups, base, more, k, target, stride):
         if rs == size:
-            for v in range((rows - 1) // L * L, -1, -L):
-                mask = first(rows - v, L)
-                at, to = source + v * size, target + v * size
-                if v:
-                    for _ in range(k):
-                        store_masked(pointer(to, dtype), 0, load_masked(pointer(at, dtype), 0, mask), mask)
-                        at += cs
-                        to += rows * size
-                else:
-                    for _ in range(k):
-                        store(pointer(to, dtype), 0, load_masked(pointer(at, dtype), 0, mask))
-                        at += cs
-                        to += rows * size
+            for v in range(0, base + (more > 0), L):
+                longer, usual = first(base + 1 - v, L), first(base - v, L)
+                for p in range(k):
+                    at, to = source + p * cs + v * size, target + v * size
+                    for _ in range(more):
+                        store(pointer(to + p * (base + 1) * size, dtype), 0, load_masked(pointer(at, dtype), 0, longer))
+                        at += (base + 1) * size
+                        to += stride
+                    for _ in range(groups - more):
+                        store(pointer(to + p * base * size, dtype), 0, load_masked(pointer(at, dtype), 0, usual))
+                        at += base * size
+                        to += stride
             return
+        at, to = source, target
         whole = k // L * L if cs == size else 0
-        for p in range(0, whole, L):
-            for v in range((rows - 1) // L * L, -1, -L):
-                to = target + (p * rows + v) * size
-                square_of(source + v * rs + p * cs, rs, rows - v, to, rows * size)
-        for p in range(whole, k):
-            to = pointer(target + p * rows * size, dtype)
-            for i in range(rows):
-                to[i] = element(source + i * rs + p * cs)
+        for g in range(groups):
+            group = base + (g < more)
+            for p in range(0, whole, L):
+                for v in range((group - 1) // L * L, -1, -L):
+                    square_of(at + v * rs + p * cs, rs, group - v, to + (p * group + v) * size, group * size)
+            for p in range(whole, k):
+                row = pointer(to + p * group * size, dtype)
+                for i in range(group):
+                    row[i] = element(at + i * rs + p * cs)
+            at += group * rs
+            to += stride
 
     return pack_rows, pack_columns

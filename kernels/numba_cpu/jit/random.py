@@ -29,8 +29,8 @@ from kernels.numba_cpu.jit.vector import (
 )
 
 U64 = types.uint64
-#: Counters at a time: two registers of 64-bit lanes, so that their chains of ten rounds overlap.
-C = 2 * host().lanes_f64
+#: Counters at a time: four registers of 64-bit lanes, so that their chains of ten rounds overlap.
+C = 4 * host().lanes_f64
 LOW = 0xFFFFFFFF
 
 
@@ -119,13 +119,6 @@ def _kernel(dtype: str, drawn: str, finish: Callable) -> Callable:
     T = getattr(types, dtype)
     uniform, W = _uniform(drawn)
 
-    @njit(error_model="numpy")
-    def put(out, i, v, n):
-        if i + W <= n:
-            store(out, i, v)
-        elif i < n:
-            store_masked(out, i, v, first(n - i, W))
-
     def kernel(args, part, parts):
         state, out, n = pointer(args[0], types.int64), pointer(args[1], T), args[2]
         seed, stream, step = U64(state[0]), U64(state[1]), U64(state[2])
@@ -134,8 +127,13 @@ def _kernel(dtype: str, drawn: str, finish: Callable) -> Callable:
         for block in range(part * blocks // parts, (part + 1) * blocks // parts):
             p, q = uniform(seed, stream, step, block * C)
             p, q = finish(p, q, rate, scale)
-            put(out, 2 * W * block, p, n)
-            put(out, 2 * W * block + W, q, n)
+            i = 2 * W * block
+            if i + 2 * W <= n:
+                store(out, i, p)
+                store(out, i + W, q)
+            else:
+                store_masked(out, i, p, first(n - i, W))
+                store_masked(out, i + W, q, first(n - i - W, W))
 
     return kernel
 

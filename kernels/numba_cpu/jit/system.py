@@ -87,6 +87,19 @@ def atomic_swap_if(typingctx, address, expected, value):
 
 
 @intrinsic
+def prefetch(typingctx, address):
+    """prefetch(address): have the cache line there ready for reading soon. Any address is harmless."""
+
+    def codegen(context, builder, sig, args):
+        byte = ir.IntType(8).as_pointer()
+        function = _function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _INT, _INT, _INT])
+        builder.call(function, [builder.inttoptr(args[0], byte), _INT(0), _INT(3), _INT(1)])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
+
+
+@intrinsic
 def pause(typingctx):
     """pause(): tell the processor that this is a spinning loop."""
 

@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.numba_cpu.gemm import most_rows
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit.vector import _element_ir, _splat, masked_load, masked_store
 
@@ -22,11 +23,6 @@ ACCUMULATE, BIAS, FINISH = 1, 2, 4
 UNROLL = 4
 
 _WORD = ir.IntType(64)
-
-
-def most_rows() -> dict[int, int]:
-    """vectors -> most rows of a tile: 16 registers hold 6 x 2 accumulators, 2 vectors of B and one element of A."""
-    return {1: 6, 2: 6, 3: 4} if host().vector_registers <= 16 else {1: 12, 2: 12, 3: 8}
 
 
 def relu(builder, value):
@@ -47,7 +43,7 @@ def tile(dtype, activation: str | None):
     a, b, c, bias are addresses; ars, acs the strides of A for i and k, brs of B for k, crs of C for i, in bytes. B and
     C have unit stride for j. count: columns in the last vector; the rest of it is neither read nor written.
     """
-    lanes, most, element = host().lanes(dtype.name), most_rows(), _element_ir(dtype)
+    lanes, most, element = host().lanes(dtype.name), most_rows(host()), _element_ir(dtype)
 
     @intrinsic
     def run(typingctx, rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags):
@@ -115,6 +111,7 @@ class _Tile:
         self.align = 4 if isinstance(element, ir.FloatType) else 8
         self.a, self.ars, self.acs, self.b, self.brs, self.k = function.args[:6]
         self.c, self.crs, self.bias, self.flags, count = function.args[6:]
+        self.count = count
         self.mask = self._mask(count) if masked else None
 
     def _mask(self, count):
@@ -154,11 +151,52 @@ class _Tile:
         if self.activation is not None:
             function = ACTIVATIONS[self.activation]
             totals = self._when(flags, FINISH, totals, lambda values: [function(b, v) for v in values])
-        for i in range(self.rows):
-            row = b.add(self.c, b.mul(self.crs, _WORD(i)))
-            for v in range(self.vectors):
+        rows = [b.add(self.c, b.mul(self.crs, _WORD(i))) for i in range(self.rows)]
+        whole = self.vectors if self.mask is None else self.vectors - 1
+        for i, row in enumerate(rows):
+            for v in range(whole):
                 self._store(totals[i * self.vectors + v], row, v)
+        if self.mask is not None:
+            last = [totals[i * self.vectors + whole] for i in range(self.rows)]
+            if host().has_masked_store:
+                for row, value in zip(rows, last, strict=True):
+                    self._store(value, row, whole)
+            else:
+                self._store_pieces(last, [b.add(row, _WORD(whole * self.lanes * self.align)) for row in rows])
         b.ret_void()
+
+    def _store_pieces(self, values, addresses) -> None:
+        """The first `count` lanes of each vector, in pieces of lanes / 2, ..., 2, 1 as the bits of count say."""
+        b = self.builder
+        piece = self.lanes // 2
+        while piece:
+            before = b.block
+            yes, after = b.append_basic_block("piece"), b.append_basic_block("rest")
+            b.cbranch(b.icmp_unsigned("!=", b.and_(self.count, _WORD(piece)), _WORD(0)), yes, after)
+            b.position_at_end(yes)
+            for value, at in zip(values, addresses, strict=True):
+                part = self._lanes(value, 0, piece)
+                b.store(part, b.inttoptr(at, part.type.as_pointer()), align=self.align)
+            moved = [b.add(at, _WORD(piece * self.align)) for at in addresses]
+            high = [self._lanes(value, piece, piece) for value in values]
+            b.branch(after)
+            b.position_at_end(after)
+            with b.goto_block(before):
+                b.position_before(before.terminator)
+                low = [self._lanes(value, 0, piece) for value in values]
+            values = [self._either(old, before, new, yes) for old, new in zip(low, high, strict=True)]
+            addresses = [self._either(old, before, new, yes) for old, new in zip(addresses, moved, strict=True)]
+            piece //= 2
+
+    def _either(self, first, first_block, second, second_block):
+        phi = self.builder.phi(first.type)
+        phi.add_incoming(first, first_block)
+        phi.add_incoming(second, second_block)
+        return phi
+
+    def _lanes(self, value, start: int, count: int):
+        picks = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(start, start + count)))
+        return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), picks)
 
     def _plus_c(self, values):
         b = self.builder
@@ -184,13 +222,7 @@ class _Tile:
         last = b.block
         b.branch(after)
         b.position_at_end(after)
-        result = []
-        for old, new in zip(values, changed, strict=True):
-            phi = b.phi(self.vector)
-            phi.add_incoming(old, before)
-            phi.add_incoming(new, last)
-            result.append(phi)
-        return result
+        return [self._either(old, before, new, last) for old, new in zip(values, changed, strict=True)]
 
     def _loop(self):
         """The sums over k: UNROLL steps at a time, then one at a time."""
@@ -224,12 +256,8 @@ class _Tile:
         last = b.block
         b.cbranch(b.icmp_signed(">", remaining, _WORD(0)), body, after)
         b.position_at_end(after)
-        results = []
-        for first, again in ((a, next_a), (p, next_b), *zip(values, now, strict=True)):
-            phi = b.phi(first.type)
-            phi.add_incoming(first, before)
-            phi.add_incoming(again, last)
-            results.append(phi)
+        both = ((a, next_a), (p, next_b), *zip(values, now, strict=True))
+        results = [self._either(first, before, again, last) for first, again in both]
         return results[0], results[1], results[2:]
 
     def _step(self, a, p, sums):

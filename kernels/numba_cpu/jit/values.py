@@ -14,6 +14,9 @@ FLOAT, DOUBLE, BIT, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(1), i
 #: Element types by the names of NumPy's dtypes.
 ELEMENTS = {"float32": FLOAT, "float64": DOUBLE, "int64": I64, "bool": BIT}
 
+#: Numba lets LLVM fuse products and sums that carry no flag. This flag means nothing to them, but is one.
+_NOT_FUSED = ("afn",)
+
 
 class Lanes:
     """A vector value and the builder that emits what is done with it."""
@@ -48,7 +51,9 @@ class Lanes:
     def _two(self, other, floats: str, ints: str | None, swap: bool = False) -> "Lanes":
         other = other if isinstance(other, Lanes) else self.constant(other)
         a, b = (other, self) if swap else (self, other)
-        return Lanes(self.builder, getattr(self.builder, floats if self.floating else ints)(a.value, b.value))
+        if self.floating:
+            return Lanes(self.builder, getattr(self.builder, floats)(a.value, b.value, flags=_NOT_FUSED))
+        return Lanes(self.builder, getattr(self.builder, ints)(a.value, b.value))
 
     def __add__(self, other):
         return self._two(other, "fadd", "add")

@@ -1,0 +1,392 @@
+"""jit: a replay does what the step would do, and what is different is recorded again."""
+
+import math
+
+import numpy as np
+import pytest
+
+import nanonet
+import nanonet.functional as F
+from nanonet import Tensor, nn, optim
+from nanonet.errors import RecordingError
+
+X = np.random.default_rng(0).normal(size=(5, 16, 6)).astype(np.float32)  # five mini-batches
+Y = np.random.default_rng(1).integers(0, 3, size=(5, 16))
+
+
+class Setup:
+    """A model with dropout, its optimizer and a training step; two of one seed are alike."""
+
+    def __init__(self, optimizer="sgd", dropout=0.5):
+        nanonet.seed(3)
+        self.model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
+        options = {"sgd": {"lr": 0.1, "momentum": 0.9}, "adam": {"lr": 0.01}, "adamw": {"lr": 0.01}}[optimizer]
+        self.optimizer = optim.get(optimizer)(self.model.parameters(), **options)
+
+    def step(self, x, y):
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.model(x), y)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def weights(self):
+        return np.concatenate([array.ravel() for array in self.model.state_dict().values()])
+
+
+def tensors(i):
+    return nanonet.tensor(X[i]), nanonet.tensor(Y[i])
+
+
+# ------------------------------------------------------------------------- replay equals eager
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_replayed_training_equals_eager_training_bit_for_bit(optimizer, backend_in_use):
+    """Dropout included: a replay draws new numbers, the ones that the eager step draws."""
+    eager, recorded = Setup(optimizer), Setup(optimizer)
+    step = nanonet.jit(recorded.step)
+    for i in (0, 1, 2, 3, 4, 0, 1):
+        expected = eager.step(*tensors(i)).item()
+        assert step(*tensors(i)).item() == expected
+    assert np.array_equal(recorded.weights(), eager.weights())
+    assert len(step.recordings) == 1
+
+
+def test_arrays_lists_dicts_and_keywords_are_arguments(backend_in_use):
+    calls = []
+
+    @nanonet.jit
+    def step(pair, scale=1.0, **named):
+        calls.append(scale)
+        return {"out": [pair[0] * pair[1] * scale + named["bias"]["b"]]}
+
+    for i in range(3):
+        found = step((X[0], Tensor(X[1] + i)), bias={"b": np.float32([i])}, scale=2.0)
+        np.testing.assert_allclose(found["out"][0].numpy(), X[0] * (X[1] + i) * 2 + i, rtol=1e-6)
+    assert len(calls) == 1
+    step((X[0], X[1]), bias={"b": np.float32([0])}, scale=3.0)
+    assert calls == [2.0, 3.0]
+    assert step.__name__ == "step"
+
+
+def test_each_shape_and_dtype_has_its_recording(backend_in_use):
+    step = nanonet.jit(lambda x: x.sum())
+    for _ in range(3):
+        assert step(nanonet.ones(3)).item() == 3
+        assert step(nanonet.ones(5)).item() == 5
+        assert step(nanonet.ones(3, dtype="float64")).dtype == np.float64
+    assert len(step.recordings) == 3
+
+
+def test_a_jitted_step_within_another_is_part_of_it(backend_in_use):
+    inner = nanonet.jit(lambda x: x * 2)
+    outer = nanonet.jit(lambda x: inner(x) + 1)
+    assert [outer(nanonet.tensor([float(i)])).item() for i in range(3)] == [1, 3, 5]
+    assert not inner.recordings
+
+
+def test_second_derivatives_are_recorded_too(backend_in_use):
+    def penalty(x):
+        x = x.detach().requires_grad_()
+        (g,) = nanonet.grad((x * x * x).sum(), x, create_graph=True)
+        (h,) = nanonet.grad((g * g).sum(), x)
+        return h
+
+    step = nanonet.jit(penalty)
+    for value in (1.0, 2.0, 3.0):
+        assert step(nanonet.tensor([value])).item() == pytest.approx(36 * value**3)
+
+
+# --------------------------------------------------------------------- what changes is seen
+
+
+def test_train_and_eval_are_recorded_apart(backend_in_use):
+    setup = Setup()
+    step = nanonet.jit(lambda x: setup.model(x))
+    x = tensors(0)[0]
+    for _ in range(2):
+        assert not np.array_equal(step(x).numpy(), step(x).numpy())
+        setup.model.eval()
+        assert np.array_equal(step(x).numpy(), step(x).numpy())
+        assert np.array_equal(step(x).numpy(), setup.model(x).numpy())
+        setup.model.train()
+    assert len(step.recordings) == 2
+
+
+def test_a_mode_that_the_step_sets_is_set_by_the_replay(backend_in_use):
+    setup = Setup()
+
+    @nanonet.jit
+    def both(x):
+        setup.model.eval()
+        certain = setup.model(x)
+        setup.model.train()
+        return certain, setup.model(x)
+
+    x = tensors(0)[0]
+    first = both(x)
+    for _ in range(3):
+        certain, drawn = both(x)
+        assert np.array_equal(certain.numpy(), first[0].numpy())
+        assert not np.array_equal(drawn.numpy(), first[1].numpy())
+    assert len(both.recordings) == 1
+    setup.model.eval()
+    both(x)
+    setup.model.eval()
+    both(x)
+    assert setup.model.training and len(both.recordings) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_learning_rate_changed_outside_is_seen(optimizer, backend_in_use):
+    eager, recorded = Setup(optimizer), Setup(optimizer)
+    step = nanonet.jit(recorded.step)
+    for i in range(5):
+        for setup in (eager, recorded):
+            setup.optimizer.param_groups[0]["lr"] = 0.1 / (i + 1)
+        eager.step(*tensors(i))
+        step(*tensors(i))
+    assert np.array_equal(recorded.weights(), eager.weights())
+    assert len(step.recordings) == 1
+
+
+def test_a_parameter_changed_outside_is_seen(backend_in_use):
+    eager, recorded = Setup(dropout=0.0), Setup(dropout=0.0)
+    step = nanonet.jit(recorded.step)
+    for i in range(4):
+        for setup in (eager, recorded):
+            setup.model[0].weight.data = np.full((6, 8), 0.1 * i)
+            with nanonet.no_grad():
+                setup.model[0].bias += 1
+                setup.model[3].weight.copy_(setup.model[3].weight * 0.5)
+        assert step(*tensors(i)).item() == eager.step(*tensors(i)).item()
+    assert len(step.recordings) == 1
+
+
+def test_a_parameter_layer_or_dtype_put_in_the_place_of_another_is_seen(backend_in_use):
+    model = nn.Sequential(nn.Linear(2, 2, weight_init="ones"), nn.ReLU(), nn.Linear(2, 1, weight_init="ones"))
+    step = nanonet.jit(lambda x: model(x))
+    x = nanonet.ones(1, 2)
+    assert step(x).item() == 4
+    model[0].weight = nn.Parameter(np.full((2, 2), 3.0))
+    assert step(x).item() == 12
+    model[2] = nn.Linear(2, 1, weight_init="zeros")
+    assert step(x).item() == 0
+    assert step(x).item() == 0 and len(step.recordings) == 3
+    model.double()
+    model[0].weight.data = np.full((2, 2), 1.0)
+    assert step(nanonet.ones(1, 2, dtype="float64")).dtype == np.float64
+
+
+def test_requires_grad_changed_outside_is_seen(backend_in_use):
+    setup = Setup(dropout=0.0)
+    step = nanonet.jit(setup.step)
+    step(*tensors(0))
+    setup.model[0].requires_grad_(False)
+    before = setup.model[0].weight.numpy().copy()
+    moved = setup.model[3].weight.numpy().copy()
+    for i in range(3):
+        step(*tensors(i))
+    assert np.array_equal(setup.model[0].weight.numpy(), before)
+    assert not np.array_equal(setup.model[3].weight.numpy(), moved)
+
+
+def test_an_option_that_changes_the_rule_is_seen(backend_in_use):
+    eager, recorded = Setup(dropout=0.0), Setup(dropout=0.0)
+    step = nanonet.jit(recorded.step)
+    for i in range(4):
+        for setup in (eager, recorded):
+            setup.optimizer.param_groups[0]["nesterov"] = i % 2 == 1
+        assert step(*tensors(i)).item() == eager.step(*tensors(i)).item()
+    assert np.array_equal(recorded.weights(), eager.weights())
+
+
+def test_a_new_seed_of_the_process_is_seen(backend_in_use):
+    step = nanonet.jit(lambda x: F.dropout(x, 0.5))
+    found = []
+    for _ in range(2):
+        nanonet.seed(11)
+        found.append([step(nanonet.ones(40)).numpy() for _ in range(3)])
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0][1], found[0][2])
+
+
+def test_no_grad_around_the_step_is_seen(backend_in_use):
+    setup = Setup()
+    step = nanonet.jit(lambda x: nanonet.tensor(1.0 if setup.model(x).requires_grad else 0.0))
+    x = tensors(0)[0]
+    assert step(x).item() == 1
+    with nanonet.no_grad():
+        assert step(x).item() == 0
+    assert step(x).item() == 1
+
+
+# ---------------------------------------------------------------------------------- gradients
+
+
+def test_gradients_accumulate_without_zero_grad(backend_in_use):
+    eager, recorded = Setup(dropout=0.0), Setup(dropout=0.0)
+
+    def accumulate(setup):
+        def step(x, y):
+            loss = F.cross_entropy(setup.model(x), y) * 0.25
+            loss.backward()
+            return loss
+
+        return step
+
+    plain, step = accumulate(eager), nanonet.jit(accumulate(recorded))
+    for _ in range(3):
+        for i in range(4):
+            assert step(*tensors(i)).item() == plain(*tensors(i)).item()
+        for p, q in zip(recorded.model.parameters(), eager.model.parameters(), strict=True):
+            assert np.array_equal(p.grad.numpy(), q.grad.numpy())
+        for setup in (eager, recorded):
+            setup.optimizer.step()
+            setup.optimizer.zero_grad()
+    assert np.array_equal(recorded.weights(), eager.weights())
+    assert len(step.recordings) == 2  # without gradients before, and with
+
+
+def test_gradients_are_there_after_a_replay(backend_in_use):
+    eager, recorded = Setup(dropout=0.0), Setup(dropout=0.0)
+    step = nanonet.jit(recorded.step)
+    for i in range(3):
+        eager.step(*tensors(i))
+        step(*tensors(i))
+        for p, q in zip(recorded.model.parameters(), eager.model.parameters(), strict=True):
+            assert np.array_equal(p.grad.numpy(), q.grad.numpy())
+
+
+def test_gradients_of_an_argument_that_requires_them(backend_in_use):
+    w = nanonet.tensor([1.0, 2.0], requires_grad=True)
+
+    @nanonet.jit
+    def step(w, x):
+        (w * x).sum().backward()
+
+    for i in (1.0, 2.0, 3.0):
+        step(w, nanonet.tensor([i, 1.0]))
+    np.testing.assert_array_equal(w.grad.numpy(), [6, 3])
+
+
+# ----------------------------------------------------------------------------------- results
+
+
+def test_what_is_returned_is_never_overwritten(backend_in_use):
+    setup = Setup()
+
+    @nanonet.jit
+    def step(x, y):
+        scores = setup.model(x)
+        loss = F.cross_entropy(scores, y)
+        return loss, scores, scores[0], x, x[2:], {"mean": scores.mean(0)}, "text"
+
+    kept = []
+    for i in range(5):
+        x, y = tensors(i)
+        out = step(x, y)
+        flat = [*out[:5], out[5]["mean"]]
+        assert out[6] == "text" and not any(t.requires_grad for t in flat)
+        kept.append((flat, [t.numpy().copy() for t in flat]))
+    for flat, copies in kept:
+        for found, copied in zip(flat, copies, strict=True):
+            assert np.array_equal(found.numpy(), copied)
+    assert np.array_equal(kept[1][0][3].numpy(), X[1]) and np.array_equal(kept[1][0][4].numpy(), X[1][2:])
+
+
+def test_a_returned_parameter_is_the_parameter(backend_in_use):
+    layer = nn.Linear(2, 2)
+    step = nanonet.jit(lambda: layer.weight)
+    assert step() is layer.weight and step() is layer.weight
+
+
+def test_arguments_are_not_changed_by_the_step(backend_in_use):
+    def step(x):
+        x *= 2
+        return x + 0
+
+    x = nanonet.ones(3)
+    jitted = nanonet.jit(step)
+    for _ in range(3):
+        assert jitted(x).tolist() == [2, 2, 2]
+    assert x.tolist() == [1, 1, 1]
+
+
+def test_memory_of_a_recording_is_reused(backend_in_use):
+    """100 temporaries of 4000 bytes live in the room of a few."""
+    if backend_in_use.name == "reference":
+        pytest.skip("reference: the host calls of its plan hold their arrays")
+
+    @nanonet.jit
+    def step(x):
+        for _ in range(100):
+            x = x * 1.01
+        return x
+
+    step(nanonet.ones(1000))
+    assert step.plan.bytes < 5 * 4096
+    assert step(nanonet.ones(1000)).numpy()[0] == pytest.approx(1.01**100, rel=1e-4)
+
+
+def test_a_changing_number_does_not_fill_the_memory(backend_in_use):
+    step = nanonet.jit(lambda x, number: x * number)
+    for i in range(300):
+        assert step(nanonet.ones(2), float(i)).tolist() == [i, i]
+    assert len(step.recordings) <= 64
+
+
+# --------------------------------------------------------------------- what cannot be recorded
+
+HOST = {
+    "item()": lambda x: x.sum().item(),
+    "numpy()": lambda x: x.numpy(),
+    "tolist()": lambda x: x.tolist(),
+    "float()": lambda x: float(x.sum()),
+    "int()": lambda x: int(x.sum()),
+    "bool()": lambda x: x if x.sum() > 0 else -x,
+    "conversion to a NumPy array": lambda x: np.asarray(x),
+    "a boolean mask as index": lambda x: x[x > 0],
+    "a host array enters": lambda x: x + np.ones(2, np.float32),
+    "a host array": lambda x: x * nanonet.tensor([1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("what", HOST)
+def test_a_value_read_on_the_host_is_an_error_that_names_the_line(what, backend_in_use):
+    step = nanonet.jit(HOST[what])
+    with pytest.raises(RecordingError) as error:
+        step(nanonet.ones(2))
+    assert what in str(error.value) and f"test_jit.py:{HOST[what].__code__.co_firstlineno}" in str(error.value)
+    assert not step.recordings
+    assert nanonet.ones(2).sum().item() == 2
+
+
+def test_an_error_in_the_step_leaves_no_recording(backend_in_use):
+    def step(x):
+        if broken:
+            raise KeyError("broken")
+        return x * 2
+
+    broken = True
+    jitted = nanonet.jit(step)
+    with pytest.raises(KeyError):
+        jitted(nanonet.ones(1))
+    broken = False
+    assert jitted(nanonet.ones(1)).item() == 2
+
+
+def test_an_argument_that_is_no_array_is_hashable():
+    with pytest.raises(RecordingError, match="argument of type set"):
+        nanonet.jit(lambda x: 1)({1, 2})
+
+
+def test_anomalies_are_found_in_a_jitted_step(backend_in_use):
+    step = nanonet.jit(lambda x: x.log().sum())
+    assert math.isnan(step(nanonet.tensor([-1.0])).item())
+    with (
+        nanonet.detect_anomaly(),
+        pytest.raises(FloatingPointError, match="NaN arose in the forward computation of log"),
+    ):
+        step(nanonet.tensor([-1.0]))
