@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels import registry
 
-__all__ = ["examine", "text"]
+__all__ = ["examine", "first_use", "text"]
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "rich", "safetensors", "scikit-learn", "cupy")
 #: The variables that change what nanonet does.
@@ -54,6 +54,19 @@ def examine() -> dict[str, Any]:
     return report
 
 
+def first_use() -> bool:
+    """Are there no compiled kernels for this machine yet, so that the first steps will take some seconds longer?"""
+    try:
+        if registry.cpu().name != "numba_cpu":
+            return False
+        from kernels.numba_cpu import compiler
+
+        folder, _ = compiler.cache_folder()
+        return folder is None or not any(folder.iterdir())
+    except Exception:  # whatever ails it will be told when it is used
+        return False
+
+
 def text(report: dict[str, Any]) -> str:
     """The report for reading, a line for each thing found."""
     cpu, cache = report["cpu"], report["cache"]
@@ -62,7 +75,7 @@ def text(report: dict[str, Any]) -> str:
         ("nanonet", f"{report['nanonet']}  ({report['folder']})"),
         ("Python", f"{report['python']} on {report['system']}"),
         ("libraries", ", ".join(libraries)),
-        ("missing", ", ".join(name for name, version in report["libraries"].items() if not version) or "none"),
+        ("not installed", ", ".join(name for name, version in report["libraries"].items() if not version) or "none"),
         ("processor", f"{cpu['name']}, {cpu['cores']} cores"),
     ]
     if "vector_bits" in cpu:

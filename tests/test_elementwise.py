@@ -82,7 +82,7 @@ def test_formula_equals_the_oracle(backend, name, dtype):
         assert_close(out, oracle(formula, inputs, shape, result), result)
 
 
-@pytest.mark.parametrize("name", ["relu", "maximum", "minimum", "clip", "abs", "sign", "add", "where", "gelu", "softplus"])
+@pytest.mark.parametrize("name", ["relu", "maximum", "minimum", "clip", "abs", "sign", "add", "where", "gelu"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_nan_and_infinity_propagate(backend, name, dtype):
     formula = FORMULAS[name]
@@ -143,7 +143,7 @@ def test_dtypes_mix(backend, text, first, second, result, data):
     formula = Formula.of(text, "a", "b")
     shape = (data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    a, b = data.draw(views(shape, first, rng)), data.draw(views(shape, second, rng))
+    a, b = data.draw(views(shape, first, rng)), random_values(rng, shape, second)
     out = np.full(shape, np.nan).astype(result)
     backend.elementwise(formula, a, b, out=out)
     assert_close(out, oracle(formula, [a, b], shape, result), result, scale=9)
@@ -250,3 +250,5 @@ def test_errors_name_the_operand(numba_elementwise):
         numba_elementwise(formula, x, out=np.zeros(4, np.float32))
     with pytest.raises(DtypeError, match="x is complex64"):
         numba_elementwise(formula, x.astype(np.complex64), out=x)
+    with pytest.raises(DtypeError, match="x is >f4"):
+        numba_elementwise(formula, x.astype(">f4"), out=x)

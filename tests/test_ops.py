@@ -176,8 +176,18 @@ def test_dtypes_are_kept_or_named(backend_in_use):
     assert nanonet.tensor([1]).dtype == nanonet.tensor(np.zeros(2, np.uint8)).dtype == np.int64
     assert nanonet.tensor([True]).dtype == np.bool_
     assert nanonet.tensor([1], dtype="float64").float().double().long().dtype == np.int64
-    assert nanonet.tensor([0, 3], dtype="int32").eq(nanonet.tensor([0, 2])).tolist() == [True, False]
     assert nanonet.tensor([1, 2]).mean().item() == 1.5
+    assert nanonet.tensor([0, 3]).eq(nanonet.tensor([0, 2])).tolist() == [True, False]
+
+
+def test_int32_is_taken_where_int64_is(backend_in_use):
+    x = nanonet.tensor([1, 0], dtype="int32")
+    assert x.dtype == np.int32 and x.long().dtype == np.int64 and x.float().tolist() == [1, 0]
+    assert x.eq(nanonet.tensor([1, 2])).tolist() == [True, False]
+    rows = nanonet.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert rows[x].tolist() == [[3, 4], [1, 2]]
+    assert F.one_hot(x, 2).tolist() == [[0, 1], [1, 0]]
+    assert F.cross_entropy(rows, x).item() == F.cross_entropy(rows, [1, 0]).item()
 
 
 # --------------------------------------------------------------------------------- errors

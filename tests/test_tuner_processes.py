@@ -113,10 +113,9 @@ def finish(process):
     return process.returncode, out, err
 
 
-def succeed(process):
-    code, out, err = finish(process)
-    assert code == 0, err
-    return out
+def succeed(*processes):
+    for code, _, err in [finish(process) for process in processes]:
+        assert code == 0, err
 
 
 def notes(folder):
@@ -213,8 +212,7 @@ def test_ctrl_c_ends_cleanly_and_the_study_goes_on(tmp_path, n_jobs):
 
 def test_processes_share_a_file(tmp_path):
     processes = [launch(EIGHTH, tmp_path) for _ in range(4)]
-    for process in processes:
-        succeed(process)
+    succeed(*processes)
     study = tuner.load_study(storage=tmp_path / "s.db")
     assert [t.number for t in study.trials] == list(range(100))
     assert {t.state for t in study.trials} == {TrialState.COMPLETE}
@@ -226,15 +224,13 @@ def test_processes_share_a_file(tmp_path):
 
 def test_processes_share_a_total_and_the_segments_of_a_resumable(tmp_path):
     processes = [launch(PLAIN, tmp_path, "1") for _ in range(3)]
-    for process in processes:
-        succeed(process)
+    succeed(*processes)
     assert [row[1] for row in states_on_disk(tmp_path)] == [TrialState.COMPLETE] * 60
     assert sorted(number for number, _ in notes(tmp_path)) == list(range(60))
     other = tmp_path / "other"
     other.mkdir()
     processes = [launch(RESUMABLE, other, "1") for _ in range(2)]
-    for process in processes:
-        succeed(process)
+    succeed(*processes)
     study = tuner.load_study(storage=other / "s.db")
     assert len(study.trials) == 60
     assert all(t.state.is_finished() for t in study.trials)

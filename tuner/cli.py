@@ -102,15 +102,14 @@ def _wrong_input() -> tuple[type[Exception], ...]:
 
 def tune(arguments: argparse.Namespace, console: Console) -> int:
     """Search for the best settings, train the best model, and leave both in a folder."""
-    from nanonet import data
     from nanonet.predictor import Predictor
 
     from .tune import DEFAULT_MINUTES
     from .tune import tune as search
 
-    dataset = data.load(arguments.data, arguments.target, task=arguments.task)
+    dataset = _load(arguments)
     folder = _folder(arguments, dataset)
-    console.note(f"{_rows(dataset)}; results go to {folder}")
+    _greet(console, dataset, folder)
     minutes = arguments.minutes
     if minutes is None and arguments.trials is None:
         minutes = DEFAULT_MINUTES
@@ -255,9 +254,9 @@ def train(arguments: argparse.Namespace, console: Console) -> int:
     from nanonet.training import Run
 
     settings = _settings(arguments)
-    dataset = data.load(arguments.data, arguments.target, task=arguments.task)
+    dataset = _load(arguments)
     folder = _folder(arguments, dataset)
-    console.note(f"{_rows(dataset)}; results go to {folder}")
+    _greet(console, dataset, folder)
     parts = _parts(dataset, arguments.validation, arguments.test, settings.seed)
     (x, y), standardizer = parts["training"], data.Standardizer().fit(parts["training"][0])
     target_scale = None if dataset.task == "classification" else data.Standardizer().fit(y)
@@ -439,16 +438,34 @@ def doctor(arguments: argparse.Namespace, console: Console) -> int:
 # -------------------------------------------------------------------------------- the folder and the table
 
 
+def _load(arguments: argparse.Namespace) -> Any:
+    """The data to train on. OptionError for a --target or --task that it does not know."""
+    from nanonet import data
+    from nanonet.errors import OptionError
+
+    dataset = data.load(arguments.data, arguments.target, task=arguments.task)
+    if arguments.target not in (None, dataset.target):
+        raise OptionError(f"--target: {arguments.data} has no column {arguments.target!r}; it is for CSV files")
+    if arguments.task not in (None, dataset.task):
+        raise OptionError(f"--task: {arguments.data} is for {dataset.task}, not for {arguments.task}")
+    return dataset
+
+
 def _folder(arguments: argparse.Namespace, dataset: Any) -> Path:
     folder = Path(arguments.out or f"nanonet-{arguments.command}-{dataset.name}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _rows(dataset: Any) -> str:
+def _greet(console: Console, dataset: Any, folder: Path) -> None:
+    """Say what is about to happen."""
+    from nanonet.doctor import first_use
+
     kind = f"{dataset.outputs} classes" if dataset.task == "classification" else f"{dataset.outputs} numbers to predict"
     shape = " x ".join(map(str, dataset.x.shape[1:]))
-    return f"{dataset.name}: {len(dataset.x)} rows of {shape} inputs, {kind}"
+    console.note(f"{dataset.name}: {len(dataset.x)} rows of {shape} inputs, {kind}; results go to {folder}")
+    if not console.quiet and first_use():
+        console.note("first use on this machine: compiling the kernels, once")
 
 
 def _leave(

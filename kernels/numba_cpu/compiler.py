@@ -77,7 +77,7 @@ def _object(name: str, make: Callable[[], Callable], parameters: str, result: bo
     if code is None:
         from kernels.numba_cpu.jit.lower import lower
 
-        code = lower(make(), symbol(name), parameters, result, python, host())
+        code = lower(make(), symbol(name), parameters, result, python)
         _write(name, code)
     return code
 
@@ -106,6 +106,8 @@ def _load(name: str, code: bytes) -> int:
 
 def can_link(name: str) -> bool:
     """Whether machine code can call the C function `name` of this process."""
+    if host().foreign:
+        return True
     _engine()  # makes LLVM know the symbols of this process
     return bool(binding.address_of_symbol(name))
 

@@ -19,19 +19,25 @@ _TILE = 64
 
 def copy(x: np.ndarray, out: np.ndarray) -> None:
     """See `kernels.contract.Backend.copy`."""
-    if x.shape != out.shape:
-        x = np.broadcast_to(x, out.shape)
     if out.size:
-        kernel, words = _route(x.dtype, out.dtype, out.shape, x.strides, out.strides)
+        kernel, words = _route(x.dtype, x.shape, x.strides, out.dtype, out.shape, out.strides)
         launch("copy", kernel, parts_for(out.nbytes, WORTH), x, out, *words)
 
 
 @lru_cache(maxsize=4096)
 def _route(
-    source: np.dtype, target: np.dtype, shape: tuple[int, ...], x_strides: tuple[int, ...], out_strides: tuple[int, ...]
+    source: np.dtype,
+    x_shape: tuple[int, ...],
+    x_strides: tuple[int, ...],
+    target: np.dtype,
+    shape: tuple[int, ...],
+    out_strides: tuple[int, ...],
 ) -> tuple[int, tuple[int, ...]]:
     """The kernel's address, and its arguments after x and out (see jit/copy.py)."""
     size = target.itemsize
+    if x_shape != shape:
+        steps = [0 if side == 1 else stride for side, stride in zip(x_shape, x_strides, strict=True)]
+        x_strides = (*[0] * (len(shape) - len(steps)), *steps)
     axes = sorted(zip(shape, x_strides, out_strides, strict=True), key=lambda axis: (-abs(axis[2]), -abs(axis[1])))
     axes = merged(axes) or [(1, size, size)]
     n, along_x, along_out = axes.pop()

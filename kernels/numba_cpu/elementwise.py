@@ -44,10 +44,10 @@ def elementwise(formula: Formula, *inputs: np.ndarray, out: np.ndarray) -> None:
     Raises DtypeError or ShapeError where an input has a dtype that is none of float32, float64, int64 and bool, or
     does not broadcast to out.shape.
     """
-    key = [formula, out.dtype, out.shape, out.strides]
+    description = [formula, out.dtype, out.shape, out.strides]
     for x in inputs:
-        key += x.dtype, x.shape, x.strides
-    key = tuple(key)
+        description += x.dtype, x.shape, x.strides
+    key = tuple(description)
     call = _calls.get(key)
     if call is None:
         if len(_calls) >= _KEPT:
@@ -67,7 +67,7 @@ def elementwise(formula: Formula, *inputs: np.ndarray, out: np.ndarray) -> None:
 def _prepare(formula: Formula, inputs: Sequence[np.ndarray], out: np.ndarray) -> _Call:
     operands = (out, *inputs)
     for x, name in zip(operands, ("out", *formula.variables), strict=True):
-        if x.dtype.name not in _DTYPES:
+        if x.dtype.name not in _DTYPES or not x.dtype.isnative:
             raise DtypeError(f"elementwise {formula}: {name} is {x.dtype}, want one of {', '.join(_DTYPES)}")
     if out.size == 0:
         return _Call(0, 0, 0, ())
@@ -144,7 +144,8 @@ def _kernel(kind: str, formula: Formula, compute: str, dtypes: tuple[str, ...], 
     def make():
         from kernels.numba_cpu.jit import elementwise as loops
 
-        return getattr(loops, kind)(formula, compute, dtypes, layout, 4 if is_cheap(formula) else 2)
+        registers = 1 if "x" in layout else 4 if is_cheap(formula) else 2
+        return getattr(loops, kind)(formula, compute, dtypes, layout, registers)
 
     variables = ",".join(formula.variables)
     return compile_kernel(f"elementwise/{kind}/{formula.text}/{variables}/{compute}/{','.join(dtypes)}/{layout}", make)

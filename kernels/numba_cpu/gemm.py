@@ -1,12 +1,4 @@
-"""Matrix products: which kernel, how blocked, packed or not, by how many threads.
-
-Argument block of the kernel (strides in bytes):
-
-    0 a  1 b  2 c  3 bias  4 scratch  5 bytes of scratch per part  6 m  7 n  8 k
-    9 stride of a for i  10 of a for k  11 of b for k  12 of b for j  13 of c for i
-    14 flags  15 pack a  16 pack b  17 row blocks  18 column blocks  19 batch axes
-    20 address of the micro-kernel  21 ... for each batch axis: length, stride of a, of b, of c
-"""
+"""Matrix products: packed or not, shared out how, by how many threads. blocking.py has the argument block."""
 
 import threading
 from functools import lru_cache
@@ -14,27 +6,14 @@ from functools import lru_cache
 import numpy as np
 
 from kernels import plan
+from kernels.elementwise import BY_NAME
 from kernels.numba_cpu import threads
+from kernels.numba_cpu.blocking import BIAS, FINISH, KC, NC, most_rows, rows_of_block
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
+from kernels.numba_cpu.copy import copy
+from kernels.numba_cpu.elementwise import elementwise
 from kernels.numba_cpu.executor import launch
-from kernels.numba_cpu.host import Host, host
-
-#: Words of the argument block before the batch axes.
-ARGUMENTS = 21
-#: k goes in blocks of at most KC: a panel of B, KC x 2 vectors of 32 bytes, fills half of a 32 KiB cache.
-KC = 256
-#: Columns of packed B, which lies in the last cache.
-NC = 2048
-
-
-def most_rows(machine: Host) -> dict[int, int]:
-    """vectors -> most rows of a tile: 16 registers hold 6 x 2 accumulators, 2 vectors of B and one element of A."""
-    return {1: 6, 2: 6, 3: 4} if machine.vector_registers <= 16 else {1: 12, 2: 12, 3: 8}
-
-
-def rows_of_block(rows: int) -> int:
-    """Rows of A that are worked through per panel, so that KC of their columns stay in the second cache."""
-    return 24 * rows if rows <= 6 else 12 * rows
+from kernels.numba_cpu.host import host
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool = False) -> None:
@@ -46,8 +25,15 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool = Fal
 
 
 def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, activation: str | None, out: np.ndarray) -> None:
-    """out = activation(x @ w + bias). x (..., k), w (k, n), bias (n,) or None, out (..., n); activation None or "relu"."""
-    _multiply(x, w, bias, activation, out, 0)
+    """out = activation(x @ w + bias). x (..., k), w (k, n), bias (n,) or None, out (..., n).
+
+    activation is one of elementwise.FUSABLE or None; "relu" is applied to the tile while it is in registers.
+    """
+    if activation in (None, "relu"):
+        _multiply(x, w, bias, activation, out, 0)
+    else:
+        _multiply(x, w, bias, None, out, 0)
+        elementwise(BY_NAME[activation].forward, out, out=out)
 
 
 def _multiply(a, b, bias, activation, out, flags) -> None:
@@ -58,18 +44,15 @@ def _multiply(a, b, bias, activation, out, flags) -> None:
         threads.get_num_threads(),
     )
     if activation is not None:
-        flags |= _FINISH
+        flags |= FINISH
     if bias is None:
         bias = 0
     else:
-        flags |= _BIAS
+        flags |= BIAS
         if bias.strides[0] != bias.itemsize:
             bias = _contiguous(bias)
     memory = _scratch(parts * scratch) if scratch else 0
     launch("matmul", kernel, parts, a, b, out, bias, memory, scratch, *sizes, flags, *rest)
-
-
-_BIAS, _FINISH = 2, 4
 
 
 def _scattered(count: int, stride: int) -> bool:
@@ -139,7 +122,7 @@ def _tile(dtype: str, activation: str | None):
 
 
 def _batch(m, ars, crs, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides):
-    """(m, ars, crs, axes): leading axes as (length, strides of a, b, c), as few as can be; where b does not vary, as rows."""
+    """(m, ars, crs, axes): leading axes as (length, strides of a, b, c), or as rows where b does not vary with them."""
     lead = len(c_shape) - 2
     a_lead = (0,) * (lead - len(a_shape) + 2) + tuple(
         0 if length == 1 else stride for length, stride in zip(a_shape[:-2], a_strides)
@@ -179,8 +162,6 @@ def _scratch(count: int) -> np.ndarray:
 
 
 def _contiguous(bias: np.ndarray) -> np.ndarray:
-    from kernels.numba_cpu.copy import copy
-
     packed = plan.empty(np, bias.shape, bias.dtype)
     copy(bias, packed)
     return packed

@@ -35,6 +35,11 @@ class Host:
         return self.lanes_f32 if dtype == "float32" else self.lanes_f64
 
     @property
+    def foreign(self) -> bool:
+        """Whether this machine can only make code for it, not run it."""
+        return self.triple.split("-")[0] != binding.get_process_triple().split("-")[0]
+
+    @property
     def has_masked_store(self) -> bool:
         """Whether a store of some lanes is one fast instruction (AVX-512)."""
         return self.lanes_f32 == 16
@@ -75,6 +80,9 @@ def forced(name: str) -> Host:
     if name not in KNOWN:
         raise ValueError(f"NANONET_CPU: {name!r} is not known; known are {', '.join(KNOWN)}")
     lanes, registers, triple = KNOWN[name]
+    if triple and triple.split("-")[0] != binding.get_process_triple().split("-")[0]:
+        binding.initialize_all_targets()
+        binding.initialize_all_asmprinters()
     return Host(name, "", triple or binding.get_process_triple(), lanes, lanes // 2, registers)
 
 

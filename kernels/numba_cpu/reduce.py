@@ -18,11 +18,11 @@ from kernels.numba_cpu.threads import parts_for
 from kernels.plan import empty
 
 #: Elements that are worth a thread of their own.
-WORTH = 1 << 16
+WORTH = 1 << 17
 #: Longest sum in one go: elements of a run, rows of columns.
-_RUN, _ROWS = 8192, 256
+_RUN, _ROWS = 8192, 128
 #: Columns that a part takes at a time.
-_WIDTH = 256
+_WIDTH = 1024
 
 
 def reduce(name: str, x: np.ndarray, axes: tuple[int, ...], out: np.ndarray) -> None:
@@ -114,10 +114,9 @@ def _step(name: str, dtype: np.dtype, axes: list[_Axis]) -> tuple[_Step, list[_A
         count, outer_stride = outer[0] if outer else (1, 0)
         if tail:
             m = last.size
-            chunk = _ROWS if n > 2 * _ROWS else n
+            chunk = _ROWS if n > 4 * _ROWS or (n > _ROWS and n * m >= 2 * WORTH) else n
             chunks = -(-n // chunk)
-            width = m if count * chunks >= 16 else _WIDTH
-            kernel, words = _kernel("columns", name, dtype), (count, n, m, outer_stride, stride, chunk, width)
+            kernel, words = _kernel("columns", name, dtype), (count, n, m, outer_stride, stride, chunk, _WIDTH)
         else:
             m = 1
             chunk = _RUN if n > 2 * _RUN and count < 16 else n

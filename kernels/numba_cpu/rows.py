@@ -1,12 +1,12 @@
 """The slots take, take_batch and scatter_add."""
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
 from kernels.numba_cpu.compiler import compile_kernel
 from kernels.numba_cpu.executor import launch
-from kernels.numba_cpu.layout import contiguous
+from kernels.numba_cpu.layout import contiguous, merged
 from kernels.numba_cpu.threads import parts_for
 
 #: Bytes of `out`, and elements of `source`, that are worth a thread of their own.
@@ -36,11 +36,18 @@ def scatter_add(index: np.ndarray, source: np.ndarray, out: np.ndarray) -> None:
         return
     n = len(index)
     columns = source.size // n
-    if columns > 1 and not source[0].flags.c_contiguous:
+    if not _rows_are_runs(source.shape, source.strides, source.itemsize):
         source = contiguous(source)
     parts = parts_for(source.size, WORTH_ADDING) if columns >= 64 else 1
     words = (n, columns, *index.strides, source.strides[0])
     launch("scatter_add", _kernel("scatter_add", source.dtype), parts, index, source, out, *words)
+
+
+@lru_cache(maxsize=4096)
+def _rows_are_runs(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    """Whether each x[i] is contiguous."""
+    inner = merged(list(zip(shape[1:], strides[1:], strict=True)))
+    return not inner or (len(inner) == 1 and inner[0][1] == itemsize)
 
 
 @cache

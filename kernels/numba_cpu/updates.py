@@ -1,6 +1,7 @@
 """Optimizer updates and counters: one instruction for all parameters of a group."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -56,14 +57,17 @@ def _kernel(rule: Update, dtype: str) -> int:
 def advance(counter: np.ndarray, amount: float) -> None:
     """counter += amount, for a 0-d int64 or float64 buffer."""
     dtype = counter.dtype.name
+    launch("advance", _advance(dtype), 1, counter, int(amount) if dtype == "int64" else float(amount))
 
+
+@lru_cache(maxsize=None)
+def _advance(dtype: str) -> int:
     def make():
         from kernels.numba_cpu.jit import updates
 
         return updates.advance(dtype)
 
-    number = int(amount) if dtype == "int64" else float(amount)
-    launch("advance", compile_kernel(f"advance/{dtype}", make), 1, counter, number)
+    return compile_kernel(f"advance/{dtype}", make)
 
 
 SLOTS = {"update": update, "advance": advance}

@@ -524,12 +524,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> str:
 
 def _check(db: sqlite3.Connection, path: Path) -> bool:
     """Whether the file is new and empty. StorageError if it is foreign, newer than this program, or damaged."""
-    application, version, tables = _patiently(
-        lambda: [
-            db.execute(query).fetchone()[0]
-            for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        ]
-    )
+    application, version, tables = _patiently(lambda: _header(db))
     if tables == 0 and application in (0, APPLICATION):
         return True
     if application != APPLICATION:
@@ -540,6 +535,19 @@ def _check(db: sqlite3.Connection, path: Path) -> bool:
     if complaint != "ok":
         raise StorageError(f"{path} is damaged: {complaint}")
     return False
+
+
+def _header(db: sqlite3.Connection) -> list[int]:
+    """(application, version, number of tables), as of one moment."""
+    alone = not db.in_transaction
+    if alone:
+        db.execute("BEGIN")
+    try:
+        queries = ("SELECT count(*) FROM sqlite_master", "PRAGMA user_version", "PRAGMA application_id")
+        return [db.execute(query).fetchone()[0] for query in queries][::-1]
+    finally:
+        if alone and db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def _patiently(action: Any) -> Any:

@@ -1,6 +1,6 @@
 """The loops around the micro-kernel."""
 
-from kernels.numba_cpu import gemm as blocking
+from kernels.numba_cpu import blocking
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import tile as tiles
 from kernels.numba_cpu.jit.helper import helper
@@ -9,7 +9,7 @@ from kernels.numba_cpu.jit.system import prefetch
 
 
 def gemm(dtype):
-    """C (+)= A B (+ bias, activation) for a batch of strided matrices. Arguments: see `kernels.numba_cpu.gemm`."""
+    """C (+)= A B (+ bias, activation) for a batch of strided matrices. Arguments: see `kernels.numba_cpu.blocking`."""
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
     most = blocking.most_rows(host())
@@ -17,7 +17,7 @@ def gemm(dtype):
     MC = blocking.rows_of_block(M2)
     call_tile = tiles.call_tile
     pack_rows, pack_columns = packers(dtype, L)
-    ACCUMULATE, BIAS, FINISH = tiles.ACCUMULATE, tiles.BIAS, tiles.FINISH
+    ACCUMULATE, BIAS, FINISH = blocking.ACCUMULATE, blocking.BIAS, blocking.FINISH
     ARGUMENTS, KC, NC = blocking.ARGUMENTS, blocking.KC, blocking.NC
 
     @helper

@@ -11,7 +11,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from kernels.numba_cpu.compiler import can_link
-from kernels.numba_cpu.host import Host, host
+from kernels.numba_cpu.host import host
 
 #: Symbols of Python and of Numba's own runtime: a kernel that wants one of them is not free of Python.
 _FOREIGN = ("Py", "_Py", "NRT_", "numba_", ".numba", "_ZN")
@@ -49,29 +49,29 @@ class _Codegen(JITCPUCodegen):
     _library_class = _Library
 
     def _get_host_cpu_name(self) -> str:
-        return host().name
+        return super()._get_host_cpu_name() if host().foreign else host().name
 
     def _get_host_cpu_features(self) -> str:
-        return host().features
+        return super()._get_host_cpu_features() if host().foreign else host().features
 
     def set_env(self, env_name, env) -> None:
         pass
 
 
-@global_compiler_lock
-def lower(function: Callable, symbol: str, parameters: str, result: bool, python: bool, machine: Host) -> bytes:
+def lower(function: Callable, symbol: str, parameters: str, result: bool, python: bool) -> bytes:
     """Object code that exports `function` as the C function `symbol` (see compiler.compile_function)."""
-    target = cpu_target.target_context
-    target.refresh()
-    cpu_target.typing_context.refresh()
-    usual = target._internal_codegen
-    target._internal_codegen = _codegen()  # for helpers, which Numba compiles on the way, too
-    try:
-        optimized = module(function, symbol, parameters, result, machine)
-    finally:
-        target._internal_codegen = usual
+    optimized = module(function, symbol, parameters, result)
     _check_symbols(optimized, symbol, python)
-    return target_machine(machine).emit_object(optimized)
+    return target_machine().emit_object(optimized)
+
+
+def target_machine() -> binding.TargetMachine:
+    """LLVM's back end for the chosen processor."""
+    machine = host()
+    reloc = "static" if machine.arch == "x86" else "default"
+    return binding.Target.from_triple(machine.triple).create_target_machine(
+        cpu=machine.name, features=machine.features, opt=3, reloc=reloc, codemodel="jitdefault", jit=True
+    )
 
 
 @cache
@@ -79,15 +79,26 @@ def _codegen() -> _Codegen:
     return _Codegen("nanonet")
 
 
-def target_machine(machine: Host) -> binding.TargetMachine:
-    return binding.Target.from_triple(machine.triple).create_target_machine(
-        cpu=machine.name, features=machine.features, opt=3, reloc=_relocation(machine), codemodel="jitdefault", jit=True
-    )
-
-
-def module(function: Callable, symbol: str, parameters: str, result: bool, machine: Host) -> binding.ModuleRef:
+@global_compiler_lock
+def module(function: Callable, symbol: str, parameters: str, result: bool) -> binding.ModuleRef:
     """Optimized LLVM module that exports `function` as the C function `symbol`."""
-    typing, target = cpu_target.typing_context, cpu_target.target_context
+    target = cpu_target.target_context
+    target.refresh()
+    cpu_target.typing_context.refresh()
+    usual = target._internal_codegen
+    target._internal_codegen = _codegen()  # for helpers, which Numba compiles on the way, too
+    try:
+        library = _library(target, function, symbol, parameters, result)
+    finally:
+        target._internal_codegen = usual
+    optimized = library._final_module
+    if host().foreign:
+        optimized.triple = host().triple
+        optimized.data_layout = str(target_machine().target_data)
+    return optimized
+
+
+def _library(target, function: Callable, symbol: str, parameters: str, result: bool) -> _Library:
     flags = compiler.Flags()
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.release_gil = True
@@ -97,12 +108,11 @@ def module(function: Callable, symbol: str, parameters: str, result: bool, machi
     library.entry = symbol
     arguments = tuple(_PARAMETERS[p] for p in parameters)
     returns = types.int64 if result else types.none
+    typing = cpu_target.typing_context
     compiled = compiler.compile_extra(typing, target, function, arguments, returns, flags, {}, library=library)
     _add_entry(target, library, compiled.fndesc, symbol, result)
     library.finalize()
-    optimized = library._final_module
-    optimized.triple = machine.triple
-    return optimized
+    return library
 
 
 def _add_entry(target, library: _Library, description, symbol: str, result: bool) -> None:
@@ -131,7 +141,3 @@ def _check_symbols(optimized: binding.ModuleRef, symbol: str, python: bool) -> N
         allowed = python if name.startswith("Py") else not name.startswith(_FOREIGN)
         if not allowed or not can_link(name):
             raise TypeError(f"kernel {symbol} needs {name!r}: it raises, allocates or calls something that is not C")
-
-
-def _relocation(machine: Host) -> str:
-    return "static" if machine.arch == "x86" else "default"

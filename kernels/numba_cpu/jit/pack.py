@@ -110,7 +110,8 @@ def packers(dtype, lanes: int):
     @helper
     def pack_rows(source, rs, cs, groups, base, more, k, target, stride):
         if rs == size:
-            for v in range(0, base + (more > 0), L):
+            # The last vectors first: what they leave beyond a group's rows, the earlier ones overwrite.
+            for v in range((base + (more > 0) - 1) // L * L, -1, -L):
                 longer, usual = first(base + 1 - v, L), first(base - v, L)
                 for p in range(k):
                     at, to = source + p * cs + v * size, target + v * size

@@ -42,6 +42,7 @@ _bytes_new = _c_function("PyBytes_FromStringAndSize", 2)
 _tuple_size = _c_function("PyTuple_Size", 1)
 _tuple_item = _c_function("PyTuple_GetItem", 2)
 _is_subtype = _c_function("PyType_IsSubtype", 2)
+_refuse = _c_function("PyErr_BadArgument", 0)
 _failed = _c_function("PyErr_Occurred", 0)
 _release = _c_function("PyEval_SaveThread", 0)
 _acquire = _c_function("PyEval_RestoreThread", 1)
@@ -111,6 +112,9 @@ def launch():
         array, number, header = table[0], table[1], table[2]
         arguments = given[3]
         size = _tuple_size(arguments)
+        if size > LIMIT:
+            _refuse()
+            return 0
         block = _block()
         code = pointer(block, int64)
         code[0], code[1], code[2] = _as_word(given[0]), size + 3, _as_word(given[1])

@@ -14,12 +14,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_cpu.gemm import most_rows
+from kernels.numba_cpu.blocking import ACCUMULATE, BIAS, FINISH, most_rows
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit.vector import _element_ir, _splat, masked_load, masked_store
 
-#: Bits of `flags`: add to what C holds; add the bias (with the last block of k); apply the activation.
-ACCUMULATE, BIAS, FINISH = 1, 2, 4
 UNROLL = 4
 
 _WORD = ir.IntType(64)

@@ -12,7 +12,7 @@ from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import formula as formulas
 from kernels.numba_cpu.jit.elementwise import BYTES, SideBySide, for_each_vector
 from kernels.numba_cpu.jit.values import DOUBLE, ELEMENTS, I64, Lanes, splat
-from kernels.numba_cpu.jit.vector import float_bits, float64, int64, pointer
+from kernels.numba_cpu.jit.vector import float64, float_bits, int64, pointer
 from kernels.updates import Update
 
 

@@ -132,7 +132,7 @@ class Lanes:
         return Lanes(self.builder, self.builder.bitcast(self.value, ir.VectorType(element, self.count)))
 
     def to(self, element: ir.Type) -> "Lanes":
-        """Each lane converted. Floats become a mask (true unless 0) or floats, never integers; a mask becomes 0 and 1."""
+        """Each lane converted: floats to floats, anything to a mask (true unless 0), a mask to 0 and 1."""
         if element == self.element:
             return self
         if element == BIT:
@@ -164,7 +164,8 @@ def select(mask: Lanes, yes: Lanes | float, no: Lanes | float) -> Lanes:
 
 def any_lane(mask: Lanes) -> ir.Value:
     """Whether any lane of the mask is set, as an i1."""
-    return mask.builder.icmp_unsigned("!=", mask.builder.bitcast(mask.value, ir.IntType(mask.count)), ir.IntType(mask.count)(0))
+    word = ir.IntType(mask.count)
+    return mask.builder.icmp_unsigned("!=", mask.builder.bitcast(mask.value, word), word(0))
 
 
 def _intrinsic(name: str, *values: Lanes) -> Lanes:
@@ -207,7 +208,7 @@ def floor(x: Lanes) -> Lanes:
 
 
 def libm(name: str, x: Lanes, mask: Lanes, otherwise: Lanes) -> Lanes:
-    """The C library's function of one double in the lanes of the mask, `otherwise` elsewhere. Slow, and seldom meant."""
+    """The C library's function of one double in the lanes of the mask, and `otherwise` in the others."""
     builder = x.builder
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(DOUBLE, [DOUBLE]), name)
     before = builder.basic_block
