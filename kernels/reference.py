@@ -1,5 +1,6 @@
 """Every slot of the contract in plain array code, for NumPy or CuPy: the oracle, and the start of each backend."""
 
+import importlib
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
@@ -49,11 +50,12 @@ def functions(xp: ModuleType) -> dict[str, Callable]:
 
 
 def _erf(x):
-    if type(x).__module__.startswith("cupy"):
-        from cupyx.scipy.special import erf
-    else:
-        from scipy.special import erf
-    return erf(x)
+    return _beside(x, "scipy.special").erf(x)
+
+
+def _beside(x, module: str) -> ModuleType:
+    """SciPy's module for an array of NumPy, or CuPy's module of the same name for one of its arrays."""
+    return importlib.import_module(module if type(x).__module__.startswith("numpy") else f"cupyx.{module}")
 
 
 class _Reference:
@@ -142,12 +144,7 @@ class _Reference:
         out[...] = x[order[i]]
 
     def scatter_add(self, index, source, out):
-        if self.xp.__name__ == "numpy":
-            self.xp.add.at(out, index, source)
-        else:
-            import cupyx
-
-            cupyx.scatter_add(out, index, source)
+        self.xp.add.at(out, index, source)
 
     # --------------------------------------------------------------------------- optimizers
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Update:
+    """A row of the table: how one optimizer changes a parameter."""
+
     name: str
     states: tuple[str, ...]
     values: tuple[str, ...]

@@ -335,6 +335,7 @@ def enable_grad() -> Any:
 
 
 def is_grad_enabled() -> bool:
+    """Whether derivatives are followed in this thread."""
     return mode.grad
 
 

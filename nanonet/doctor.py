@@ -57,7 +57,7 @@ def examine() -> dict[str, Any]:
 def first_use() -> bool:
     """Are there no compiled kernels for this machine yet, so that the first steps will take some seconds longer?"""
     try:
-        if registry.cpu().name != "numba_cpu":
+        if os.environ.get("NANONET_BACKEND", "numba_cpu") != "numba_cpu" or registry.available()["numba_cpu"]:
             return False
         from kernels.numba_cpu import compiler
 

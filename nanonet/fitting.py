@@ -93,7 +93,7 @@ def fit(
         if keep == len(x) or keep == 0:
             raise DataError(f"validation_split: {validation_split} of {len(x)} rows leaves an empty part")
         x, y, validation_data = x[:keep], y[:keep], (x[keep:], y[keep:])
-    optimizer = compiled.optimizer_for(model)
+    optimizer = model.optimizer = compiled.optimizer_for(model)
     metrics = [Metric(metric, goal.task) for metric in compiled.metrics]
     training = Training(
         goal.forward,

@@ -312,6 +312,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: st
 
 
 def raise_device(device: str) -> None:
+    """Raise BackendUnavailable for a device that is not there."""
     from nanonet.errors import BackendUnavailable
 
     raise BackendUnavailable(f"device: {device!r} is not available here, wanted 'cpu'")
@@ -341,10 +342,12 @@ def as_tensor(data: Any, dtype: np.dtype | None = None) -> Tensor:
 
 
 def zeros(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+    """Zeros of that shape, given as one tuple or as its sides."""
     return full(_shape(shape), 0, dtype, requires_grad)
 
 
 def ones(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+    """Ones of that shape, given as one tuple or as its sides."""
     return full(_shape(shape), 1, dtype, requires_grad)
 
 
@@ -356,10 +359,12 @@ def full(shape: Sequence[int], value: float, dtype: Any = float32, requires_grad
 
 
 def zeros_like(x: Tensor) -> Tensor:
+    """Zeros of the shape and dtype of x."""
     return full(x.shape, 0, x.dtype)
 
 
 def ones_like(x: Tensor) -> Tensor:
+    """Ones of the shape and dtype of x."""
     return full(x.shape, 1, x.dtype)
 
 

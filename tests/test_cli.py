@@ -561,3 +561,18 @@ def test_numbers_for_reading():
         "12",
         "x",
     ]
+
+
+def test_first_use_is_told(monkeypatch, tmp_path):
+    pytest.importorskip("llvmlite")
+    from kernels.numba_cpu import compiler
+    from nanonet.doctor import first_use
+
+    monkeypatch.setattr(compiler, "cache_folder", lambda: (tmp_path, ""))
+    monkeypatch.delenv("NANONET_BACKEND", raising=False)
+    assert first_use()
+    (tmp_path / "kernel.o").write_bytes(b"")
+    assert not first_use()
+    monkeypatch.setenv("NANONET_BACKEND", "reference")
+    (tmp_path / "kernel.o").unlink()
+    assert not first_use()

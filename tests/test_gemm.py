@@ -233,8 +233,10 @@ def test_on_a_smaller_processor(name):
     if "x86" not in __import__("platform").machine().lower():
         pytest.skip("needs an x86 processor")
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-        + ["-k", "any_shape or batches or accumulate or blocks or threads or contiguous_rows"],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__),
+            *("-k", "any_shape or batches or accumulate or blocks or threads or contiguous_rows"),
+        ],
         capture_output=True,
         text=True,
         timeout=300,

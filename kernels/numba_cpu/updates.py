@@ -1,7 +1,7 @@
 """Optimizer updates and counters: one instruction for all parameters of a group."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def advance(counter: np.ndarray, amount: float) -> None:
     launch("advance", _advance(dtype), 1, counter, int(amount) if dtype == "int64" else float(amount))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _advance(dtype: str) -> int:
     def make():
         from kernels.numba_cpu.jit import updates

@@ -70,7 +70,7 @@ class Group(MutableMapping):
     def __len__(self) -> int:
         return 1 + len(self._options)
 
-    def update(self) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """One optimizer step for the parameters that have a gradient."""
         recorder = plan.current()
         if recorder is not None:
@@ -176,7 +176,7 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             for group in self.param_groups:
-                group.update()
+                group.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:

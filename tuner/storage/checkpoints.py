@@ -21,6 +21,7 @@ from ..errors import StorageError
 
 __all__ = ["FileCheckpoints", "MemoryCheckpoints"]
 
+LIVE = 32  # states that are kept in memory beside their files
 STALE = 3600.0  # seconds after which a file half written is nobody's any more
 
 
@@ -42,6 +43,11 @@ class MemoryCheckpoints:
         for key in [key for key in list(self._states) if key[0] == number and key[1] != keep]:
             self._states.pop(key, None)
 
+    def shrink(self, count: int) -> None:
+        """Forget the oldest states but for so many."""
+        for key in list(self._states)[:-count]:
+            self._states.pop(key, None)
+
     def sweep(self, ended: Container[int]) -> None:
         """Forget the states of trials that ended."""
         for number in {number for number, _ in list(self._states) if number in ended}:
@@ -51,7 +57,8 @@ class MemoryCheckpoints:
 class FileCheckpoints:
     """States written by the task's own `save(state, path)` and read by its `load(path)`, a file each.
 
-    A file appears whole or not at all. Tasks without `save` and `load` keep their states in memory.
+    A file appears whole or not at all. The latest states are kept in memory as well, which saves reading them back.
+    Tasks without `save` and `load` keep all states in memory.
     """
 
     def __init__(self, folder: Path, study_id: int):
@@ -64,8 +71,9 @@ class FileCheckpoints:
 
     def take(self, number: int, step: int, task: Any) -> Any:
         """The state of trial `number` after `step` steps; None if there is none that can be read."""
-        if not _saves(task):
-            return self._memory.take(number, step, task)
+        state = self._memory.take(number, step, task)
+        if state is not None or not _saves(task):
+            return state
         path = self._path(number, step, task)
         try:
             return task.load(path)
@@ -79,8 +87,10 @@ class FileCheckpoints:
 
     def put(self, number: int, step: int, state: Any, task: Any) -> None:
         """Write the state's file. StorageError if that fails."""
+        self._memory.put(number, step, state, task)
         if not _saves(task):
-            return self._memory.put(number, step, state, task)
+            return
+        self._memory.shrink(LIVE)
         path = self._path(number, step, task)
         partial = path.with_name(f".{uuid.uuid4().hex}{getattr(task, 'suffix', '')}")
         try:

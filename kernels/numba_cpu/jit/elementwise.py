@@ -1,7 +1,7 @@
 """The loops of elementwise formulas.
 
 A layout has one letter per operand, the result first: how it goes along the row, "c" side by side, "s" one element for
-the whole row, "x" with a stride.
+the whole row, "x" with a stride. `wide` is how many registers one step of the loop takes at a time.
 """
 
 from collections.abc import Callable, Sequence
