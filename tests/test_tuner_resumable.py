@@ -87,7 +87,9 @@ def test_segments_give_what_one_go_would_wherever_states_are_kept(pruner, work, 
 
 
 @pytest.mark.parametrize("n_jobs", [1, 3])
-def test_a_state_is_loaded_not_recomputed(tmp_path, n_jobs):
+@pytest.mark.parametrize("live", [0, 2, 32])
+def test_a_state_is_loaded_not_recomputed(tmp_path, monkeypatch, n_jobs, live):
+    monkeypatch.setattr("tuner.storage.checkpoints.LIVE", live)
     for work, storage in ((Walk(), None), (SavedWalk(), tmp_path / "s.db"), (Walk(), tmp_path / "t.db")):
         study = study_of(PRUNERS["halving"](), storage)
         study.optimize(work, n_trials=9, n_jobs=n_jobs)
@@ -97,7 +99,9 @@ def test_a_state_is_loaded_not_recomputed(tmp_path, n_jobs):
 
 
 @pytest.mark.parametrize("harm", ["missing", "cut", "other"])
-def test_a_lost_checkpoint_costs_time_and_nothing_else(tmp_path, harm):
+def test_a_lost_checkpoint_costs_time_and_nothing_else(tmp_path, monkeypatch, harm):
+    monkeypatch.setattr("tuner.storage.checkpoints.LIVE", 0)
+
     class Halfway(SavedWalk):
         def load(self, path):
             if harm == "missing":

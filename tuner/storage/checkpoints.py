@@ -45,7 +45,8 @@ class MemoryCheckpoints:
 
     def shrink(self, count: int) -> None:
         """Forget the oldest states but for so many."""
-        for key in list(self._states)[:-count]:
+        keys = list(self._states)
+        for key in keys[: max(len(keys) - count, 0)]:
             self._states.pop(key, None)
 
     def sweep(self, ended: Container[int]) -> None:
