@@ -11,8 +11,8 @@ from kernels.registry import backend_of
 from nanonet.autograd import op
 from nanonet.errors import DtypeError, ShapeError
 from nanonet.ops.elementwise import eq, where
-from nanonet.ops.shape import axis_of, broadcast_to, reshape, to
-from nanonet.tensor import Tensor
+from nanonet.ops.shape import axis_of, broadcast_to, contiguous, reshape, to
+from nanonet.tensor import Tensor, mode
 
 Axes = int | Sequence[int] | None
 
@@ -38,6 +38,8 @@ def _reduce(name: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
 def _spread(g: Tensor, axes: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
     """g, which lacks `axes`, as a view of `shape`."""
     kept = [1 if i in axes else side for i, side in enumerate(shape)]
+    if not mode.grad:
+        return Tensor(np.broadcast_to(contiguous(g).array.reshape(kept), shape))
     return broadcast_to(reshape(g, kept), shape)
 
 
@@ -91,7 +93,7 @@ def mean(x: Tensor, dim: Axes = None, keepdims: bool = False) -> Tensor:
     count = 1
     for axis in axes:
         count *= x.shape[axis]
-    return sum(x, axes, keepdims) * (1 / count if count else float("nan"))
+    return _keep(_sum(x, axes) * (1 / count if count else float("nan")), x, axes, keepdims)
 
 
 def var(x: Tensor, dim: Axes = None, correction: int = 1, keepdims: bool = False) -> Tensor:
