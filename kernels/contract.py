@@ -31,7 +31,7 @@ class Backend:
     """
 
     copy: Kernel
-    """copy(x, out): out[...] = x, broadcasting and converting the dtype (bool, int64, float32, float64).
+    """copy(x, out): out[...] = x, broadcasting and converting the dtype (bool, int32, int64, float32, float64).
 
     x and out are any strided views: transposes, slices, reversed axes.
     """

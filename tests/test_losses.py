@@ -88,6 +88,10 @@ def test_huber_is_squared_near_and_linear_far(backend_in_use):
 # -------------------------------------------------------------------------------------- names
 
 
+def test_every_named_loss_is_a_function_of_functional():
+    assert {function.__name__ for function in losses.LOSSES.values()} <= set(F.__all__)
+
+
 def test_losses_by_name():
     assert losses.get("sparse_categorical_crossentropy") is F.sparse_categorical_cross_entropy
     assert losses.get("mse") is losses.get("mean_squared_error") is losses.get("mse_loss") is F.mse_loss

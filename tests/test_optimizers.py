@@ -1,5 +1,7 @@
 """Every optimizer against its equations in float64 and against PyTorch, eager and recorded; clipping."""
 
+import copy
+
 import numpy as np
 import pytest
 from cases import OPTIMIZERS
@@ -425,3 +427,15 @@ def test_limits_out_of_range(limit):
         clip_grad_norm_([weight(2)], limit)
     with pytest.raises(OptionError, match="clip_value is .*wanted a number > 0"):
         clip_grad_value_([weight(2)], limit)
+
+
+def test_a_deep_copy_steps_like_the_original():
+    parameter = Tensor(np.ones(3, np.float32), requires_grad=True)
+    optimizer = optim.Adam([parameter], lr=0.1)
+    copied, twin = copy.deepcopy((optimizer, parameter))
+    for opt, p in ((optimizer, parameter), (copied, twin)):
+        for _ in range(3):
+            p.grad = Tensor(np.array([1.0, -2.0, 3.0], np.float32))
+            opt.step()
+    np.testing.assert_array_equal(parameter.array, twin.array)
+    assert float(copied.param_groups[0].steps) == 3 and copied.lr == 0.1

@@ -20,7 +20,9 @@ NC = 2048
 
 def most_rows(machine: Host) -> dict[int, int]:
     """vectors -> most rows of a tile: 16 registers hold 6 x 2 accumulators, 2 vectors of B and one element of A."""
-    return {1: 6, 2: 6, 3: 4} if machine.vector_registers <= 16 else {1: 12, 2: 12, 3: 8}
+    if machine.vector_registers <= 16:
+        return {1: 6, 2: 6, 3: 4, 4: 3, 5: 2, 6: 2}
+    return {1: 12, 2: 12, 3: 8, 4: 6, 5: 4, 6: 4}
 
 
 def rows_of_block(rows: int) -> int:

@@ -93,7 +93,7 @@ def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, act
     rows = most_rows(host())[2]
     scratch = 0
     if pack_b:
-        scratch += step * ((min(n, NC) if m > rows_of_block(rows) else 0) + 3 * lanes) * size + 128
+        scratch += step * ((min(n, NC) if m > rows_of_block(rows) else 0) + 6 * lanes) * size + 128
     if pack_a:
         scratch += (rows_of_block(rows) // rows + 1) * (step * rows * size + 128)
     scratch = -(-scratch // 64) * 64

@@ -37,11 +37,19 @@ class Group(MutableMapping):
         before = dict(zip(self.rule.states, self.states, strict=True)) if hasattr(self, "rule") else {}
         self.rule: Update = BY_NAME[self._optimizer.rule(self._options)]
         self.values = np.array([steps, *(numbers[name] for name in self.rule.values[1:])], np.float64)
-        self.steps = self.values[:1].reshape(())
-        self.rate = self.values[1:2]
         self.states = [
             before.get(name) or [np.zeros(p.shape, p.dtype) for p in self.params] for name in self.rule.states
         ]
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Updates done, a 0-d view of the buffer."""
+        return self.values[:1].reshape(())
+
+    @property
+    def rate(self) -> np.ndarray:
+        """The learning rate, a view (1,) of the buffer."""
+        return self.values[1:2]
 
     def __getitem__(self, name: str) -> Any:
         if name == "lr":

@@ -21,6 +21,7 @@ from kernels.numba_cpu.jit.vector import cast, load, pointer, shuffle, splat, st
 
 #: dtype -> Numba type in memory
 MEMORY = {
+    "int32": types.int32,
     "bool": types.boolean,
     "uint8": types.uint8,
     "int64": types.int64,

@@ -13,7 +13,7 @@ def gemm(dtype):
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
     most = blocking.most_rows(host())
-    M2, M3 = most[2], most[3]  # and one vector takes as many rows as two
+    M2, M3, M4, M6 = most[2], most[3], most[4], most[6]  # one vector takes as many rows as two
     MC = blocking.rows_of_block(M2)
     call_tile = tiles.call_tile
     pack_rows, pack_columns = packers(dtype, L)
@@ -21,16 +21,21 @@ def gemm(dtype):
     ARGUMENTS, KC, NC = blocking.ARGUMENTS, blocking.KC, blocking.NC
 
     @helper
-    def panel_vectors(left):
-        """Vectors of the next panel, when `left` columns are left: 2, but 1 to 3 in the last one."""
-        if left <= L:
-            return 1
-        return 3 if 2 * L < left <= 3 * L else 2
+    def widest_panel(m):
+        """Vectors of a panel: 2, but more for few rows, which leave registers free."""
+        return 6 if m <= M6 else 4 if m <= M4 else 3 if m <= M3 else 2
+
+    @helper
+    def panel_vectors(left, widest):
+        """Vectors of the next panel, when `left` columns are left; the last one may be 3 wide rather than 2 and 1."""
+        if left <= max(widest, 3) * L:
+            return (left + L - 1) // L
+        return widest
 
     @helper
     def group_tiles(tile, a, ars, acs, b, brs, k, c, crs, bias, flags, rows, vectors, count):
         """A group of rows for one panel: one tile, or two where three vectors leave registers for fewer rows."""
-        if vectors < 3 or rows <= M3:
+        if vectors != 3 or rows <= M3:
             call_tile(tile, rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags)
         else:
             half = rows >> 1
@@ -44,8 +49,9 @@ def gemm(dtype):
         k_blocks = max(1, (k + KC - 1) // KC)
         k_step = max(1, (k + k_blocks - 1) // k_blocks)
         # Packed panels of B: all of them if several blocks of rows use them, else one that stays in the first cache.
+        widest = widest_panel(m)
         keep_panels = m > MC
-        panels_size = k_step * ((min(n, NC) if keep_panels else 0) + 3 * L) * size
+        panels_size = k_step * ((min(n, NC) if keep_panels else 0) + 6 * L) * size
         packed_a = scratch + pack_b * (panels_size // 64 + 1) * 64
         stride_a = (M2 * k_step * size) // 64 * 64 + 128
         for j_block in range(0, n, NC):
@@ -70,7 +76,7 @@ def gemm(dtype):
                     fresh = pack_b and i_block == 0
                     j = 0
                     while j < columns:
-                        vectors = panel_vectors(columns - j)
+                        vectors = panel_vectors(columns - j, widest)
                         width = vectors * L
                         source = b + p * brs + (j_block + j) * bcs
                         panel, step = source, brs

@@ -135,6 +135,16 @@ class _Tile:
         else:
             b.store(value, at, align=self.align)
 
+    def _prefetch(self) -> None:
+        """Ask for the tile of C, to have it at hand when the sums are ready."""
+        b = self.builder
+        byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
+        prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        for i in range(self.rows):
+            at = b.inttoptr(b.add(self.c, b.mul(self.crs, _WORD(i))), byte)
+            b.call(prefetch, [at, small(0), small(3), small(1)])  # for reading, into the first cache, data
+
     def _scalar(self, address):
         b = self.builder
         at = b.inttoptr(address, self.element.as_pointer())
@@ -142,6 +152,7 @@ class _Tile:
 
     def build(self) -> None:
         b = self.builder
+        self._prefetch()
         totals = self._loop()
         flags = self.flags
         totals = self._when(flags, ACCUMULATE, totals, self._plus_c)
@@ -245,7 +256,7 @@ class _Tile:
         next_a, next_b, now = pa, pb, list(sums)
         for _ in range(unroll):
             now = self._step(next_a, next_b, now)
-            next_a, next_b = b.add(next_a, self.acs), b.add(next_b, self.brs)
+            next_a, next_b = self._opaque(b.add(next_a, self.acs)), self._opaque(b.add(next_b, self.brs))
         remaining = b.sub(left, _WORD(unroll))
         pairs = [(left, count, remaining), (pa, a, next_a), (pb, p, next_b), *zip(sums, values, now, strict=True)]
         for phi, first, again in pairs:
@@ -257,6 +268,10 @@ class _Tile:
         both = ((a, next_a), (p, next_b), *zip(values, now, strict=True))
         results = [self._either(first, before, again, last) for first, again in both]
         return results[0], results[1], results[2:]
+
+    def _opaque(self, word):
+        """The word, in a register, without LLVM knowing how it came about: it would find worse ways to compute it."""
+        return self.builder.asm(ir.FunctionType(_WORD, [_WORD]), "", "=r,0", [word], False)
 
     def _step(self, a, p, sums):
         b = self.builder
