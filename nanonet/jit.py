@@ -66,8 +66,7 @@ class Recording:
 
     def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1) -> None:
         for buffer, leaf in zip(self._inputs, leaves, strict=True):
-            source = leaf.array if isinstance(leaf, Tensor) else leaf
-            np.copyto(buffer.array, source, casting="same_kind")
+            buffer.array[...] = leaf.array if isinstance(leaf, Tensor) else leaf
         self.plan.run(times)
         for thing, name, after in self._changed:
             setattr(thing, name, after)
@@ -168,7 +167,8 @@ def _flatten(value: Any, leaves: list, key: list) -> None:
     """Append the array leaves of the arguments to `leaves`, and all the rest, hashable, to `key`."""
     if _dynamic(value):
         leaves.append(value)
-        key.append((type(value), value.shape, value.dtype))
+        array = value.array if isinstance(value, Tensor) else value
+        key.append((type(value), array.shape, array.dtype.char))
     elif isinstance(value, Tensor):
         key.append(id(value))
     elif isinstance(value, (list, tuple)):
