@@ -167,5 +167,6 @@ def timed(code: str, cache: str) -> float:
     """Seconds that a new process needs for `code`, with compiled kernels kept in the folder `cache`."""
     wrapped = f"import time\nstart = time.perf_counter()\n{code}\nprint(time.perf_counter() - start)"
     environment = {**os.environ, "NANONET_CACHE_DIR": cache}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     result = subprocess.run([sys.executable, "-c", wrapped], env=environment, stdout=subprocess.PIPE, check=True)
     return float(result.stdout)
