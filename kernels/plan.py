@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
-_local = threading.local()
+class _Local(threading.local):
+    recorder: "Recorder | None" = None
+
+
+_local = _Local()
 _ALIGN = 64
 
 
 def current() -> "Recorder | None":
     """The recorder of this thread's step, or None."""
-    return getattr(_local, "recorder", None)
+    return _local.recorder
 
 
 @contextmanager
@@ -49,7 +53,7 @@ def paused() -> Iterator[None]:
 
 def empty(xp: ModuleType, shape: tuple[int, ...], dtype: Any) -> Any:
     """An array with undefined content: from the arena while recording on the CPU, else a new one."""
-    recorder = getattr(_local, "recorder", None)
+    recorder = _local.recorder
     if recorder is None or xp is not np:
         return xp.empty(shape, dtype)
     return recorder.arena.empty(shape, np.dtype(dtype))
@@ -76,7 +80,9 @@ class Arena:
         return owner[: count * dtype.itemsize].view(dtype).reshape(shape)
 
     def owns(self, array: np.ndarray) -> bool:
-        return id(array if array.base is None else array.base) in self._leases
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        return id(array) in self._leases
 
     def _block(self, need: int) -> np.ndarray:
         for size in sorted(self._free):

@@ -18,7 +18,7 @@ from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.registry import backend_of
 from nanonet.errors import ShapeError
-from nanonet.tensor import Tensor, as_tensor, mode, tensor
+from nanonet.tensor import Tensor, as_tensor, constant, mode, ones_like, tensor
 
 _count = itertools.count(1)
 
@@ -247,9 +247,7 @@ def _root_gradient(caller: str, root: Tensor, gradient: Any) -> Tensor:
             raise ShapeError(
                 f"{caller}: a tensor of shape {root.shape} needs a gradient of that shape; only a single value has none"
             )
-        from nanonet.tensor import ones_like
-
-        return ones_like(root)
+        return ones_like(root) if root.ndim else constant(1.0, root.dtype)
     gradient = as_tensor(gradient, root.dtype)
     if gradient.shape != root.shape:
         raise ShapeError(f"{caller}: gradient has shape {gradient.shape}, the tensor {root.shape}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -331,6 +333,18 @@ def _host_array(data: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise DtypeError(f"tensor: holds {array.dtype}, wanted numbers")
     return array
+
+
+def constant(value: float, dtype: np.dtype) -> Tensor:
+    """A shared 0-d tensor of that value, which nobody can change."""
+    return _constant(value, math.copysign(1.0, value), dtype)
+
+
+@lru_cache(maxsize=1024)
+def _constant(value: float, sign: float, dtype: np.dtype) -> Tensor:  # the sign tells -0.0 from 0.0
+    array = np.array(value, dtype)
+    array.setflags(write=False)
+    return Tensor(array)
 
 
 def as_tensor(data: Any, dtype: np.dtype | None = None) -> Tensor:

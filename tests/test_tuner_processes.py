@@ -240,6 +240,7 @@ def test_processes_share_a_total_and_the_segments_of_a_resumable(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 def test_a_forked_child_opens_its_own_connection(tmp_path):
     study = tuner.create_study(storage=tmp_path / "s.db", study_name="s", sampler=tuner.samplers.RandomSampler(seed=0))
     study.optimize(lambda trial: 1.0, n_trials=2)

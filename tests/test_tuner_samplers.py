@@ -279,6 +279,28 @@ def test_a_grid_that_does_not_fit_is_refused(make, space, message):
         study.optimize(lambda trial: trial.suggest_int("a", 0, 1), n_trials=1)
 
 
+@pytest.mark.parametrize("pruner", [tuner.pruners.NopPruner(), tuner.pruners.SuccessiveHalvingPruner(1, 3)])
+@pytest.mark.parametrize("form", ["function", "resumable"])
+def test_a_sampler_may_say_itself_that_it_has_nothing_left(form, pruner):
+    class Three(RandomSampler):
+        def propose(self, space, history, number, seed):
+            if number == 3:
+                raise SpaceExhausted("that was all")
+            return super().propose(space, history, number, seed)
+
+    class Flat(tuner.Resumable):
+        def start(self, trial):
+            return trial.params["x"]
+
+        def advance(self, state, steps):
+            return state, [state] * steps
+
+    study = tuner.create_study(sampler=Three(seed=0), space=Space({"x": Float(0, 1)}), pruner=pruner)
+    for _ in range(2):
+        study.optimize(Flat() if form == "resumable" else lambda trial: trial.params["x"], n_trials=9)
+    assert [t.state.is_finished() for t in study.trials] == [True, True, True, False]
+
+
 # ---------------------------------------------------------------------------------- samplers that learn
 
 

@@ -1,5 +1,6 @@
 """`tuner.tune`: from rows to a tuned, trained and tested network."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def line(rows=240, seed=0):
     return x, 1000 + 50 * (x @ [1.0, -2.0, 0.5, 0.0]) + rng.standard_normal(rows)
 
 
-QUICK = {"trials": 5, "max_epochs": 6, "n_jobs": 1}
+QUICK = {"trials": 5, "max_epochs": 6, "n_jobs": 1, "validation": "split"}
 
 
 # ------------------------------------------------------------------------------------------ the result
@@ -78,7 +79,8 @@ def test_names_of_classes_come_back():
 
 def test_folds_take_the_place_of_the_validation_part():
     x, y = blobs()
-    result = tuner.tune(x, y, **QUICK | {"trials": 3}, validation=3)
+    result = tuner.tune(x, y, **QUICK | {"trials": 3, "validation": 3})
+    assert len(tuner.tune(x, y, trials=1, max_epochs=1).run.history) == 1
     assert result.rows == {"training": 128, "development": 192, "test": 48}
     assert result.test_score > 0.8
 
@@ -164,6 +166,47 @@ def test_a_search_in_a_folder_goes_on_where_it_ended(tmp_path):
         opened.study.storage.close()
 
 
+SEARCH = """
+import sys, tuner
+from nanonet import data
+
+def tell(study, trial):
+    print(trial.number, trial.steps, flush=True)
+
+digits = data.load("digits")
+tuner.tune(digits, trials=12, max_epochs=12, validation="split", n_jobs=2, out=sys.argv[1], callbacks=[tell])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent as POSIX has them")
+def test_a_killed_search_goes_on_bit_for_bit(tmp_path):
+    def launch(folder):
+        return subprocess.Popen(
+            [sys.executable, "-c", SEARCH, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+
+    for segments in (5, 9):
+        process = launch(tmp_path / "killed")
+        for _ in range(segments):
+            assert process.stdout.readline()
+        process.kill()
+        process.communicate()
+    kept = tuner.load_study(storage=tmp_path / "killed" / "study.db")
+    done = [t for t in kept.trials if t.state.is_finished()]
+    kept.storage.close()
+    for folder in ("killed", "whole"):
+        process = launch(tmp_path / folder)
+        process.communicate()
+        assert process.returncode == 0
+    killed, whole = (tuner.load_study(storage=tmp_path / folder / "study.db") for folder in ("killed", "whole"))
+    assert [(t.state, t.params, t.intermediate_values) for t in killed.trials] == [
+        (t.state, t.params, t.intermediate_values) for t in whole.trials
+    ]
+    assert [killed.trials[t.number] for t in done] == done
+    for study in (killed, whole):
+        study.storage.close()
+
+
 def test_ctrl_c_ends_with_the_best_so_far():
     x, y = blobs()
 
@@ -245,8 +288,8 @@ def test_trials_that_diverge_fail_and_are_never_best():
     [
         ({"minutes": 0}, OptionError, "minutes is 0; wanted a number above 0"),
         ({"trials": 0}, OptionError, "trials is 0; wanted a whole number of at least 1"),
-        ({"validation": 1}, OptionError, "validation is 1; wanted 'split' or a whole number of folds"),
-        ({"validation": "folds"}, OptionError, "validation is 'folds'; wanted 'split'"),
+        ({"validation": 1}, OptionError, "validation is 1; wanted 'auto', 'split' or a number of folds"),
+        ({"validation": "folds"}, OptionError, "validation is 'folds'; wanted 'auto', 'split'"),
         ({"test": 1.5}, OptionError, "test is 1.5; wanted a share"),
         ({"max_epochs": 0}, OptionError, "max_epochs is 0"),
         ({"metric": "acuracy"}, OptionError, "acuracy"),

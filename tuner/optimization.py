@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import StorageError, TrialLost, TrialPruned
+from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .executors import cores, make_executor
 from .progress import Progress
 from .resumable import Resumable, run_segment
@@ -74,6 +74,8 @@ class Optimization:
         self.progress = Progress(n_trials) if show_progress_bar else None
         self.work: Work = Segments(self, objective) if isinstance(objective, Resumable) else Calls(self, objective)
         self.started = 0
+        self.exhausted = False
+        """Whether the sampler has nothing left to propose, or the total is reached."""
         self.stopping = False
         self.owner = new_owner()
         """Whose the trials are that this call runs."""
@@ -158,13 +160,17 @@ class Optimization:
 
     @property
     def may_start(self) -> bool:
-        """Whether the call's number of trials is not yet reached. (Of a total, the storage keeps count.)"""
-        return self.total or self.n_trials is None or self.started < self.n_trials
+        """Whether new trials may be begun. (Of a total, the storage keeps count.)"""
+        return not self.exhausted and (self.total or self.n_trials is None or self.started < self.n_trials)
 
     def next_trial(self, number: int | None = None) -> Trial | None:
         """That trial, or the next one; None if there is none to be had."""
-        trial = self.study._next_trial(self.owner, self.n_trials if self.total else None, number)
-        if trial is not None and not trial.steps:
+        trial = None
+        with suppress(SpaceExhausted):
+            trial = self.study._next_trial(self.owner, self.n_trials if self.total else None, number)
+        if trial is None:
+            self.exhausted = self.exhausted or number is None
+        elif not trial.steps:
             self.started += 1
         return trial
 
@@ -237,7 +243,6 @@ class Segments(Work):
             raise ValueError(f"score must be 'last' or 'best', got {objective.score!r}")
         self.scheduler = self.study.pruner.scheduler()
         self.checkpoints = self.study.storage.checkpoints(self.study.study_id)
-        self.exhausted = False
         ended = {t.number for t in self.study.storage.trials(self.study.study_id) if t.state.is_finished()}
         self.checkpoints.sweep(ended)
 
@@ -245,7 +250,7 @@ class Segments(Work):
         optimization = self.optimization
         while True:
             trials = self._table()
-            may_start = optimization.may_start and not self.exhausted
+            may_start = optimization.may_start
             if optimization.total:
                 started = sum(t.state is not TrialState.WAITING for t in trials)
                 may_start = may_start and started < optimization.n_trials
@@ -268,7 +273,6 @@ class Segments(Work):
                 arguments = (self.objective, trial, trial.steps, segment.steps, self.checkpoints)
                 optimization.steps_out += segment.steps
                 return Job(trial, run_segment, arguments, segment.steps)
-            self.exhausted = self.exhausted or segment.number is None
 
     def ended(self, job: Job, result: list[float]) -> None:
         optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)

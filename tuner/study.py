@@ -201,7 +201,8 @@ class Study:
         total_steps: the study's budget in steps of a `Resumable`; a segment that does not fit is not begun.
         executor: whom to give the work instead of threads; n_jobs is then how many tasks to hand out at a time.
 
-        Trials that an interrupted process left behind are run again under their numbers. Ctrl-C gives running trials
+        Several processes may call this on one study; one that finds nothing to do ends. Trials that an interrupted
+        process left behind are run again under their numbers. Ctrl-C gives running trials
         back, to be run again by the next `optimize`, and raises KeyboardInterrupt.
         """
         if self._running is not None:

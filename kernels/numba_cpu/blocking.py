@@ -12,8 +12,12 @@ from kernels.numba_cpu.host import Host
 ARGUMENTS = 21
 #: Bits of flags: add to what C holds; add the bias; apply the activation.
 ACCUMULATE, BIAS, FINISH = 1, 2, 4
-#: k goes in blocks of at most KC: a panel of B, KC x 2 vectors of 32 bytes, fills half of a 32 KiB cache.
-KC = 256
+#: k goes in blocks of at most KC: a panel of B, KC x 2 vectors, comes from the second cache once per tile.
+KC = 512
+#: Rows of A that are worked through per panel; KC of their columns stay in the second cache, too.
+MC = 96
+#: Panels of B that are packed together: a row of them is a few cache lines, and one page of memory.
+STRIP = 4
 #: Columns of packed B, which lies in the last cache.
 NC = 2048
 
@@ -24,7 +28,3 @@ def most_rows(machine: Host) -> dict[int, int]:
         return {1: 6, 2: 6, 3: 4, 4: 3, 5: 2, 6: 2}
     return {1: 12, 2: 12, 3: 8, 4: 6, 5: 4, 6: 4}
 
-
-def rows_of_block(rows: int) -> int:
-    """Rows of A that are worked through per panel, so that KC of their columns stay in the second cache."""
-    return 24 * rows if rows <= 6 else 12 * rows

@@ -8,7 +8,7 @@ import numpy as np
 from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.numba_cpu import threads
-from kernels.numba_cpu.blocking import BIAS, FINISH, KC, NC, most_rows, rows_of_block
+from kernels.numba_cpu.blocking import BIAS, FINISH, KC, MC, NC, STRIP, most_rows
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.copy import copy
 from kernels.numba_cpu.elementwise import elementwise
@@ -75,13 +75,16 @@ def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, act
         bcs = size
     if k == 1:
         acs = size
+    panels = -(-n // (2 * lanes))
     step = -(-k // max(1, -(-k // KC)))
     pack_b = bcs != size or (m >= 32 and _scattered(step, brs)) or (n % lanes > 0 and not host().has_masked_load)
-    pack_a = m >= 12 and n >= 6 * lanes and (ars % 2048 == 0 and m > 48 if acs == size else _scattered(step, acs))
+    if acs == size:
+        pack_a = panels >= 32 and m * k * size > 1 << 16
+    else:
+        pack_a = m >= 12 and panels >= 3 and _scattered(step, acs)
 
     work = batch * m * n * k
     parts = min(available, max(1, work // LEAST))
-    panels = -(-n // (2 * lanes))
     row_blocks = column_blocks = 1
     if batch < 2 * parts and parts > 1:
         if panels >= 8 * parts or m < 12 * parts:
@@ -93,9 +96,9 @@ def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, act
     rows = most_rows(host())[2]
     scratch = 0
     if pack_b:
-        scratch += step * ((min(n, NC) if m > rows_of_block(rows) else 0) + 6 * lanes) * size + 128
+        scratch += step * ((min(n, NC) if m > MC else 0) + STRIP * 2 * lanes) * size + 128
     if pack_a:
-        scratch += (rows_of_block(rows) // rows + 1) * (step * rows * size + 128)
+        scratch += (MC // rows + 1) * (step * rows * size + 128)
     scratch = -(-scratch // 64) * 64
 
     kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from kernels.formula import Formula
 from kernels.registry import backend_of
 from nanonet.autograd import Op
 from nanonet.errors import DtypeError, ShapeError
-from nanonet.tensor import Tensor, as_tensor, mode
+from nanonet.tensor import Tensor, as_tensor, constant, mode
 
 # ------------------------------------------------------------------------------- launching
 
@@ -60,11 +59,6 @@ def _broadcast(name: str, arrays: list[np.ndarray]) -> tuple[int, ...]:
         raise ShapeError(f"{name}: shapes {shapes} do not broadcast together") from None
 
 
-@lru_cache(maxsize=1024)
-def _constant(value: float, dtype: np.dtype) -> Tensor:
-    return Tensor(np.array(value, dtype))
-
-
 def operands(*values: Any) -> list[Tensor]:
     """Tensors of one float dtype: numbers and arrays take that of the tensors among them."""
     dtype = None
@@ -79,7 +73,7 @@ def _operand(value: Any, dtype: np.dtype | None) -> Tensor:
     if isinstance(value, numbers.Real) and not isinstance(value, np.ndarray):
         if dtype is None:
             dtype = np.dtype(np.int64 if isinstance(value, numbers.Integral) else np.float32)
-        return _constant(float(value), dtype) if dtype.kind == "f" else Tensor(np.array(value, dtype))
+        return constant(float(value), dtype) if dtype.kind == "f" else Tensor(np.array(value, dtype))
     kind = np.asarray(value).dtype.kind
     return as_tensor(value, dtype if kind in "fiu" else None)
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from kernels import plan
+from kernels.elementwise import BY_NAME
 from kernels.registry import backend_of
 from nanonet.autograd import op
 from nanonet.errors import DtypeError, ShapeError
 from nanonet.ops.elementwise import eq, where
 from nanonet.ops.shape import axis_of, broadcast_to, contiguous, reshape, to
-from nanonet.tensor import Tensor, mode
+from nanonet.tensor import Tensor, constant, mode
 
 Axes = int | Sequence[int] | None
 
@@ -37,6 +38,8 @@ def _reduce(name: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def _spread(g: Tensor, axes: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
     """g, which lacks `axes`, as a view of `shape`."""
+    if not mode.grad and not g.array.ndim:
+        return Tensor(np.ndarray(shape, g.array.dtype, g.array, 0, (0,) * len(shape)))
     kept = [1 if i in axes else side for i, side in enumerate(shape)]
     if not mode.grad:
         return Tensor(np.broadcast_to(contiguous(g).array.reshape(kept), shape))
@@ -51,6 +54,19 @@ def _sum(x, axes):
 @_sum.derivative
 def _(g, out, x, axes):
     return lambda: _spread(g, axes, x.shape), None
+
+
+@op(needs_out=False)
+def _mean(x, axes, share):
+    out = _reduce("sum", x, axes)
+    kernel = backend_of(out.array).elementwise
+    kernel(BY_NAME["mul"].forward, out.array, constant(share, x.array.dtype).array, out=out.array)
+    return out
+
+
+@_mean.derivative
+def _(g, out, x, axes, share):
+    return lambda: _spread(g * share, axes, x.shape), None, None
 
 
 @op
@@ -93,7 +109,7 @@ def mean(x: Tensor, dim: Axes = None, keepdims: bool = False) -> Tensor:
     count = 1
     for axis in axes:
         count *= x.shape[axis]
-    return _keep(_sum(x, axes) * (1 / count if count else float("nan")), x, axes, keepdims)
+    return _keep(_mean(x, axes, 1 / count if count else float("nan")), x, axes, keepdims)
 
 
 def var(x: Tensor, dim: Axes = None, correction: int = 1, keepdims: bool = False) -> Tensor:

@@ -19,7 +19,10 @@ from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.vector import address as address_of
 
 OWNER, TICKET, JOB, LEFT, SIGNAL, SLEEPERS, STOP = (64 * i for i in range(7))  # bytes
-SPIN = 4000  # turns of about 10 ns before a worker sleeps
+# Waking a sleeper costs the caller 2 to 100 us, depending on the system. So an idle worker spins for a few tenths of a
+# millisecond, then naps and looks around for some tens of milliseconds, and only then sleeps until it is woken.
+SPIN = 10000
+NAPS = 200
 PATIENCE = 20000  # turns before a waiting caller offers its core to others
 
 
@@ -109,6 +112,9 @@ def work():
             idle += 1
             if idle < SPIN:
                 system.pause()
+                continue
+            if idle < SPIN + NAPS:
+                system.nap()
                 continue
             signal = load(pool + SIGNAL)
             add(pool + SLEEPERS, 1)

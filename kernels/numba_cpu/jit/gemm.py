@@ -5,7 +5,6 @@ from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import tile as tiles
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.pack import packers
-from kernels.numba_cpu.jit.system import prefetch
 
 
 def gemm(dtype):
@@ -14,11 +13,10 @@ def gemm(dtype):
     size = dtype.bitwidth // 8
     most = blocking.most_rows(host())
     M2, M3, M4, M6 = most[2], most[3], most[4], most[6]  # one vector takes as many rows as two
-    MC = blocking.rows_of_block(M2)
     call_tile = tiles.call_tile
-    pack_rows, pack_columns = packers(dtype, L)
+    pack_rows, pack_columns, pack_strip = packers(dtype, L)
     ACCUMULATE, BIAS, FINISH = blocking.ACCUMULATE, blocking.BIAS, blocking.FINISH
-    ARGUMENTS, KC, NC = blocking.ARGUMENTS, blocking.KC, blocking.NC
+    ARGUMENTS, STRIP, KC, MC, NC = blocking.ARGUMENTS, blocking.STRIP, blocking.KC, blocking.MC, blocking.NC
 
     @helper
     def widest_panel(m):
@@ -48,10 +46,10 @@ def gemm(dtype):
         """One matrix product."""
         k_blocks = max(1, (k + KC - 1) // KC)
         k_step = max(1, (k + k_blocks - 1) // k_blocks)
-        # Packed panels of B: all of them if several blocks of rows use them, else one that stays in the first cache.
+        # Packed panels of B: all of them if several blocks of rows use them, else one strip of them after the other.
         widest = widest_panel(m)
-        keep_panels = m > MC
-        panels_size = k_step * ((min(n, NC) if keep_panels else 0) + 6 * L) * size
+        keep = m > MC
+        panels_size = k_step * ((min(n, NC) if keep else 0) + STRIP * 2 * L) * size
         packed_a = scratch + pack_b * (panels_size // 64 + 1) * 64
         stride_a = (M2 * k_step * size) // 64 * 64 + 128
         for j_block in range(0, n, NC):
@@ -73,22 +71,27 @@ def gemm(dtype):
                     block_a = a + i_block * ars + p * acs
                     if pack_a:
                         pack_rows(block_a, ars, acs, groups, base, more, k_now, packed_a, stride_a)
-                    fresh = pack_b and i_block == 0
-                    j = 0
+                    fresh = i_block == 0
+                    j = packed = strip = 0  # columns before `packed` are, from `strip` on
                     while j < columns:
                         vectors = panel_vectors(columns - j, widest)
                         width = vectors * L
                         source = b + p * brs + (j_block + j) * bcs
                         panel, step = source, brs
                         if pack_b:
-                            panel, step = scratch, width * size
-                            if keep_panels:
-                                panel += j * k_now * size
-                        if fresh:
-                            pack_columns(source, brs, bcs, k_now, min(columns - j, width), width, panel)
-                        # While this panel is worked on, the next one's lines come nearer, some for each tile.
-                        ahead = source + width * size
-                        lines = k_now // groups + 1 if fresh and bcs == size and j + width < columns else 0
+                            if fresh and j >= packed:
+                                strip = 0 if keep else j
+                                packed = j
+                                if widest == 2 and bcs == size and columns - j >= STRIP * 2 * L:
+                                    pack_strip(source, brs, k_now, scratch + (j - strip) * k_now * size)
+                                    packed += STRIP * 2 * L
+                                else:
+                                    live = min(columns - j, width)
+                                    pack_columns(
+                                        source, brs, bcs, k_now, live, width, scratch + (j - strip) * k_now * size
+                                    )
+                                    packed += width
+                            panel, step = scratch + (j - strip) * k_now * size, width * size
                         count = min(columns - j - width + L, L)
                         to = c + i_block * crs + (j_block + j) * size
                         bias_now = bias + (j_block + j) * size
@@ -99,9 +102,6 @@ def gemm(dtype):
                             group = base + (g < more)
                             if pack_a:
                                 cs = group * size
-                            for _ in range(lines):
-                                prefetch(ahead)
-                                ahead += brs
                             group_tiles(
                                 tile, at, rs, cs, panel, step, k_now, to, crs, bias_now, now, group, vectors, count
                             )

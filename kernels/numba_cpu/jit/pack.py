@@ -4,6 +4,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from kernels.numba_cpu.blocking import STRIP
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.vector import Vector, first, load, load_masked, pointer, splat, store
 
@@ -57,13 +58,14 @@ def square(dtype, lanes: int):
 
 
 def packers(dtype, lanes: int):
-    """(pack_rows, pack_columns) for one element type.
+    """(pack_rows, pack_columns, pack_strip) for one element type.
 
     pack_columns(source, rs, cs, k, count, width, target): a panel of B, k rows of `width` elements side by side, the
         columns from `count` on 0. width is a multiple of `lanes`.
     pack_rows(source, rs, cs, groups, base, more, k, target, stride): groups of A's rows, the first `more` of base + 1,
         the others of base rows; for each k the rows of a group side by side. Group g begins at target + g * stride;
         up to `lanes` elements beyond its end are overwritten.
+    pack_strip(source, rs, k, target): STRIP panels of two vectors, whose columns lie side by side (cs = size).
     """
     size = dtype.bitwidth // 8
     L = lanes
@@ -138,4 +140,17 @@ def packers(dtype, lanes: int):
             at += group * rs
             to += stride
 
-    return pack_rows, pack_columns
+    @helper
+    def pack_strip(source, rs, k, target):
+        panel = k * 2 * L * size
+        for _ in range(k):
+            to = target
+            for v in range(0, STRIP * 2 * L, 2 * L):
+                left, right = load(pointer(source, dtype), v, L), load(pointer(source, dtype), v + L, L)
+                store(pointer(to, dtype), 0, left)
+                store(pointer(to, dtype), L, right)
+                to += panel
+            source += rs
+            target += 2 * L * size
+
+    return pack_rows, pack_columns, pack_strip

@@ -87,19 +87,6 @@ def atomic_swap_if(typingctx, address, expected, value):
 
 
 @intrinsic
-def prefetch(typingctx, address):
-    """prefetch(address): have the cache line there ready for reading soon. Any address is harmless."""
-
-    def codegen(context, builder, sig, args):
-        byte = ir.IntType(8).as_pointer()
-        function = _function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _INT, _INT, _INT])
-        builder.call(function, [builder.inttoptr(args[0], byte), _INT(0), _INT(3), _INT(1)])
-        return context.get_dummy_value()
-
-    return types.none(types.int64), codegen
-
-
-@intrinsic
 def pause(typingctx):
     """pause(): tell the processor that this is a spinning loop."""
 
@@ -163,7 +150,7 @@ _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform.
 def sleep_while(typingctx, address, value):
     """sleep_while(address, value): sleep if the low half of the word equals `value`'s, until `wake`; may wake early.
 
-    Where the system has no futex it sleeps for half a millisecond.
+    Where the system has no futex it sleeps for two milliseconds.
     """
 
     def codegen(context, builder, sig, args):
@@ -171,13 +158,29 @@ def sleep_while(typingctx, address, value):
             low = builder.trunc(args[1], _INT)
             null = ir.Constant(_WORD, 0)
             _futex(builder, args[0], 128, low, null)  # FUTEX_WAIT | FUTEX_PRIVATE_FLAG
-        elif sys.platform == "win32":
-            builder.call(_function(builder, "Sleep", ir.VoidType(), [_INT]), [_INT(1)])
         else:
-            builder.call(_function(builder, "usleep", _INT, [_INT]), [_INT(500)])
+            _sleep(builder, 2000)
         return context.get_dummy_value()
 
     return types.none(types.int64, types.int64), codegen
+
+
+def _sleep(builder, microseconds: int) -> None:
+    if sys.platform == "win32":
+        builder.call(_function(builder, "Sleep", ir.VoidType(), [_INT]), [_INT(max(1, microseconds // 1000))])
+    else:
+        builder.call(_function(builder, "usleep", _INT, [_INT]), [_INT(microseconds)])
+
+
+@intrinsic
+def nap(typingctx):
+    """nap(): sleep for about a tenth of a millisecond."""
+
+    def codegen(context, builder, sig, args):
+        _sleep(builder, 100)
+        return context.get_dummy_value()
+
+    return types.none(), codegen
 
 
 @intrinsic
