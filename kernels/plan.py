@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+
 class _Local(threading.local):
     recorder: "Recorder | None" = None
 

@@ -146,6 +146,19 @@ def test_blocks_of_k(dtype, k):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 40])
+def test_every_number_of_columns(dtype, rows):
+    """With rows of B so far apart that it is packed, and side by side."""
+    rng = np.random.default_rng(0)
+    a, wide = rng.standard_normal((rows, 40)).astype(dtype), rng.standard_normal((40, 1024)).astype(dtype)
+    for n in range(1, 100):
+        for b in (wide[:, :n], wide[:, :n].copy()):
+            out = np.full((rows, n), np.nan, dtype)
+            matmul(a, b, out)
+            assert close(out, a, b), n
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 def test_blocks_of_n_and_m(dtype):
     rng = np.random.default_rng(0)
     for m, n, k in ((9, 4200, 70), (700, 20, 70), (300, 300, 300)):

@@ -165,9 +165,11 @@ class Optimization:
 
     def next_trial(self, number: int | None = None) -> Trial | None:
         """That trial, or the next one; None if there is none to be had."""
-        trial = None
-        with suppress(SpaceExhausted):
+        try:
             trial = self.study._next_trial(self.owner, self.n_trials if self.total else None, number)
+        except SpaceExhausted:
+            self.exhausted = True
+            return None
         if trial is None:
             self.exhausted = self.exhausted or number is None
         elif not trial.steps:

@@ -82,7 +82,8 @@ def gemm(dtype):
                             if fresh and j >= packed:
                                 strip = 0 if keep else j
                                 packed = j
-                                if widest == 2 and bcs == size and columns - j >= STRIP * 2 * L:
+                                last = columns - j - (STRIP - 1) * 2 * L  # columns from the strip's last panel on
+                                if widest == 2 and bcs == size and (last == 2 * L or last > 3 * L):
                                     pack_strip(source, brs, k_now, scratch + (j - strip) * k_now * size)
                                     packed += STRIP * 2 * L
                                 else:

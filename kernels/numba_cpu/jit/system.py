@@ -127,7 +127,7 @@ def restore_denormals(typingctx, mode):
 def _read_mode(builder):
     if host().arch == "x86":
         slot = cgutils.alloca_once(builder, _INT)
-        builder.call(_function(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), [slot.type]), [slot])
+        _mode_register(builder, "llvm.x86.sse.stmxcsr", slot)
         return builder.zext(builder.load(slot), _WORD)
     if host().arch == "arm":
         return builder.call(_function(builder, "llvm.aarch64.get.fpcr", _WORD, []), [])
@@ -138,9 +138,14 @@ def _write_mode(builder, mode) -> None:
     if host().arch == "x86":
         slot = cgutils.alloca_once(builder, _INT)
         builder.store(builder.trunc(mode, _INT), slot)
-        builder.call(_function(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), [slot.type]), [slot])
+        _mode_register(builder, "llvm.x86.sse.ldmxcsr", slot)
     elif host().arch == "arm":
         builder.call(_function(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), [_WORD]), [mode])
+
+
+def _mode_register(builder, name: str, slot) -> None:
+    byte = ir.IntType(8).as_pointer()
+    builder.call(_function(builder, name, ir.VoidType(), [byte]), [builder.bitcast(slot, byte)])
 
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform.startswith("linux") else None
