@@ -58,8 +58,8 @@ def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
 class Run:
     """A training run: model, optimizer, random state, and the place in the data.
 
-    x (n, ...), y (n,) class numbers or values, validation (xv, yv) or None. task is "classification" or "regression", by
-    default the former for integers; classes is their number, by default the largest label plus one.
+    x (n, ...), y (n,) class numbers or values, validation (xv, yv) or None. task is "classification" or "regression",
+    by default the former for integers; classes is their number, by default the largest label plus one.
     Everything random depends on settings.seed alone. Raises DataError and ShapeError for data that does not fit.
     """
 

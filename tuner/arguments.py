@@ -102,9 +102,9 @@ def _tune(commands: Any) -> None:
         "tune",
         "search for the best settings, and train the best model",
         f"""\
-Trains networks with different settings and stops the bad ones early. A fifth of the rows is the validation part
-that settings are chosen by; --folds takes K-fold validation instead. The best settings are then trained again on all
-rows but the test part, which is looked at once, at the end. Without --trials and --minutes the search takes a minute.
+Trains networks with different settings and stops the bad ones early. Settings are chosen by 4-fold validation up to
+5,000 rows, else by a fifth of the rows; --folds says otherwise. The best settings are then trained again on all rows
+but the test part, which is looked at once, at the end. Without --trials and --minutes the search takes a minute.
 
 {DATA}
 {FOLDER}  study.db           all trials; the same command again goes on with them, also after kill -9
@@ -122,7 +122,12 @@ rows but the test part, which is looked at once, at the end. Without --trials an
     parser.add_argument(
         "--minutes", type=_positive, metavar="M", help="time for everything; the same command again adds as much"
     )
-    parser.add_argument("--folds", type=_folds, metavar="K", help="K-fold validation in place of a validation part")
+    parser.add_argument(
+        "--folds",
+        type=_folds,
+        metavar="K",
+        help="K-fold validation (default: 4 up to 5,000 rows, else a validation part)",
+    )
     parser.add_argument(
         "--jobs", type=_jobs, default=None, metavar="J", help="trials side by side (default: all cores)"
     )

@@ -120,7 +120,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             dataset,
             minutes=minutes,
             trials=arguments.trials,
-            validation=arguments.folds or "split",
+            validation=arguments.folds or "auto",
             test=arguments.test,
             seed=arguments.seed,
             n_jobs=arguments.jobs,
