@@ -40,7 +40,7 @@ def _multiply(a, b, bias, activation, out, flags) -> None:
     if out.size == 0:
         return
     kernel, parts, scratch, sizes, rest = _call(
-        *(out.dtype.name, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides, activation),
+        *(out.dtype.name, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides),
         threads.get_num_threads(),
     )
     if activation is not None:
@@ -63,7 +63,7 @@ def _scattered(count: int, stride: int) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, activation, available):
+def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, available):
     """(kernel, parts, bytes of scratch per part, words 6 to 13, words 15 on) for these shapes."""
     (m, k), n = a_shape[-2:], b_shape[-1]
     (ars, acs), (brs, bcs), crs = a_strides[-2:], b_strides[-2:], c_strides[-2]
@@ -102,7 +102,7 @@ def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, act
     scratch = -(-scratch // 64) * 64
 
     kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))
-    tile = compile_function(f"tile/{dtype}/{activation}", lambda: _tile(dtype, activation), "i" * 13)
+    tile = compile_function(f"tile/{dtype}/relu", lambda: _tile(dtype), "i" * 13)
     words = [word for axis in axes for word in axis]
     rest = (int(pack_a), int(pack_b), row_blocks, column_blocks, len(axes), tile, *words)
     return kernel, parts, scratch, (m, n, k, ars, acs, brs, bcs, crs), rest
@@ -118,10 +118,10 @@ def _loops(dtype: str):
     return gemm.gemm(getattr(vector, dtype))
 
 
-def _tile(dtype: str, activation: str | None):
+def _tile(dtype: str):
     from kernels.numba_cpu.jit import tile, vector
 
-    return tile.tile(getattr(vector, dtype), activation)
+    return tile.tile(getattr(vector, dtype), "relu")
 
 
 def _batch(m, ars, crs, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides):
