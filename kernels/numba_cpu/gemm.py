@@ -40,7 +40,7 @@ def _multiply(a, b, bias, activation, out, flags) -> None:
     if out.size == 0:
         return
     kernel, parts, scratch, sizes, rest = _call(
-        *(out.dtype.name, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides),
+        *(out.itemsize, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides),
         threads.get_num_threads(),
     )
     if activation is not None:
@@ -63,11 +63,11 @@ def _scattered(count: int, stride: int) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def _call(dtype, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, available):
+def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, available):
     """(kernel, parts, bytes of scratch per part, words 6 to 13, words 15 on) for these shapes."""
     (m, k), n = a_shape[-2:], b_shape[-1]
     (ars, acs), (brs, bcs), crs = a_strides[-2:], b_strides[-2:], c_strides[-2]
-    size = 4 if dtype == "float32" else 8
+    dtype = "float32" if size == 4 else "float64"
     lanes = host().lanes(dtype)
     m, ars, crs, axes = _batch(m, ars, crs, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides)
     batch = int(np.prod([axis[0] for axis in axes], dtype=np.int64))

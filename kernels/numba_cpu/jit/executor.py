@@ -23,6 +23,7 @@ OWNER, TICKET, JOB, LEFT, SIGNAL, SLEEPERS, STOP = (64 * i for i in range(7))  #
 # millisecond, then naps and looks around for some tens of milliseconds, and only then sleeps until it is woken.
 SPIN = 10000
 NAPS = 200
+MOST = 0xFFFF  # parts that a ticket can count
 PATIENCE = 20000  # turns before a waiting caller offers its core to others
 
 
@@ -80,7 +81,7 @@ def execute():
             while at < words:
                 kernel, length, parts = code[at], code[at + 1], code[at + 2]
                 args = base + 8 * (at + 3)
-                if parts > 1 and owned:
+                if owned and 1 < parts <= MOST:
                     share(pool, kernel, args, parts)
                 else:
                     for part in range(parts):
