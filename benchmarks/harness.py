@@ -32,19 +32,25 @@ def repeat(call: Callable[[], object]) -> Candidate:
 # ------------------------------------------------------------------------------------------------- timing
 
 
+#: Seconds of pause before a turn.
+PAUSE = 0.02
+
+
 def interleave(
     candidates: Mapping[str, Candidate], rounds: int = 15, turn: float = 0.03, warm_up: float = 0.2
 ) -> dict[str, np.ndarray]:
     """Seconds per repetition of each candidate, one number for each round.
 
     Every round gives each candidate a turn of about `turn` seconds, so that all of them meet the same disturbances.
-    The order is reversed from round to round, and each turn begins with one repetition that is not timed.
+    The order is reversed from round to round. Before a turn comes a pause, in which the threads of the one before stop
+    waiting actively, and one repetition that is not timed.
     """
     times = {name: _warm(run, turn, warm_up) for name, run in candidates.items()}
     samples = {name: np.empty(rounds) for name in candidates}
     for number in range(rounds):
         for name in list(candidates)[:: 1 if number % 2 == 0 else -1]:
             run, count = candidates[name], times[name]
+            time.sleep(PAUSE)
             run(1)
             start = time.perf_counter()
             run(count)

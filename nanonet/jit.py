@@ -47,15 +47,25 @@ class Recording:
         self._inputs = [Tensor(np.array(as_tensor(leaf).array, order="C")) for leaf in leaves]
         args, kwargs = _rebuild((args, kwargs or {}), iter(self._inputs))
         self._arguments = args, kwargs
+        self._buffers = [tensor.array for tensor in self._inputs]
         with plan.recording(recorder):
-            self._outputs = function(*args, **kwargs)
+            outputs = function(*args, **kwargs)
         self._guards = list(recorder.guards.values())
         self._changed = [(t, name, getattr(t, name)) for t, name, v in self._guards if getattr(t, name) is not v]
         self._read = recorder.read
         self._grads = [(tensor, tensor._grad) for tensor in recorder.touched.values()]
-        self._own = {id(tensor.array) for tensor in self._inputs}
+        own = {id(array) for array in self._buffers}
+
+        def overwritten(value: Any) -> Any:
+            """A tensor in memory that replays write, as _Overwritten."""
+            if not isinstance(value, Tensor):
+                return value
+            array = value.array
+            inside = recorder.arena.owns(array) or id(array if array.base is None else array.base) in own
+            return _Overwritten(array) if inside else value
+
+        self._outputs = _map(outputs, overwritten)
         self.plan = recorder.plan()
-        self._arena = recorder.arena
 
     def valid(self) -> bool:
         """Is the Python state that the step relied on as it was?"""
@@ -65,8 +75,8 @@ class Recording:
         return all(tensor._grad is before for tensor, before in self._read)
 
     def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1) -> None:
-        for buffer, leaf in zip(self._inputs, leaves, strict=True):
-            buffer.array[...] = leaf.array if isinstance(leaf, Tensor) else leaf
+        for buffer, leaf in zip(self._buffers, leaves, strict=True):
+            buffer[...] = leaf.array if isinstance(leaf, Tensor) else leaf
         self.plan.run(times)
         for thing, name, after in self._changed:
             setattr(thing, name, after)
@@ -75,15 +85,21 @@ class Recording:
 
     def outputs(self) -> Any:
         """What the step returned, in memory that no replay overwrites."""
-        return _map(self._outputs, self._fresh)
+        outputs = self._outputs
+        return _fresh(outputs) if type(outputs) is _Overwritten else _map(outputs, _fresh)
 
-    def _fresh(self, value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        array = value.array
-        if self._arena.owns(array) or id(array if array.base is None else array.base) in self._own:
-            return Tensor(array.copy())
-        return value
+
+class _Overwritten:
+    """The place of a tensor among the outputs whose values the next replay overwrites."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+
+def _fresh(value: Any) -> Any:
+    return Tensor(value.array.copy()) if type(value) is _Overwritten else value
 
 
 def _map(tree: Any, function: Callable[[Any], Any]) -> Any:
@@ -165,12 +181,16 @@ def _dynamic(value: Any) -> bool:
 
 def _flatten(value: Any, leaves: list, key: list) -> None:
     """Append the array leaves of the arguments to `leaves`, and all the rest, hashable, to `key`."""
-    if _dynamic(value):
+    if isinstance(value, Tensor):
+        if value._requires_grad:
+            key.append(id(value))
+        else:
+            leaves.append(value)
+            array = value.array
+            key.append((Tensor, array.shape, array.dtype.char))
+    elif isinstance(value, np.ndarray):
         leaves.append(value)
-        array = value.array if isinstance(value, Tensor) else value
-        key.append((type(value), array.shape, array.dtype.char))
-    elif isinstance(value, Tensor):
-        key.append(id(value))
+        key.append((np.ndarray, value.shape, value.dtype.char))
     elif isinstance(value, (list, tuple)):
         key.append((type(value), len(value)))
         for item in value:
