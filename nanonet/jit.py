@@ -16,8 +16,9 @@ from nanonet.tensor import Tensor, as_tensor, mode
 class StepRecorder(plan.Recorder):
     """Records kernel calls, and what Python state the recorded step relied on and left behind."""
 
-    def __init__(self):
+    def __init__(self, arguments: Sequence[np.ndarray] = ()):
         super().__init__()
+        self._arguments = {id(array) for array in arguments}
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.read: list[tuple[Tensor, Tensor | None]] = []
         self.touched: dict[int, Tensor] = {}
@@ -31,6 +32,11 @@ class StepRecorder(plan.Recorder):
         if key not in self.guards:
             self.guards[key] = (thing, attribute, getattr(thing, attribute))
 
+    def is_argument(self, array: np.ndarray) -> bool:
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        return id(array) in self._arguments
+
     def touch(self, tensor: Tensor, write: bool) -> None:
         """The step reads or writes `tensor.grad`. What it reads before it has written is what it relies on."""
         if id(tensor) not in self.touched:
@@ -43,11 +49,12 @@ class Recording:
     """One recorded step: its plan, inputs, outputs, and when it may be replayed."""
 
     def __init__(self, function: Callable, args: tuple = (), kwargs: dict | None = None, leaves: Sequence = ()):
-        recorder = StepRecorder()
         self._inputs = [Tensor(np.array(as_tensor(leaf).array, order="C")) for leaf in leaves]
         args, kwargs = _rebuild((args, kwargs or {}), iter(self._inputs))
         self._arguments = args, kwargs
         self._buffers = [tensor.array for tensor in self._inputs]
+        self._names = _names_outside(function)
+        recorder = StepRecorder(self._buffers)
         with plan.recording(recorder):
             outputs = function(*args, **kwargs)
         self._guards = list(recorder.guards.values())
@@ -72,6 +79,9 @@ class Recording:
         for thing, name, value in self._guards:
             if getattr(thing, name) is not value:
                 return False
+        for scope, name, value in self._names:
+            if (scope.get(name) if name else scope.cell_contents) is not value:
+                return False
         return all(tensor._grad is before for tensor, before in self._read)
 
     def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1) -> None:
@@ -87,6 +97,23 @@ class Recording:
         """What the step returned, in memory that no replay overwrites."""
         outputs = self._outputs
         return _fresh(outputs) if type(outputs) is _Overwritten else _map(outputs, _fresh)
+
+
+def _names_outside(function: Callable) -> list[tuple[Any, str, Any]]:
+    """(scope, name, value) of the numbers, texts and tensors that a function's code finds outside itself.
+
+    The scope is the module's dictionary, or with an empty name a closure's cell.
+    """
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return []
+    found = [(function.__globals__, name, function.__globals__.get(name)) for name in code.co_names]
+    for cell in function.__closure__ or ():
+        try:
+            found.append((cell, "", cell.cell_contents))
+        except ValueError:  # not set yet
+            continue
+    return [entry for entry in found if isinstance(entry[2], (bool, int, float, complex, str, Tensor))]
 
 
 class _Overwritten:
@@ -123,6 +150,9 @@ class Jitted:
         functools.update_wrapper(self, function)
         self._function = function
         self._recordings: dict[Any, list[Recording]] = {}
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable:
+        return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if plan.current() is not None:
@@ -165,10 +195,12 @@ def jit(function: Callable) -> Jitted:
     Arrays and tensors among the arguments (also in tuples, lists and dicts) may change from call to call; a tensor that
     requires a gradient is used by reference; everything else must be hashable, and another value makes another
     recording. Tensors that the function reaches otherwise are used by reference: their values are read at each replay.
-    Python numbers inside it are constants, and its Python code does not run again. Training mode, `requires_grad` and
-    which gradients are present are watched: the step is recorded again when they differ.
+    Its Python code does not run again, and numbers that it computes or finds in objects are constants. Watched are
+    training mode, `requires_grad`, which gradients are present, and the numbers, texts and tensors that its names stand
+    for outside it (globals and closure): the step is recorded again when one of them differs.
 
-    What is returned is fresh memory, without a past. Within `detect_anomaly` the step runs eagerly. Raises
+    What is returned is fresh memory, without a past. What the step leaves elsewhere, as in `grad`, is overwritten by
+    the next replay; clone it to keep it. Within `detect_anomaly` the step runs eagerly. Raises
     RecordingError when the step reads a value on the host.
     """
     return Jitted(function)

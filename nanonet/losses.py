@@ -14,7 +14,7 @@ import numpy as np
 
 from kernels import plan
 from kernels.elementwise import Elementwise
-from nanonet.errors import DtypeError, OptionError, ShapeError
+from nanonet.errors import DataError, DtypeError, OptionError, ShapeError
 from nanonet.ops import reduction as _reduction
 from nanonet.ops.elementwise import clip, log, op_of, where
 from nanonet.ops.shape import reshape, take, to
@@ -91,6 +91,7 @@ def binary_cross_entropy(x: Tensor, target: Any, weight: Any = None, reduction: 
     target t in [0, 1]. weight: multiplies the losses, broadcasts. Shapes as in `mse_loss`.
     """
     x, target = _pair("binary_cross_entropy", x, target)
+    _shares("binary_cross_entropy", target)
     return _weighted("binary_cross_entropy", _OPS["binary_cross_entropy"](x, target), weight, reduction)
 
 
@@ -99,6 +100,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """`binary_cross_entropy` of sigmoid(x), without overflow. pos_weight: multiplies the term of t, broadcasts."""
     x, target = _pair("binary_cross_entropy_with_logits", x, target)
+    _shares("binary_cross_entropy_with_logits", target)
     w = as_tensor(1.0 if pos_weight is None else pos_weight, x.dtype)
     loss = _OPS["binary_cross_entropy_with_logits"](x, target, w)
     if loss.shape != x.shape:
@@ -225,6 +227,12 @@ def _pair(name: str, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
             raise ShapeError(f"{name}: target has shape {target.shape}, x {x.shape}; wanted the same")
         target = reshape(target, x.shape)
     return x, target
+
+
+def _shares(name: str, target: Tensor) -> None:
+    values = target.array
+    if plan.current() is None and values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise DataError(f"{name}: target holds values from {values.min()} to {values.max()}, wanted 0 to 1")
 
 
 def _scores(name: str, x: Tensor) -> None:

@@ -89,6 +89,8 @@ def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...]) -> np.ndarra
     y = np.ascontiguousarray(y, np.float32)
     if not np.isfinite(y).all():
         raise DataError("y: holds NaN or infinity")
+    if task == "binary" and y.size and not 0 <= y.min() <= y.max() <= 1:
+        raise DataError(f"y: holds values from {y.min()} to {y.max()}, wanted 0 to 1 for a binary cross-entropy")
     if y.shape[1:] != outputs and y.size == rows * int(np.prod(outputs)):
         y = y.reshape(rows, *outputs)
     if y.shape[1:] != outputs:

@@ -233,6 +233,12 @@ class Tensor:
             np.broadcast_to(source, self.shape)
         except ValueError:
             raise ShapeError(f"copy_: values of shape {source.shape} do not fit into {self.shape}") from None
+        recorder = plan.current()
+        if recorder is not None and recorder.is_argument(self.array):
+            raise RecordingError(
+                f"an argument of the step is overwritten while jit records it ({caller()}): the caller's array would "
+                "not see it. Make it a tensor that the step reaches from outside, or return the new values"
+            )
         if mode.grad and self._requires_grad:
             raise RuntimeError(
                 "copy_: a tensor that requires a gradient is overwritten; do it within nanonet.no_grad()"
@@ -332,6 +338,8 @@ def _host_array(data: Any) -> np.ndarray:
         raise ShapeError("tensor: nested lists of different lengths, wanted a rectangular array") from None
     if array.dtype.kind not in "fiub":
         raise DtypeError(f"tensor: holds {array.dtype}, wanted numbers")
+    if array.dtype == np.uint64 and array.size and array.max() >= 2**63:
+        raise DtypeError(f"tensor: holds {array.max()}, wanted integers below 2^63")
     return array
 
 

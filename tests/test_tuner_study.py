@@ -404,7 +404,7 @@ def test_studies_are_found_by_name(tmp_path):
     with pytest.raises(tuner.DuplicatedStudyError, match="load_if_exists=True"):
         tuner.create_study(storage=url, study_name="first")
     assert tuner.create_study(storage=url, study_name="first", load_if_exists=True).study_id == first.study_id
-    with pytest.raises(ValueError, match=r"has the directions \['maximize'\], asked for are \['minimize'\]"):
+    with pytest.raises(StorageError, match=r"is to \['maximize'\], not to \['minimize'\]"):
         tuner.create_study(storage=url, study_name="first", load_if_exists=True, direction="minimize")
     tuner.create_study(storage=url)
     with pytest.raises(ValueError, match="exactly one study"):

@@ -334,7 +334,7 @@ def create_study(
             if record is None:
                 raise
     if (direction or directions) is not None and record.directions != wanted:
-        raise ValueError(f"study {name!r} has the directions {list(record.directions)}, asked for are {list(wanted)}")
+        raise StorageError(f"study {name!r} is to {list(record.directions)}, not to {list(wanted)}; name another study")
     if space is None and record.space:
         space = Space.from_json(record.space)
     return Study(record, kept, sampler, pruner, space)

@@ -156,7 +156,9 @@ class Trial:
         return value
 
     def _known(self, name: str, domain: Domain) -> Any:
-        value = self._params[name]
+        value, before = self._params[name], self._distributions.get(name)
+        if before is not None and type(before) is not type(domain):
+            raise SpaceError(f"trial {self.number} already has {name}={value!r} from {before}, not from {domain}")
         if value not in domain:
             warnings.warn(
                 f"trial {self.number} already has {name}={value!r} from {self._distributions[name]}; "
