@@ -1,9 +1,9 @@
 """How matrix products are cut into blocks that fit registers and caches, and the argument block of their kernel.
 
-    0 a  1 b  2 c  3 bias  4 scratch  5 bytes of scratch per part  6 m  7 n  8 k
-    9 stride of a for i  10 of a for k  11 of b for k  12 of b for j  13 of c for i  (all in bytes)
-    14 flags  15 pack a  16 pack b  17 row blocks  18 column blocks  19 batch axes
-    20 address of the micro-kernel  21 ... for each batch axis: length, stride of a, of b, of c
+0 a  1 b  2 c  3 bias  4 scratch  5 bytes of scratch per part  6 m  7 n  8 k
+9 stride of a for i  10 of a for k  11 of b for k  12 of b for j  13 of c for i  (all in bytes)
+14 flags  15 pack a  16 pack b  17 row blocks  18 column blocks  19 batch axes
+20 address of the micro-kernel  21 ... for each batch axis: length, stride of a, of b, of c
 """
 
 from kernels.numba_cpu.host import Host
@@ -27,4 +27,3 @@ def most_rows(machine: Host) -> dict[int, int]:
     if machine.vector_registers <= 16:
         return {1: 6, 2: 6, 3: 4, 4: 3, 5: 2, 6: 2}
     return {1: 12, 2: 12, 3: 8, 4: 6, 5: 4, 6: 4}
-
