@@ -112,10 +112,6 @@ class Recorder:
         self.entries.append((name, instruction))
         self.keep.extend(array for array in keep if not self.arena.owns(array))
 
-    def is_argument(self, array: np.ndarray) -> bool:
-        """Is this memory a copy of an argument of the step?"""
-        return False
-
     def host(self, call: Callable[[], None], name: str) -> None:
         """A call that only Python can carry out."""
         self.entries.append((name, call))

@@ -33,6 +33,7 @@ class StepRecorder(plan.Recorder):
             self.guards[key] = (thing, attribute, getattr(thing, attribute))
 
     def is_argument(self, array: np.ndarray) -> bool:
+        """Is this memory a copy of an argument of the step?"""
         while isinstance(array.base, np.ndarray):
             array = array.base
         return id(array) in self._arguments
@@ -51,7 +52,7 @@ class Recording:
     def __init__(self, function: Callable, args: tuple = (), kwargs: dict | None = None, leaves: Sequence = ()):
         self._inputs = [Tensor(np.array(as_tensor(leaf).array, order="C")) for leaf in leaves]
         args, kwargs = _rebuild((args, kwargs or {}), iter(self._inputs))
-        self._arguments = args, kwargs
+        self._arguments = args, kwargs  # kept alive: the key of the recording holds the ids of some
         self._buffers = [tensor.array for tensor in self._inputs]
         self._names = _names_outside(function)
         recorder = StepRecorder(self._buffers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -194,8 +194,3 @@ class Evaluation:
         if self._loss is not None and self._y is not None:
             loss = self._loss(Tensor(self._outputs), Tensor(self._y))
             backend_of(self._total).copy(loss.array, out=self._total)
-
-
-def finite(values: Sequence[float]) -> bool:
-    """Are all of them numbers, neither NaN nor infinite?"""
-    return bool(np.isfinite(values).all())
