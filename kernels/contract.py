@@ -53,6 +53,100 @@ class Backend:
     """linear(x, w, bias, activation, out): x (n, k) @ w (k, m) + bias (m,) or None -> out (n, m), then
     `activation`, one of elementwise.FUSABLE or None."""
 
+    activation_gradient: Kernel
+    """activation_gradient(g, y, activation, out, sums): the gradient for z and for a bias in it, of y = activation(z).
+
+    g, y (n, m) -> out (n, m), g times the derivative at y, and sums (m,), the sum of out over n. activation is one of
+    elementwise.FUSABLE or None: then y and out are None, and sums is that of g.
+    """
+
+    conv2d: Kernel
+    """conv2d(x, w, bias, stride, padding, dilation, groups, activation, out): cross-correlation, NHWC.
+
+    x (n, h, w, c), w (kh, kw, c / groups, o), bias (o,) or None -> out (n, oh, ow, o), then `activation`, one of
+    elementwise.FUSABLE or None. stride (2,), padding ((top, bottom), (left, right)), dilation (2,) are ints, with
+
+        oh = (h + top + bottom - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+
+    Group i takes the i-th part of c to the i-th part of o. Padding may be larger than the kernel, but not negative.
+    """
+
+    conv2d_transpose: Kernel
+    """conv2d_transpose(x, w, bias, stride, padding, dilation, groups, activation, out): the transpose of conv2d for its
+    input, and so the gradient for that; then bias and activation.
+
+    x (n, oh, ow, o), w (kh, kw, c / groups, o), bias (c,) or None -> out (n, h, w, c), where h, w are such that conv2d
+    with the same arguments takes a (n, h, w, c) to (n, oh, ow, o).
+    """
+
+    conv2d_weight_gradient: Kernel
+    """conv2d_weight_gradient(x, g, stride, padding, dilation, groups, out): the gradient of sum(g * conv2d(x, w))
+    for w.
+
+    x (n, h, w, c), g (n, oh, ow, o) -> out (kh, kw, c / groups, o).
+    """
+
+    max_pool2d: Kernel
+    """max_pool2d(x, rows, columns, out, index): the greatest element of each window, and where it is.
+
+    x (n, h, w, c) -> out (n, oh, ow, c) and index (n, oh, ow, c) int32, the place i * w + j of the first maximum within
+    its image. rows (oh, 3) and columns (ow, 3), int64 on the host: start, stop and divisor (not used here) of the
+    windows along an axis; none is empty. NaN wins.
+    """
+
+    max_pool2d_backward: Kernel
+    """max_pool2d_backward(g, index, rows, columns, out): g (n, oh, ow, c) added where max_pool2d found its maximum.
+
+    out (n, h, w, c); places that no window has taken are 0.
+    """
+
+    avg_pool2d: Kernel
+    """avg_pool2d(x, rows, columns, out): the sum over each window / (its divisor along h * its divisor along w).
+
+    x (n, h, w, c) -> out (n, oh, ow, c). rows, columns as in max_pool2d; a window may be empty: its mean is 0.
+    """
+
+    avg_pool2d_backward: Kernel
+    """avg_pool2d_backward(g, rows, columns, out): g (n, oh, ow, c) -> out (n, h, w, c), the transpose of avg_pool2d."""
+
+    batch_norm: Kernel
+    """batch_norm(x, weight, bias, eps, activation, out, mean, variance): each column with mean 0 and variance 1.
+
+    x (n, c), weight, bias (c,) or None. Writes mean and variance (c,) of x over n (the biased variance), and
+
+        out = activation(weight * (x - mean) / sqrt(variance + eps) + bias)
+
+    activation is "relu" or None. The variance is that of the differences from the mean (two passes or Welford).
+    """
+
+    batch_norm_backward: Kernel
+    """batch_norm_backward(g, x, weight, bias, mean, variance, eps, activation, out, weight_gradient, bias_gradient)
+
+    The gradients of sum(g * batch_norm(x)), through mean and variance too. With z the normalized x and g' = g where
+    weight * z + bias > 0 (activation "relu") or g' = g (None):
+
+        bias_gradient = sum(g')    weight_gradient = sum(g' z)                                      (c,)
+        out = weight / sqrt(variance + eps) * (g' - (bias_gradient + z * weight_gradient) / n)      (n, c)
+    """
+
+    group_norm: Kernel
+    """group_norm(x, groups, weight, bias, eps, out, mean, scale): each group of each image with mean 0 and variance 1.
+
+    x (n, s, c), c in `groups` equal parts; weight, bias (c,) or None; out (n, s, c). Writes mean and
+    scale = 1 / sqrt(variance + eps), (n, groups), taken over s and the part of c, and out = weight * (x - mean) * scale
+    + bias. mean None: no mean is subtracted, and the variance is the mean square (RMS normalization). Layer
+    normalization of rows is s = 1, groups = 1.
+    """
+
+    group_norm_backward: Kernel
+    """group_norm_backward(g, x, groups, weight, mean, scale, out, weight_gradient, bias_gradient)
+
+    The gradients of sum(g * group_norm(x)). With z = (x - mean) * scale, g' = weight * g, and means over a group:
+
+        bias_gradient = sum(g)    weight_gradient = sum(g z)     over n, s; (c,); either may be None
+        out = scale * (g' - mean(g') - z * mean(g' z))           (n, s, c); without mean(g') where mean is None
+    """
+
     softmax: Kernel
     """softmax(x, out): exp(x - max) / sum over the last axis (not empty)."""
 

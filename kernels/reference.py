@@ -93,12 +93,124 @@ class _Reference:
         out[...] = self.xp.matmul(a, b)
 
     def linear(self, x, w, bias, activation, out):
-        z = self.xp.matmul(x, w)
-        if bias is not None:
-            z = z + bias
+        out[...] = self._finish(self.xp.matmul(x, w), bias, activation)
+
+    def activation_gradient(self, g, y, activation, out, sums):
         if activation is not None:
-            z = table.BY_NAME[activation].forward.evaluate(self.functions, z)
-        out[...] = z
+            formula = table.BY_NAME[activation].backward["x"]
+            scope = {"g": g, "y": y}
+            out[...] = g = formula.evaluate(self.functions, *(scope[name] for name in formula.variables))
+        sums[...] = g.sum(axis=0)
+
+    # ------------------------------------------------------------------------- convolution
+
+    def conv2d(self, x, w, bias, stride, padding, dilation, groups, activation, out):
+        xp, (n, oh, ow, o) = self.xp, out.shape
+        z = xp.zeros((n, oh, ow, groups, o // groups), out.dtype)
+        split = w.reshape(*w.shape[:3], groups, o // groups)
+        padded = xp.pad(x, ((0, 0), *padding, (0, 0)))
+        for place, view in _taps(w.shape[:2], (oh, ow), stride, dilation):
+            part = padded[view].reshape(n, oh, ow, groups, x.shape[3] // groups)
+            z += xp.einsum("nhwgc,cgo->nhwgo", part, split[place])
+        z = z.reshape(out.shape)
+        out[...] = self._finish(z, bias, activation)
+
+    def conv2d_transpose(self, x, w, bias, stride, padding, dilation, groups, activation, out):
+        xp, (n, oh, ow, o) = self.xp, x.shape
+        part = x.reshape(n, oh, ow, groups, o // groups)
+        split = w.reshape(*w.shape[:3], groups, o // groups)
+        (top, bottom), (left, right) = padding
+        _, h, width, c = out.shape
+        total = xp.zeros((n, h + top + bottom, width + left + right, c), out.dtype)
+        for place, view in _taps(w.shape[:2], (oh, ow), stride, dilation):
+            total[view] += xp.einsum("nhwgo,cgo->nhwgc", part, split[place]).reshape(n, oh, ow, c)
+        out[...] = self._finish(total[:, top : top + h, left : left + width], bias, activation)
+
+    def conv2d_weight_gradient(self, x, g, stride, padding, dilation, groups, out):
+        n, oh, ow, o = g.shape
+        parts = g.reshape(n, oh, ow, groups, o // groups)
+        padded = self.xp.pad(x, ((0, 0), *padding, (0, 0)))
+        for place, view in _taps(out.shape[:2], (oh, ow), stride, dilation):
+            part = padded[view].reshape(n, oh, ow, groups, x.shape[3] // groups)
+            out[place] = self.xp.einsum("nhwgc,nhwgo->cgo", part, parts).reshape(out.shape[2:])
+
+    def _finish(self, z, bias, activation):
+        z = z if bias is None else z + bias
+        return z if activation is None else table.BY_NAME[activation].forward.evaluate(self.functions, z)
+
+    # ----------------------------------------------------------------------------- pooling
+
+    def max_pool2d(self, x, rows, columns, out, index):
+        xp, width = self.xp, x.shape[2]
+        for i, (top, bottom, _) in enumerate(rows):
+            for j, (left, right, _) in enumerate(columns):
+                window = x[:, top:bottom, left:right]
+                flat = window.reshape(x.shape[0], -1, x.shape[3])
+                first = xp.argmax(flat, axis=1)
+                out[:, i, j] = xp.take_along_axis(flat, first[:, None], axis=1)[:, 0]
+                across = right - left
+                index[:, i, j] = (top + first // across) * width + left + first % across
+
+    def max_pool2d_backward(self, g, index, rows, columns, out):
+        n, h, w, c = out.shape
+        image, channel = self.xp.arange(n)[:, None, None, None], self.xp.arange(c)
+        total = self.xp.zeros((n, h * w, c), out.dtype)
+        self.xp.add.at(total, (image, index, channel), g)
+        out[...] = total.reshape(out.shape)
+
+    def avg_pool2d(self, x, rows, columns, out):
+        for i, (top, bottom, tall) in enumerate(rows):
+            for j, (left, right, wide) in enumerate(columns):
+                out[:, i, j] = x[:, top:bottom, left:right].sum(axis=(1, 2)) / float(tall * wide)
+
+    def avg_pool2d_backward(self, g, rows, columns, out):
+        out[...] = 0
+        for i, (top, bottom, tall) in enumerate(rows):
+            for j, (left, right, wide) in enumerate(columns):
+                out[:, top:bottom, left:right] += (g[:, i, j] / float(tall * wide))[:, None, None]
+
+    # ----------------------------------------------------------------------- normalization
+
+    def batch_norm(self, x, weight, bias, eps, activation, out, mean, variance):
+        mean[...] = x.mean(axis=0)
+        variance[...] = x.var(axis=0)
+        z = (x - mean) / self.xp.sqrt(variance + eps)
+        out[...] = self._finish(z if weight is None else z * weight, bias, activation)
+
+    def batch_norm_backward(
+        self, g, x, weight, bias, mean, variance, eps, activation, out, weight_gradient, bias_gradient
+    ):
+        scale = 1 / self.xp.sqrt(variance + eps)
+        z = (x - mean) * scale
+        if activation is not None:
+            y = z if weight is None else z * weight
+            g = self.xp.where((y if bias is None else y + bias) > 0, g, 0)
+        db, dw = g.sum(axis=0), (g * z).sum(axis=0)
+        out[...] = (scale if weight is None else scale * weight) * (g - (db + z * dw) / len(x))
+        weight_gradient[...], bias_gradient[...] = dw, db
+
+    def group_norm(self, x, groups, weight, bias, eps, out, mean, scale):
+        parts = x.reshape(*x.shape[:2], groups, -1)
+        if mean is not None:
+            mean[...] = parts.mean(axis=(1, 3))
+            parts = parts - mean[:, None, :, None]
+        scale[...] = 1 / self.xp.sqrt((parts * parts).mean(axis=(1, 3)) + eps)
+        z = (parts * scale[:, None, :, None]).reshape(x.shape)
+        out[...] = self._finish(z if weight is None else z * weight, bias, None)
+
+    def group_norm_backward(self, g, x, groups, weight, mean, scale, out, weight_gradient, bias_gradient):
+        shape = (*x.shape[:2], groups, -1)
+        z = x.reshape(shape) if mean is None else x.reshape(shape) - mean[:, None, :, None]
+        z = z * scale[:, None, :, None]
+        if weight_gradient is not None:
+            weight_gradient[...] = (g * z.reshape(x.shape)).sum(axis=(0, 1))
+        if bias_gradient is not None:
+            bias_gradient[...] = g.sum(axis=(0, 1))
+        h = (g if weight is None else g * weight).reshape(shape)
+        d = h - z * (h * z).mean(axis=(1, 3), keepdims=True)
+        if mean is not None:
+            d = d - h.mean(axis=(1, 3), keepdims=True)
+        out[...] = (d * scale[:, None, :, None]).reshape(x.shape)
 
     # ----------------------------------------------------------------- softmax and its loss
 
@@ -213,3 +325,11 @@ class _Reference:
 def _scalar(function):
     """A function of arrays, on numbers in float64."""
     return lambda *numbers: float(function(*(float(number) for number in numbers)))
+
+
+def _taps(kernel, size, stride, dilation):
+    """Each place of a convolution's kernel, and the (n, oh, ow, c) view of the padded input that it meets."""
+    for place in np.ndindex(*kernel):
+        starts = [p * d for p, d in zip(place, dilation)]
+        stops = [start + (count - 1) * step + 1 for start, count, step in zip(starts, size, stride)]
+        yield place, (slice(None), *(slice(*axis) for axis in zip(starts, stops, stride)))

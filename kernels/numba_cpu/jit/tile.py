@@ -33,13 +33,16 @@ def relu(builder, value):
 ACTIVATIONS = {"relu": relu}
 
 
-def tile(dtype, activation: str | None):
+def tile(dtype, activation: str | None, taps: bool = False):
     """The function tile(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags), all int64:
 
         C[i, j] (+)= sum_k A[i, k] B[k, j] (+ bias[j], activation)      i < rows, j < vectors * lanes
 
     a, b, c, bias are addresses; ars, acs the strides of A for i and k, brs of B for k, crs of C for i, in bytes. B and
     C have unit stride for j. count: columns in the last vector; the rest of it is neither read nor written.
+
+    taps: acs is instead the address of k int64 words, and A[i, k] lies at a + i * ars + acs[k]: the inputs that a
+    convolution's kernel meets are a row of A, wherever they lie in the image.
     """
     lanes, most, element = host().lanes(dtype.name), most_rows(host()), _element_ir(dtype)
 
@@ -59,7 +62,7 @@ def tile(dtype, activation: str | None):
                         block = builder.append_basic_block(f"tile_{r}_{v}_{m}")
                         switch.add_case(_WORD(64 * r + 8 * v + m), block)
                         with builder.goto_block(block):
-                            function = _function(builder.module, element, lanes, r, v, bool(m), activation)
+                            function = _function(builder.module, element, lanes, r, v, bool(m), activation, taps)
                             builder.call(function, [*rest, count])
                             builder.branch(done)
             builder.position_at_end(done)
@@ -85,7 +88,7 @@ def call_tile(typingctx, address, rows, vectors, count, a, ars, acs, b, brs, k, 
     return types.none(*[types.int64] * 14), codegen
 
 
-def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool, activation: str | None):
+def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool, activation: str | None, taps: bool):
     """The LLVM function of one variant: (a, ars, acs, b, brs, k, c, crs, bias, flags, count)."""
     name = f"tile_{rows}_{vectors}_{'masked' if masked else 'whole'}"
     if name in module.globals:
@@ -94,17 +97,17 @@ def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    _Tile(function, element, lanes, rows, vectors, masked, activation).build()
+    _Tile(function, element, lanes, rows, vectors, masked, activation, taps).build()
     return function
 
 
 class _Tile:
     """Builds the body of one variant."""
 
-    def __init__(self, function, element, lanes, rows, vectors, masked, activation):
+    def __init__(self, function, element, lanes, rows, vectors, masked, activation, taps):
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.element, self.lanes, self.rows, self.vectors = element, lanes, rows, vectors
-        self.activation = activation
+        self.activation, self.taps = activation, taps
         self.vector = ir.VectorType(element, lanes)
         self.align = 4 if isinstance(element, ir.FloatType) else 8
         self.a, self.ars, self.acs, self.b, self.brs, self.k = function.args[:6]
@@ -240,12 +243,14 @@ class _Tile:
         values = [zero] * (self.rows * self.vectors)
         self.offsets = [b.mul(self.ars, _WORD(i)) for i in range(self.rows)]
         whole = b.and_(self.k, _WORD(-UNROLL))
-        a, p, values = self._steps(self.a, self.b, whole, UNROLL, values)
+        first = self.acs if self.taps else self.a  # what moves along A: the taps, or the place in A
+        a, p, values = self._steps(first, self.b, whole, UNROLL, values)
         _, _, values = self._steps(a, p, b.sub(self.k, whole), 1, values)
         return values
 
     def _steps(self, a, p, count, unroll: int, values):
-        """count / unroll turns of a loop from pointers a into A and p into B; the pointers and sums after it."""
+        """count / unroll turns of a loop, from pointers a into A or the taps and p into B; what they and the sums are
+        after it."""
         b = self.builder
         before = b.block
         body, after = b.append_basic_block("steps"), b.append_basic_block("stepped")
@@ -256,7 +261,8 @@ class _Tile:
         next_a, next_b, now = pa, pb, list(sums)
         for _ in range(unroll):
             now = self._step(next_a, next_b, now)
-            next_a, next_b = self._opaque(b.add(next_a, self.acs)), self._opaque(b.add(next_b, self.brs))
+            step = _WORD(8) if self.taps else self.acs
+            next_a, next_b = self._opaque(b.add(next_a, step)), self._opaque(b.add(next_b, self.brs))
         remaining = b.sub(left, _WORD(unroll))
         pairs = [(left, count, remaining), (pa, a, next_a), (pb, p, next_b), *zip(sums, values, now, strict=True)]
         for phi, first, again in pairs:
@@ -276,6 +282,8 @@ class _Tile:
     def _step(self, a, p, sums):
         b = self.builder
         row = [self._load(p, v) for v in range(self.vectors)]
+        if self.taps:
+            a = self._opaque(b.add(self.a, b.load(b.inttoptr(a, _WORD.as_pointer()), align=8, typ=_WORD)))
         name = f"llvm.fmuladd.v{self.lanes}{'f32' if self.align == 4 else 'f64'}"
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         fma = cgutils.get_or_insert_function(b.module, kind, name)
