@@ -1,6 +1,6 @@
 """Convolution and its transpose in NHWC: the micro-kernel over the places of an image that a kernel meets."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def _correlate(transposed, x, w, bias, stride, padding, dilation, groups, fused,
     size = x.itemsize
     if (x.strides[3] != size and x.shape[3] > 1) or (x.strides[2] != x.shape[3] * size and x.shape[2] > 1):
         x = contiguous(x)
-    plan, kernel, packer, tile = _plan(
+    plan, kernel, packer = _plan(
         *(transposed, size, x.shape, x.strides, w.shape, w.strides, out.shape),
         *(stride, padding, dilation, groups, threads.get_num_threads()),
     )
@@ -69,14 +69,14 @@ def _correlate(transposed, x, w, bias, stride, padding, dilation, groups, fused,
         w = memory
     name = "conv2d_transpose" if transposed else "conv2d"
     memory = (memory, plan.packed, plan.scratch)
-    launch(name, kernel, plan.parts, x, out, w, bias, *memory, plan.description, tile, flags)
+    launch(name, kernel, plan.parts, x, out, w, bias, *memory, plan.description, flags)
 
 
 @lru_cache(maxsize=4096)
 def _plan(
     transposed, size, x_shape, x_strides, w_shape, w_strides, out_shape, stride, padding, dilation, groups, available
-) -> tuple[Correlation, int, int, int]:
-    """The arguments for these shapes, and the addresses of the kernel, of the packing kernel and of the tile."""
+) -> tuple[Correlation, int, int]:
+    """The arguments for these shapes, and the addresses of the kernel and of the packing kernel."""
     kh, kw, inner, outer = w_shape
     outer //= groups
     taps, group = (w_strides[0], w_strides[1]), outer * w_strides[3]
@@ -97,12 +97,12 @@ def _plan(
         p.size[0] * p.size[1] * len(p.rows) * len(p.columns) * inner * outer * groups for p in phases
     )
     parts = min(available, max(1, work // LEAST))
-    plan = correlation(size, x_shape, x_strides, out_shape, weights, phases, step, every, parts)
+    plan = correlation(size, x_shape, x_strides, out_shape, weights, phases, step, every, parts, partial(_tile, dtype))
     kernel = compile_kernel(f"conv/{dtype}", lambda: _kernel("correlation", dtype))
     packer = 0
     if plan.packing is not None:
         packer = compile_kernel(f"conv/packing/{dtype}", lambda: _kernel("packing", dtype))
-    return plan, kernel, packer, compile_function(f"tile/{dtype}/relu/taps", lambda: _tile(dtype), "i" * 13)
+    return plan, kernel, packer
 
 
 def _kernel(name: str, dtype: str):
@@ -111,7 +111,12 @@ def _kernel(name: str, dtype: str):
     return getattr(conv, name)(getattr(vector, dtype))
 
 
-def _tile(dtype: str):
-    from kernels.numba_cpu.jit import tile, vector
+def _tile(dtype: str, taps: int) -> int:
+    """Address of the micro-kernel."""
 
-    return tile.tile(getattr(vector, dtype), "relu", taps=True)
+    def make():
+        from kernels.numba_cpu.jit import tile, vector
+
+        return tile.tile(getattr(vector, dtype), "relu", taps)
+
+    return compile_function(f"tile/{dtype}/relu/{taps}", make, "i" * 13)

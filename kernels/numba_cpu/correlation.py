@@ -8,12 +8,12 @@ where x is 0 outside the image. A convolution is one phase. The transpose of one
 step 1: the pixels with the same remainders by s see the same taps of the kernel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.numba_cpu.blocking import most_rows
+from kernels.numba_cpu.blocking import most_pixels, most_rows
 from kernels.numba_cpu.host import host
 
 Pair = tuple[int, int]
@@ -100,8 +100,10 @@ def correlation(
     step: Pair,
     every: Pair,
     parts: int,
+    tile: Callable[[int], int],
 ) -> Correlation:
-    """size: bytes of an element. step: pixels of x from one pixel of a phase to the next; every: those of the result.
+    """size: bytes of an element. step: pixels of x from one pixel of a phase to the next; every: those of the result. tile: taps -> the
+    address of that micro-kernel (see jit/tile.py).
 
     Pixels of x have their channels side by side and follow each other without gaps within a row.
     """
@@ -149,11 +151,23 @@ def correlation(
     for phase in phases:
         k = len(phase.rows) * len(phase.columns) * weights.inner
         pixels = [(dx - left if padded else dx) * pixel for dx, _ in phase.columns]
-        taps = [dy * row + at + c * size for dy, _ in phase.rows for at in pixels for c in range(weights.inner)]
+        shared = _shared(phase, step, vectors)
+        if shared > 1:
+            row_of_w = weights.input if weights.in_place else lanes * size
+            ks = len(phase.columns) * weights.inner
+            taps = [
+                word
+                for number, (dy, _) in enumerate(phase.rows)
+                for c in range(weights.inner)
+                for word in (dy * row + pixels[0] + c * size, (number * ks + c) * row_of_w)
+            ]
+        else:
+            taps = [dy * row + at + c * size for dy, _ in phase.rows for at in pixels for c in range(weights.inner)]
         place = (phase.start[0] * out_shape[2] + phase.start[1]) * out_shape[3] * size
         out_row, out_pixel = every[0] * out_shape[2] * out_shape[3] * size, every[1] * out_shape[3] * size
         blocks += [place, *phase.size, out_row, out_pixel, len(phase.rows), len(phase.columns) * weights.inner, packed]
-        blocks += [tables + len(table), tables + len(table) + len(phase.rows)]
+        blocks += [tables + len(table), tables + len(table) + len(phase.rows), shared, tile(shared)]
+        blocks += [most_pixels(host(), shared)]
         table += [dy for dy, _ in phase.rows] + taps
         sources = [i * weights.taps[0] + j * weights.taps[1] for _, i in phase.rows for _, j in phase.columns]
         for number, source in enumerate(sources):
@@ -169,7 +183,16 @@ def correlation(
 
 
 #: Words of the description before the panels, and for each phase.
-HEAD, PHASE = 28, 10
+HEAD, PHASE = 28, 13
+
+
+def _shared(phase: Phase, step: Pair, vectors: int) -> int:
+    """How many taps the micro-kernel takes at a time: those of a row of the kernel where one vector holds all output
+    channels and neighbouring pixels share their inputs, as loads would otherwise take longer than the arithmetic."""
+    first = phase.columns[0][0] if phase.columns else 0
+    neighbours = step[1] == 1 and all(dx == first + i for i, (dx, _) in enumerate(phase.columns))
+    taps = len(phase.columns)
+    return taps if vectors == 1 and neighbours and taps > 1 and most_pixels(host(), taps) > 2 else 1
 
 
 def _panels(columns: int, pixels: int, lanes: int) -> list[tuple[int, int, int, int]]:
