@@ -87,6 +87,8 @@ def correlation(dtype):
                         steps, step_taps, step_b = k_row // shared, 16, 0
                         brs_tile = steps * brs
                         most = d[f + 12]
+                    elif shared == 0:
+                        step_taps, step_b, brs_tile = 16, 0, brs_in_place
                     tiles = (wide + most - 1) // most
                     base = wide // tiles
                     more = wide - base * tiles
