@@ -13,10 +13,10 @@ from benchmarks.peak import copy_loop, fma_flop, fma_loop
 TITLE = "Training step"
 NOTE = (
     "Forward, backward and update with cross-entropy, float32, on all cores: multi-layer perceptrons with ReLU, a "
-    "small convolutional network and ResNet-20. PyTorch is eager and scikit-learn runs its own loop over mini-batches, each "
-    "at its best of 1 or 2 threads, PyTorch with or without its fused optimizer, on NCHW or channels-last tensors; JAX "
-    "is jitted with its state donated. The limit is the larger of FLOP / peak on all cores and bytes / copy bandwidth "
-    "at that size, timed in the same rounds."
+    "small convolutional network and ResNet-20. PyTorch is eager and scikit-learn runs its own loop over "
+    "mini-batches, each at its best of 1 or 2 threads, PyTorch with or without its fused optimizer, on NCHW or "
+    "channels-last tensors; JAX is jitted with its state donated. The limit is the larger of FLOP / peak on all cores "
+    "and bytes / copy bandwidth at that size, timed in the same rounds."
 )
 ENVIRONMENT: dict[str, str] = {}
 CORES = os.cpu_count() or 1
