@@ -1,5 +1,6 @@
 """The tables that the conformance suites run over. A registered thing without a row here fails the suite."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -439,6 +440,7 @@ ELEMENTWISE = {
     "gelu": (lambda x: x * special.ndtr(x), -3, 3),
     "leaky_relu": (lambda x, slope: np.where(x > 0, x, slope * x), -2, 2),
     "elu": (lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)), -2, 2),
+    "add_relu": (lambda a, b: np.maximum(a + b, 0), -2, 2),
     "eq": (np.equal, -2, 2),
     "ne": (np.not_equal, -2, 2),
     "lt": (np.less, -2, 2),
@@ -695,6 +697,230 @@ def _probabilities(draw, arrays, low=-3.0, high=3.0):
     return [x, q / q.sum(1, keepdims=True), draw(REDUCTIONS)]
 
 
+# Convolution, pooling and normalization. Oracles go through the windows one by one.
+
+
+def _pairs_of(value, axes=2):
+    return value if isinstance(value, tuple) else (value,) * axes
+
+
+def _pads(padding, size, span, stride):
+    """((before, after), ...) for padding as people give it."""
+    if padding == "valid":
+        return [(0, 0)] * len(size)
+    if padding == "same":
+        total = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(size, span, stride, strict=True)]
+        return [(t // 2, t - t // 2) for t in total]
+    return [p if isinstance(p, tuple) else (p, p) for p in _pairs_of(padding, len(size))]
+
+
+def _activated(y, activation):
+    return y if activation is None else ELEMENTWISE[activation][0](y)
+
+
+def _conv2d_oracle(x, w, b, stride, padding, dilation, groups, activation=None):
+    stride, dilation = _pairs_of(stride), _pairs_of(dilation)
+    span = [d * (k - 1) + 1 for k, d in zip(w.shape, dilation, strict=False)]
+    pads = _pads(padding, x.shape[1:3], span, stride)
+    x = np.pad(x, ((0, 0), *pads, (0, 0)))
+    oh, ow = ((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], span, stride, strict=True))
+    out, c, o = np.zeros((len(x), oh, ow, w.shape[3])), w.shape[2], w.shape[3] // groups
+    for i, j, k in np.ndindex(oh, ow, groups):
+        top, left, ins, outs = i * stride[0], j * stride[1], slice(k * c, k * c + c), slice(k * o, k * o + o)
+        patch = x[:, top : top + span[0] : dilation[0], left : left + span[1] : dilation[1], ins]
+        out[:, i, j, outs] = np.tensordot(patch, w[..., outs], 3)
+    return _activated(out if b is None else out + b, activation)
+
+
+def _conv_transpose2d_oracle(x, w, b, stride, padding, output_padding, groups, dilation, activation=None):
+    stride, dilation, extra = _pairs_of(stride), _pairs_of(dilation), _pairs_of(output_padding)
+    span = [d * (k - 1) + 1 for k, d in zip(w.shape, dilation, strict=False)]
+    pads = _pads(padding, x.shape[1:3], span, stride)
+    full = [(n - 1) * s + k + e for n, s, k, e in zip(x.shape[1:3], stride, span, extra, strict=True)]
+    out, c, o = np.zeros((len(x), *full, w.shape[2] * groups)), w.shape[3] // groups, w.shape[2]
+    for i, j, k in np.ndindex(*x.shape[1:3], groups):
+        top, left, ins, outs = i * stride[0], j * stride[1], slice(k * c, k * c + c), slice(k * o, k * o + o)
+        part = np.tensordot(x[:, i, j, ins], w[..., ins], [[1], [3]])
+        out[:, top : top + span[0] : dilation[0], left : left + span[1] : dilation[1], outs] += part
+    out = out[:, pads[0][0] : full[0] - pads[0][1], pads[1][0] : full[1] - pads[1][1]]
+    return _activated(out if b is None else out + b, activation)
+
+
+def _raised(x):
+    """(n, l, c) as (n, 1, l, c)."""
+    return x[:, None]
+
+
+def _conv1d_oracle(x, w, b, stride, padding, dilation, groups, activation):
+    padding = (
+        padding if isinstance(padding, str) else ((0, 0), padding[0] if isinstance(padding, tuple) else (padding,) * 2)
+    )
+    return _conv2d_oracle(_raised(x), w[None], b, (1, stride), padding, (1, dilation), groups, activation)[:, 0]
+
+
+def _conv_channels(draw):
+    """Channels in one group, out of it, and groups: few."""
+    return draw(st.sampled_from([(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)]))
+
+
+def _conv2d_arguments(draw, arrays):
+    c, o, groups = _conv_channels(draw)
+    dilation, stride = draw(st.sampled_from([1, (2, 1)])), draw(st.sampled_from([1, 2, (1, 3)]))
+    padding = draw(st.sampled_from([0, 1, (0, 2), ((1, 0), (2, 3)), "same", "valid"]))
+    kernel = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    least = [d * (k - 1) + 1 for k, d in zip(kernel, _pairs_of(dilation), strict=True)]
+    x, w = arrays((1, *(draw(st.integers(n, 3)) for n in least), c * groups)), arrays((*kernel, c, o * groups))
+    bias = arrays((o * groups,)) if draw(st.booleans()) else None
+    return [x, w, bias, stride, padding, dilation, groups, draw(st.sampled_from((None, *FUSABLE)))]
+
+
+def _conv1d_arguments(draw, arrays):
+    c, o, groups = _conv_channels(draw)
+    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    padding = draw(st.sampled_from([0, 2, ((1, 0),), "same", "valid"]))
+    x = arrays((draw(FEW), draw(st.integers(dilation * (kernel - 1) + 1, 5)), c * groups))
+    bias = arrays((o * groups,)) if draw(st.booleans()) else None
+    activation = draw(st.sampled_from((None, *FUSABLE)))
+    return [x, arrays((kernel, c, o * groups)), bias, draw(FEW), padding, dilation, groups, activation]
+
+
+def _conv_transpose2d_arguments(draw, arrays):
+    c, o, groups = _conv_channels(draw)
+    stride, dilation, padding = draw(st.sampled_from([1, 2, (1, 3)])), draw(st.sampled_from([1, (2, 1)])), 0
+    kernel = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    if min(kernel) == 2:
+        padding = draw(st.sampled_from([0, ((1, 0), (0, 1)), "valid"]))
+    extra = tuple(draw(st.integers(0, s - 1)) for s in _pairs_of(stride))
+    x, w = arrays((1, draw(st.integers(1, 3)), draw(st.integers(1, 3)), c * groups)), arrays((*kernel, o, c * groups))
+    bias = arrays((o * groups,)) if draw(st.booleans()) else None
+    activation = draw(st.sampled_from((None, *FUSABLE)))
+    return [x, w, bias, stride, padding, extra, groups, dilation, activation]
+
+
+def _pool_oracle(x, kernel, stride, padding, ceil_mode, value):
+    """value(window, how many places of the padded image it covers) for each window of x (n, h, w, c)."""
+    kernel = _pairs_of(kernel)
+    stride = kernel if stride is None else _pairs_of(stride)
+    pads = _pads(padding, x.shape[1:3], kernel, stride)
+    counts = []
+    for n, k, s, (before, after) in zip(x.shape[1:3], kernel, stride, pads, strict=True):
+        count = (math.ceil if ceil_mode else math.floor)((n + before + after - k) / s) + 1
+        counts.append(count - (ceil_mode and (count - 1) * s >= n + before))
+    out = np.empty((len(x), *counts, x.shape[3]))
+    for i, j in np.ndindex(*counts):
+        top, left = i * stride[0] - pads[0][0], j * stride[1] - pads[1][0]
+        bottom, right = top + kernel[0], left + kernel[1]
+        covered = (min(bottom, x.shape[1] + pads[0][1]) - top) * (min(right, x.shape[2] + pads[1][1]) - left)
+        out[:, i, j] = value(x[:, max(top, 0) : bottom, max(left, 0) : right], covered)
+    return out
+
+
+def _max_pool2d_oracle(x, kernel, stride, padding, dilation, ceil_mode):
+    return _pool_oracle(x, kernel, stride, padding, ceil_mode, lambda window, covered: window.max((1, 2)))
+
+
+def _avg_pool2d_oracle(x, kernel, stride, padding, ceil_mode, include_pad, divisor):
+    def mean(window, covered):
+        return window.sum((1, 2)) / (divisor or (covered if include_pad else window.shape[1] * window.shape[2]))
+
+    return _pool_oracle(x, kernel, stride, padding, ceil_mode, mean)
+
+
+def _adaptive_oracle(x, output_size):
+    size = [n if o is None else o for n, o in zip(x.shape[1:3], _pairs_of(output_size), strict=True)]
+    out = np.empty((len(x), *size, x.shape[3]))
+    for i, j in np.ndindex(*size):
+        (top, bottom), (left, right) = (
+            (math.floor(k * n / o), math.ceil((k + 1) * n / o))
+            for k, n, o in zip((i, j), x.shape[1:3], size, strict=True)
+        )
+        out[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
+    return out
+
+
+def _pool2d_arguments(draw, arrays):
+    """x, kernel_size, stride, padding."""
+    kernel = draw(st.sampled_from([1, 2, 3, (1, 2), (3, 2)]))
+    sizes = [draw(st.integers(k, 4)) for k in _pairs_of(kernel)]
+    paddings = [0, "same", "valid"] + ([1, ((0, 1), (1, 0))] if min(_pairs_of(kernel)) > 1 else [])
+    stride = draw(st.sampled_from([None, 1, 2, (2, 1)]))
+    return [arrays((1, *sizes, 1)), kernel, stride, draw(st.sampled_from(paddings))]
+
+
+def _pool1d_arguments(draw, arrays):
+    kernel = draw(st.integers(1, 3))
+    padding = draw(st.sampled_from([0, "same"] + [1, ((1, 0),)] * (kernel > 1)))
+    return [arrays((draw(FEW), draw(st.integers(kernel, 6)), 1)), kernel, draw(st.sampled_from([None, 1, 2])), padding]
+
+
+def _lowered(oracle):
+    """The oracle for images, for one axis."""
+
+    def on_rows(x, kernel, stride, padding, *options):
+        if not isinstance(padding, str):
+            padding = ((0, 0), padding[0] if isinstance(padding, tuple) else (padding, padding))
+        return oracle(_raised(x), (1, kernel), None if stride is None else (1, stride), padding, *options)[:, 0]
+
+    return on_rows
+
+
+def _batch_norm_oracle(x, running_mean, running_var, weight, bias, training, eps, activation):
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = (x.mean(axes), x.var(axes)) if training else (running_mean, running_var)
+    y = (x - mean) / np.sqrt(variance + eps) * (1 if weight is None else weight) + (0 if bias is None else bias)
+    return _activated(y, activation)
+
+
+def _batch_norm_arguments(draw, arrays):
+    c = draw(st.integers(1, 2))
+    x = arrays((*draw(st.lists(FEW, min_size=1, max_size=2)), c))
+    running = [Fixed(arrays((c,))), Fixed(arrays((c,), 0.5, 2))]
+    affine = [arrays((c,)) if draw(st.booleans()) else None for _ in range(2)]
+    return [x, *running, *affine, draw(st.booleans()), 0.3, draw(st.sampled_from([None, "relu"]))]
+
+
+def _standard(x, axes, eps=0.3, centred=True):
+    deviation = x - x.mean(axes, keepdims=True) if centred else x
+    return deviation / np.sqrt((deviation**2).mean(axes, keepdims=True) + eps)
+
+
+def _group_norm_oracle(x, groups, weight, bias, eps=0.3):
+    parts = [_standard(part, tuple(range(1, x.ndim)), eps) for part in np.split(x, groups, -1)]
+    return np.concatenate(parts, -1) * (1 if weight is None else weight) + (0 if bias is None else bias)
+
+
+def _group_norm_arguments(draw, arrays):
+    groups, part = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    x = arrays((draw(st.integers(1, 2)), *draw(st.lists(st.integers(1, 2), max_size=2)), groups * part))
+    return [x, groups, *(_maybe(draw, arrays, x.shape[-1:]) for _ in range(2))]
+
+
+def _row_norm_arguments(draw, arrays):
+    x = arrays(draw(FILLED))
+    shape = x.shape[draw(st.integers(0, x.ndim - 1)) :]
+    given = shape[0] if len(shape) == 1 and draw(st.booleans()) else shape
+    return [x, given, _maybe(draw, arrays, shape), _maybe(draw, arrays, shape)]
+
+
+def _row_norm_oracle(x, shape, weight, bias, centred=True):
+    axes = tuple(range(x.ndim - len(_pairs_of(shape, 1)), x.ndim))
+    return _standard(x, axes, centred=centred) * (1 if weight is None else weight) + (0 if bias is None else bias)
+
+
+def _pad_arguments(draw, arrays):
+    x = arrays(draw(FILLED))
+    pairs = tuple(draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in range(draw(st.integers(1, x.ndim))))
+    flat = draw(st.booleans()) or len(pairs) < x.ndim
+    return [x, sum(pairs[::-1], ()) if flat else pairs, draw(st.sampled_from([0.0, 1.5]))]
+
+
+def _pad_oracle(x, given, value):
+    if not isinstance(given[0], tuple):
+        pairs = list(zip(given[::2], given[1::2], strict=True))[::-1]
+        given = [(0, 0)] * (x.ndim - len(pairs)) + pairs
+    return np.pad(x, given, constant_values=value)
+
+
 OPS = [
     *[_elementwise_case(row) for row in TABLE if row.name in ELEMENTWISE and hasattr(F, row.name)],
     OpCase(
@@ -712,6 +938,74 @@ OPS = [
     _along_case("logsumexp", special.logsumexp),
     OpCase("matmul", F.matmul, _matmul_shapes, np.matmul),
     OpCase("linear", F.linear, _linear_shapes, _linear_oracle),
+    OpCase("conv1d", F.conv1d, _conv1d_arguments, _conv1d_oracle),
+    OpCase("conv2d", F.conv2d, _conv2d_arguments, _conv2d_oracle),
+    OpCase("conv_transpose2d", F.conv_transpose2d, _conv_transpose2d_arguments, _conv_transpose2d_oracle),
+    OpCase(
+        "max_pool1d",
+        F.max_pool1d,
+        lambda d, a: [*_pool1d_arguments(d, a), 1, d(st.booleans())],
+        _lowered(_max_pool2d_oracle),
+    ),
+    OpCase(
+        "max_pool2d", F.max_pool2d, lambda d, a: [*_pool2d_arguments(d, a), 1, d(st.booleans())], _max_pool2d_oracle
+    ),
+    OpCase(
+        "avg_pool1d",
+        F.avg_pool1d,
+        lambda d, a: [*_pool1d_arguments(d, a), d(st.booleans()), d(st.booleans())],
+        lambda *args: _lowered(_avg_pool2d_oracle)(*args, None),
+    ),
+    OpCase(
+        "avg_pool2d",
+        F.avg_pool2d,
+        lambda d, a: [*_pool2d_arguments(d, a), d(st.booleans()), d(st.booleans()), d(st.sampled_from([None, 3]))],
+        _avg_pool2d_oracle,
+    ),
+    OpCase(
+        "adaptive_avg_pool1d",
+        F.adaptive_avg_pool1d,
+        lambda draw, arrays: [arrays((2, draw(st.integers(1, 6)), 2)), draw(st.integers(1, 4))],
+        lambda x, size: _adaptive_oracle(_raised(x), (1, size))[:, 0],
+    ),
+    OpCase(
+        "adaptive_avg_pool2d",
+        F.adaptive_avg_pool2d,
+        lambda d, arrays: [
+            arrays((1, d(st.integers(1, 4)), d(st.integers(1, 5)), 1)),
+            d(st.sampled_from([1, 3, (2, None)])),
+        ],
+        _adaptive_oracle,
+    ),
+    OpCase(
+        "global_avg_pool1d",
+        F.global_avg_pool1d,
+        lambda draw, arrays: [arrays((draw(FEW), draw(FEW), 2)), draw(st.booleans())],
+        lambda x, keep: x.mean(1, keepdims=keep),
+    ),
+    OpCase(
+        "global_avg_pool2d",
+        F.global_avg_pool2d,
+        lambda draw, arrays: [arrays((draw(FEW), draw(FEW), 2, 1)), draw(st.booleans())],
+        lambda x, keep: x.mean((1, 2), keepdims=keep),
+    ),
+    OpCase(
+        "batch_norm",
+        lambda x, mean, var, w, b, training, eps, activation: F.batch_norm(
+            x, mean, var, w, b, training, 0.1, eps, activation
+        ),
+        _batch_norm_arguments,
+        _batch_norm_oracle,
+    ),
+    OpCase("group_norm", lambda *args: F.group_norm(*args, eps=0.3), _group_norm_arguments, _group_norm_oracle),
+    OpCase("layer_norm", lambda *args: F.layer_norm(*args, eps=0.3), _row_norm_arguments, _row_norm_oracle),
+    OpCase(
+        "rms_norm",
+        lambda x, shape, weight: F.rms_norm(x, shape, weight, eps=0.3),
+        lambda draw, arrays: _row_norm_arguments(draw, arrays)[:3],
+        lambda x, shape, weight: _row_norm_oracle(x, shape, weight, None, centred=False),
+    ),
+    OpCase("pad", lambda x, pad, value: F.pad(x, pad, value=value), _pad_arguments, _pad_oracle),
     OpCase("reshape", F.reshape, _reshape, np.reshape),
     OpCase("flatten", F.flatten, _flatten, _flatten_oracle),
     OpCase("permute", F.permute, _permute, np.transpose),
