@@ -363,8 +363,6 @@ FROM_REFERENCE = {
     "reference": set(SLOTS),
     "numba_cpu": {
         "activation_gradient",
-        "conv2d",
-        "conv2d_transpose",
         "conv2d_weight_gradient",
         "max_pool2d",
         "max_pool2d_backward",
