@@ -1126,7 +1126,178 @@ def _weighted_labels(draw, arrays):
     return [arrays((n, 3)), np.array(draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), np.int64)]
 
 
+def _image(channels, least=1):
+    """One small image."""
+    sides = st.integers(least, 3 if channels == 1 else 2)
+    return lambda draw, arrays: [arrays((1, draw(sides), draw(sides), channels))]
+
+
+def _row(channels, least=1):
+    return lambda draw, arrays: [arrays((draw(st.integers(1, 2)), draw(st.integers(least, 3)), channels))]
+
+
+def _pool_case(kind, options, oracle, arguments, label=""):
+    return LayerCase(kind.__name__, lambda: kind(**options), arguments, lambda module, x: oracle(x), label)
+
+
+def _known(layer):
+    """The layer with running statistics, in evaluation mode."""
+    layer.running_mean.copy_([0.5, -0.3])
+    layer.running_var.copy_([2.0, 0.4])
+    layer.weight.data.copy_([1.5, -0.5])
+    return layer.eval()
+
+
+def _batch_normed(module, x):
+    return _batch_norm_oracle(x, None, None, module.weights.get("weight"), module.weights.get("bias"), True, 0.3, None)
+
+
+def _known_oracle(eps):
+    def oracle(module, x):
+        w = module.weights
+        return _batch_norm_oracle(x, w["running_mean"], w["running_var"], w["weight"], w["bias"], False, eps, None)
+
+    return oracle
+
+
 LAYERS = [
+    LayerCase(
+        "Conv1d",
+        lambda: nn.Conv1d(1, 2, 2, stride=2, padding=1, rng=0),
+        _row(1),
+        lambda m, x: _conv1d_oracle(x, m.weights["weight"], m.weights["bias"], 2, 1, 1, 1, None),
+    ),
+    LayerCase(
+        "Conv2d",
+        lambda: nn.Conv2d(1, 2, (2, 1), padding=((1, 0), (0, 2)), rng=0),
+        _image(1),
+        lambda m, x: _conv2d_oracle(x, m.weights["weight"], m.weights["bias"], 1, ((1, 0), (0, 2)), 1, 1),
+    ),
+    LayerCase(
+        "Conv2d",
+        lambda: nn.Conv2d(2, 4, 2, stride=2, padding="same", groups=2, bias=False, rng=0),
+        _image(2),
+        lambda m, x: _conv2d_oracle(x, m.weights["weight"], None, 2, "same", 1, 2),
+        "groups",
+    ),
+    LayerCase(
+        "Conv2D",
+        lambda: nn.Conv2D(2, 2, padding="same", activation="tanh", input_shape=(3, 3, 1), rng=0),
+        _image(1),
+        lambda m, x: _conv2d_oracle(x, m.weights["weight"], m.weights["bias"], 1, "same", 1, 1, "tanh"),
+        "tanh",
+    ),
+    LayerCase(
+        "Conv2D",
+        lambda: nn.Conv2D(1, (2, 1), 2, activation="gelu", use_bias=False, input_shape=(3, 3, 2), rng=0),
+        _image(2, least=2),
+        lambda m, x: _conv2d_oracle(x, m.weights["weight"], None, 2, "valid", 1, 1, "gelu"),
+        "gelu",
+    ),
+    LayerCase(
+        "ConvTranspose2d",
+        lambda: nn.ConvTranspose2d(2, 2, (3, 2), stride=2, padding=(1, 0), output_padding=1, groups=2, rng=0),
+        _image(2),
+        lambda m, x: _conv_transpose2d_oracle(x, m.weights["weight"], m.weights["bias"], 2, (1, 0), 1, 2, 1),
+    ),
+    _pool_case(
+        nn.MaxPool1d,
+        {"kernel_size": 2, "padding": 1},
+        lambda x: _max_pool2d_oracle(_raised(x), (1, 2), None, ((0, 0), (1, 1)), 1, False)[:, 0],
+        _row(1),
+    ),
+    _pool_case(
+        nn.MaxPool2d,
+        {"kernel_size": 2, "stride": 1, "padding": 1, "ceil_mode": True},
+        lambda x: _max_pool2d_oracle(x, 2, 1, 1, 1, True),
+        _image(2),
+    ),
+    _pool_case(
+        nn.AvgPool1d,
+        {"kernel_size": 2, "ceil_mode": True},
+        lambda x: _avg_pool2d_oracle(_raised(x), (1, 2), None, 0, True, True, None)[:, 0],
+        _row(2, least=2),
+    ),
+    _pool_case(
+        nn.AvgPool2d,
+        {"kernel_size": (2, 1), "padding": (1, 0), "count_include_pad": False},
+        lambda x: _avg_pool2d_oracle(x, (2, 1), None, (1, 0), False, False, None),
+        _image(1),
+    ),
+    _pool_case(nn.AdaptiveAvgPool1d, {"output_size": 2}, lambda x: _adaptive_oracle(_raised(x), (1, 2))[:, 0], _row(2)),
+    _pool_case(nn.AdaptiveAvgPool2d, {"output_size": (2, None)}, lambda x: _adaptive_oracle(x, (2, None)), _image(1)),
+    _pool_case(nn.GlobalAvgPool1d, {}, lambda x: x.mean(1), _row(2)),
+    _pool_case(nn.GlobalAvgPool2d, {"keepdims": True}, lambda x: x.mean((1, 2), keepdims=True), _image(2)),
+    _pool_case(
+        nn.MaxPooling2D,
+        {"padding": "same"},
+        lambda x: _max_pool2d_oracle(x, 2, None, "same", 1, False),
+        _image(1),
+    ),
+    _pool_case(
+        nn.AveragePooling2D,
+        {"pool_size": 2, "strides": 1, "padding": "same"},
+        lambda x: _avg_pool2d_oracle(x, 2, 1, "same", False, False, None),
+        _image(1),
+    ),
+    _pool_case(nn.GlobalAveragePooling2D, {}, lambda x: x.mean((1, 2)), _image(2)),
+    LayerCase("BatchNorm", lambda: nn.BatchNorm(2, eps=0.3), lambda d, a: _image(2)(d, a), _batch_normed),
+    LayerCase("BatchNorm", lambda: nn.BatchNorm(2, eps=0.3, affine=False), _row(2), _batch_normed, "plain"),
+    LayerCase("BatchNorm1d", lambda: nn.BatchNorm1d(2, eps=0.3), _row(2), _batch_normed),
+    LayerCase("BatchNorm1d", lambda: _known(nn.BatchNorm1d(2)), _row(2), _known_oracle(1e-5), "evaluation"),
+    LayerCase("BatchNorm2d", lambda: nn.BatchNorm2d(2, eps=0.3), _image(2), _batch_normed),
+    LayerCase("BatchNorm2d", lambda: _known(nn.BatchNorm2d(2)), _image(2), _known_oracle(1e-5), "evaluation"),
+    LayerCase(
+        "BatchNormalization",
+        lambda: nn.BatchNormalization(epsilon=0.3, scale=False, input_shape=(3, 2)),
+        _row(2),
+        _batch_normed,
+    ),
+    LayerCase(
+        "BatchNormalization",
+        lambda: _known(nn.BatchNormalization(input_shape=(2, 2, 2))),
+        _image(2),
+        _known_oracle(1e-3),
+        "evaluation",
+    ),
+    LayerCase(
+        "GroupNorm",
+        lambda: nn.GroupNorm(2, 2, eps=0.3),
+        _image(2),
+        lambda m, x: _group_norm_oracle(x, 2, m.weights["weight"], m.weights["bias"]),
+    ),
+    LayerCase(
+        "LayerNorm",
+        lambda: nn.LayerNorm(3, eps=0.3),
+        _features(3),
+        lambda m, x: _row_norm_oracle(x, 3, m.weights["weight"], m.weights["bias"]),
+    ),
+    LayerCase(
+        "LayerNorm",
+        lambda: nn.LayerNorm((2, 2), eps=0.3, elementwise_affine=False),
+        lambda draw, arrays: [arrays((*draw(SHAPES), 2, 2))],
+        lambda m, x: _row_norm_oracle(x, (2, 2), None, None),
+        "plain",
+    ),
+    LayerCase(
+        "RMSNorm",
+        lambda: nn.RMSNorm(3, eps=0.3),
+        _features(3),
+        lambda m, x: _row_norm_oracle(x, 3, m.weights["weight"], None, centred=False),
+    ),
+    LayerCase(
+        "Residual",
+        lambda: nn.Residual(nn.Linear(3, 3, rng=0)),
+        _features(3),
+        lambda m, x: x + _affine(m.weights, x, "body."),
+    ),
+    LayerCase(
+        "Residual",
+        lambda: nn.Residual(nn.Linear(3, 2, rng=0), nn.Linear(3, 2, rng=1), activation="relu"),
+        _features(3),
+        lambda m, x: np.maximum(_affine(m.weights, x, "body.") + _affine(m.weights, x, "shortcut."), 0),
+        "shortcut",
+    ),
     *[_activation_case(kind) for kind in (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)],
     _activation_case(nn.LeakyReLU, 0.2),
     _activation_case(nn.ELU, 1.3),
