@@ -47,7 +47,7 @@ from nanonet.threads import get_num_threads, set_num_threads, single_thread
 __version__ = "0.1.0"
 
 #: Submodules that are imported when first used.
-_LATER = ("callbacks", "checkpoint", "data", "doctor", "init", "metrics", "predictor", "training")
+_LATER = ("callbacks", "checkpoint", "data", "doctor", "init", "metrics", "models", "predictor", "training")
 
 cat = concatenate
 manual_seed = seed
