@@ -7,6 +7,7 @@ import numpy as np
 from kernels.contract import Backend
 from kernels.numba_cpu import (
     activation,
+    conv,
     copy,
     elementwise,
     gemm,
@@ -33,6 +34,8 @@ def backend() -> Backend:
         argmax=reduce.argmax,
         matmul=gemm.matmul,
         linear=gemm.linear,
+        conv2d=conv.conv2d,
+        conv2d_transpose=conv.conv2d_transpose,
         activation_gradient=activation.activation_gradient,
         max_pool2d=pool.max_pool2d,
         max_pool2d_backward=pool.max_pool2d_backward,

@@ -25,7 +25,6 @@ from kernels.numba_cpu.jit.vector import (
     pointer,
     select,
     splat,
-    store,
     store_masked,
 )
 
@@ -169,7 +168,7 @@ def make_images(dtype: str) -> Callable:
     strides of n and s, eps."""
     F, L = getattr(types, dtype), host().lanes(dtype)
     size = F.bitwidth // 8
-    get, put = columns.access(dtype)
+    get, _ = columns.access(dtype)
     statistics, normalize, filled = columns.statistics(dtype), columns.normalize(dtype), columns.filled(dtype)
 
     @helper
@@ -227,8 +226,8 @@ def make_images(dtype: str) -> Callable:
 
 
 def make_images_backward(dtype: str) -> Callable:
-    """args: g, x, weight, mean, scale, out, partial (n, 2, c), scratch (parts, 4, c), n, s, c, groups, groups of a piece
-    of work, strides of n and s in g, and in x.
+    """args: g, x, weight, mean, scale, out, partial (n, 2, c), scratch (parts, 4, c), n, s, c, groups, groups of a
+    piece of work, strides of n and s in g, and in x.
 
     partial holds, for each image, the sums of g z and of g over s.
     """
