@@ -3,7 +3,8 @@
 A window stands in two tables of int64 rows (start, stop, divisor), one for each axis. The forward kernels take an
 output row at a time. The backward kernels take an input row at a time and gather from the windows over it, found in
 `cover`, so that each element is written once and no two parts write the same; where the windows neither overlap nor
-leave anything out, they take an output row at a time and write its windows. Strides are bytes, g, index and out contiguous.
+leave anything out, they take an output row at a time and write its windows. Strides are bytes; g, index and out are
+contiguous.
 """
 
 from collections.abc import Callable
