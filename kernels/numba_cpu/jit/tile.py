@@ -33,7 +33,7 @@ def relu(builder, value):
 ACTIVATIONS = {"relu": relu}
 
 
-def tile(dtype, activation: str | None, taps: bool = False):
+def tile(dtype, activation: str | None, taps: bool = False, row_taps: bool = False):
     """The function tile(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags), all int64:
 
         C[i, j] (+)= sum_k A[i, k] B[k, j] (+ bias[j], activation)      i < rows, j < vectors * lanes
@@ -43,6 +43,8 @@ def tile(dtype, activation: str | None, taps: bool = False):
 
     taps: acs is instead the address of k int64 words, and A[i, k] lies at a + i * ars + acs[k]: the inputs that a
     convolution's kernel meets are a row of A, wherever they lie in the image.
+
+    row_taps: brs is the address of k int64 words, and row k of B lies at b + brs[k].
     """
     lanes, most, element = host().lanes(dtype.name), most_rows(host()), _element_ir(dtype)
 
@@ -62,7 +64,9 @@ def tile(dtype, activation: str | None, taps: bool = False):
                         block = builder.append_basic_block(f"tile_{r}_{v}_{m}")
                         switch.add_case(_WORD(64 * r + 8 * v + m), block)
                         with builder.goto_block(block):
-                            function = _function(builder.module, element, lanes, r, v, bool(m), activation, taps)
+                            function = _function(
+                                builder.module, element, lanes, r, v, bool(m), activation, taps, row_taps
+                            )
                             builder.call(function, [*rest, count])
                             builder.branch(done)
             builder.position_at_end(done)
@@ -88,7 +92,17 @@ def call_tile(typingctx, address, rows, vectors, count, a, ars, acs, b, brs, k, 
     return types.none(*[types.int64] * 14), codegen
 
 
-def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool, activation: str | None, taps: bool):
+def _function(
+    module,
+    element,
+    lanes: int,
+    rows: int,
+    vectors: int,
+    masked: bool,
+    activation: str | None,
+    taps: bool,
+    row_taps: bool,
+):
     """The LLVM function of one variant: (a, ars, acs, b, brs, k, c, crs, bias, flags, count)."""
     name = f"tile_{rows}_{vectors}_{'masked' if masked else 'whole'}"
     if name in module.globals:
@@ -97,17 +111,17 @@ def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    _Tile(function, element, lanes, rows, vectors, masked, activation, taps).build()
+    _Tile(function, element, lanes, rows, vectors, masked, activation, taps, row_taps).build()
     return function
 
 
 class _Tile:
     """Builds the body of one variant."""
 
-    def __init__(self, function, element, lanes, rows, vectors, masked, activation, taps):
+    def __init__(self, function, element, lanes, rows, vectors, masked, activation, taps, row_taps):
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.element, self.lanes, self.rows, self.vectors = element, lanes, rows, vectors
-        self.activation, self.taps = activation, taps
+        self.activation, self.taps, self.row_taps = activation, taps, row_taps
         self.vector = ir.VectorType(element, lanes)
         self.align = 4 if isinstance(element, ir.FloatType) else 8
         self.a, self.ars, self.acs, self.b, self.brs, self.k = function.args[:6]
@@ -244,7 +258,8 @@ class _Tile:
         self.offsets = [b.mul(self.ars, _WORD(i)) for i in range(self.rows)]
         whole = b.and_(self.k, _WORD(-UNROLL))
         first = self.acs if self.taps else self.a  # what moves along A: the taps, or the place in A
-        a, p, values = self._steps(first, self.b, whole, UNROLL, values)
+        row = self.brs if self.row_taps else self.b  # what moves along B
+        a, p, values = self._steps(first, row, whole, UNROLL, values)
         _, _, values = self._steps(a, p, b.sub(self.k, whole), 1, values)
         return values
 
@@ -262,7 +277,8 @@ class _Tile:
         for _ in range(unroll):
             now = self._step(next_a, next_b, now)
             step = _WORD(8) if self.taps else self.acs
-            next_a, next_b = self._opaque(b.add(next_a, step)), self._opaque(b.add(next_b, self.brs))
+            row_step = _WORD(8) if self.row_taps else self.brs
+            next_a, next_b = self._opaque(b.add(next_a, step)), self._opaque(b.add(next_b, row_step))
         remaining = b.sub(left, _WORD(unroll))
         pairs = [(left, count, remaining), (pa, a, next_a), (pb, p, next_b), *zip(sums, values, now, strict=True)]
         for phi, first, again in pairs:
@@ -281,9 +297,11 @@ class _Tile:
 
     def _step(self, a, p, sums):
         b = self.builder
+        if self.row_taps:
+            p = self._at_tap(self.b, p)
         row = [self._load(p, v) for v in range(self.vectors)]
         if self.taps:
-            a = self._opaque(b.add(self.a, b.load(b.inttoptr(a, _WORD.as_pointer()), align=8, typ=_WORD)))
+            a = self._at_tap(self.a, a)
         name = f"llvm.fmuladd.v{self.lanes}{'f32' if self.align == 4 else 'f64'}"
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         fma = cgutils.get_or_insert_function(b.module, kind, name)
@@ -293,3 +311,8 @@ class _Tile:
             for v in range(self.vectors):
                 result.append(b.call(fma, [x, row[v], sums[i * self.vectors + v]]))
         return result
+
+    def _at_tap(self, base, tap):
+        """base plus the word at the address `tap`."""
+        b = self.builder
+        return self._opaque(b.add(base, b.load(b.inttoptr(tap, _WORD.as_pointer()), align=8, typ=_WORD)))
