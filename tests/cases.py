@@ -182,7 +182,6 @@ FROM_REFERENCE = {
         "activation_gradient",
         "conv2d",
         "conv2d_transpose",
-        "conv2d_weight_gradient",
         "max_pool2d",
         "max_pool2d_backward",
         "avg_pool2d",

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels import plan
-from kernels.numba_cpu import threads
+from kernels.numba_cpu import depthwise, threads
 from kernels.numba_cpu.blocking import most_rows
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.copy import copy
@@ -52,6 +52,9 @@ def conv2d_weight_gradient(
     out: np.ndarray,
 ) -> None:
     """See `kernels.contract.Backend.conv2d_weight_gradient`."""
+    if depthwise.fits(out.shape, groups):
+        depthwise.conv2d_weight_gradient(x, g, stride, padding, dilation, groups, out)
+        return
     if out.size == 0:
         return
     if g.size == 0:
