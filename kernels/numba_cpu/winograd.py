@@ -28,6 +28,7 @@ U_BYTES = 12 << 20
 #: Bytes of V and M of a block of tiles of the weight gradient, which stay in the last cache.
 SPREAD_BYTES = 12 << 20
 
+MINT = 64
 _SIZE = 4  # bytes of an element
 _LINE = 64  # bytes of a cache line
 
@@ -175,7 +176,7 @@ def _forward(x_shape, x_strides, out_shape, top, left, tile, transposed, availab
     m_position = _odd(most * m_tile)
 
     wide = _up(max(c, o), 2 * lanes)
-    part_bytes = _up(2 * wide * _SIZE + _up(8 * places, _LINE) + places * (v_position + m_position), 4096) + _LINE
+    part_bytes = _up(2 * wide * _SIZE + _up(16 * places, _LINE) + places * (v_position + m_position), 4096) + _LINE
     filter_bytes = places * lanes * lanes * _SIZE + _LINE
     filter_parts = threads.parts_for(c * o, 1 << 13)
     u_bytes = _up(places * u_position, 4096) + _LINE
@@ -215,7 +216,7 @@ def _weight(x_shape, x_strides, g_shape, g_strides, top, left, tile, available) 
     u_position = _odd(panels * u_panel)
 
     v_tile = _odd(_up(c, lanes) * _SIZE)
-    count = max(1, -(-tiles // max(64, SPREAD_BYTES // (places * (v_tile + panels * panel_bytes)))))
+    count = max(1, -(-tiles // max(MINT, SPREAD_BYTES // (places * (v_tile + panels * panel_bytes)))))
     most = -(-tiles // count)
     blocks = [(tiles * i // count, tiles * (i + 1) // count) for i in range(count)]
     v_position = _odd(most * v_tile)
@@ -224,7 +225,7 @@ def _weight(x_shape, x_strides, g_shape, g_strides, top, left, tile, available) 
 
     wide = _up(max(c, o), 2 * lanes)
     parts = min(available, max(1, places * tiles * c * o // LEAST))
-    part_bytes = wide * _SIZE + _up(8 * places, _LINE) + _LINE
+    part_bytes = wide * _SIZE + _up(16 * places, _LINE) + _LINE
     sizes = [places * v_position, places * m_position, places * u_position, parts * part_bytes]
     starts = [0]
     for size in sizes:

@@ -47,7 +47,8 @@ def transform(dtype, line, side: int, gather=False, scatter=False, mask="", fini
     """A helper run(source, source_step, target, target_step, shift, live, bias, relu): side x side vectors, transformed.
 
     Value k = side * i + j is read at source + k * source_step, or, if `gather`, at shift + word k of the table at
-    source; results are written alike (`scatter`). mask: "load" or "store": only `live` lanes are in memory there.
+    source; results are written alike (`scatter`). With a table the step is the address of the next tile's table, whose
+    places are asked for in advance: reading or writing images line by line would wait for each of them. mask: "load" or "store": only `live` lanes are in memory there.
     finish: the bias at `bias` is added to the results, and they are made 0 where they are less and relu is not 0.
     """
     lanes, element_bytes = host().lanes(dtype.name), dtype.bitwidth // 8
@@ -60,9 +61,17 @@ def transform(dtype, line, side: int, gather=False, scatter=False, mask="", fini
                 source, source_step, target, target_step, shift, live, bias, relu = args
                 whole = vector_ir(vector)
                 some = None
+                byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
+                kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
+                prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
                 if masked:
                     wide = _splat(builder, builder.trunc(live, ir.IntType(32)), lanes)
                     some = builder.icmp_signed(">", wide, ir.Constant(wide.type, list(range(lanes))))
+
+                def ask(ahead, k, write):
+                    word = builder.inttoptr(builder.add(ahead, _WORD(8 * k)), _WORD.as_pointer())
+                    at = builder.inttoptr(builder.add(builder.load(word, align=8, typ=_WORD), shift), byte)
+                    builder.call(prefetch, [at, small(int(write)), small(3), small(1)])
 
                 def place(base, step, k, table):
                     if table:
@@ -81,6 +90,9 @@ def transform(dtype, line, side: int, gather=False, scatter=False, mask="", fini
                     at = place(source, source_step, k, gather)
                     return _Value(builder, read(at, masked and mask == "load"))
 
+                if gather:
+                    for k in range(side * side):
+                        ask(source_step, k, False)
                 grid = [[value(side * i + j) for j in range(side)] for i in range(side)]
                 results = [result.value for row in lines.square(line, grid) for result in row]
                 if finish:
@@ -92,6 +104,8 @@ def transform(dtype, line, side: int, gather=False, scatter=False, mask="", fini
                     results = [builder.fadd(result, more) for result in results]
                     results = [builder.select(builder.fcmp_ordered("<", y, least), least, y) for y in results]
                 for k, result in enumerate(results):
+                    if scatter:
+                        ask(target_step, k, True)
                     at = place(target, target_step, k, scatter)
                     if masked and mask == "store":
                         masked_store(builder, result, at, some, element_bytes)
@@ -119,14 +133,20 @@ def transform(dtype, line, side: int, gather=False, scatter=False, mask="", fini
 
 
 @helper
-def fill_table(table, side, base, row, column, rows, columns, row_step, column_step, elsewhere):
-    """Addresses of the side x side places from (row, column) of an image at `base`; beyond it `elsewhere`."""
+def fill_table(table, side, m, tile, down, across, top, left, base, rows, columns, image, row, column, elsewhere):
+    """Addresses of the side x side places that a tile meets; those beyond its image are `elsewhere`.
+
+    The tile begins m * (its row) - top, m * (its column) - left from the image's first place; image, row and column are
+    steps in memory.
+    """
     words = pointer(table, types.int64)
+    y0, x0 = tile // across % down * m - top, tile % across * m - left
+    corner = base + tile // (down * across) * image + y0 * row + x0 * column
     for i in range(side):
         for j in range(side):
-            y, x = row + i, column + j
+            y, x = y0 + i, x0 + j
             inside = (0 <= y) & (y < rows) & (0 <= x) & (x < columns)
-            words[side * i + j] = base + y * row_step + x * column_step if inside else elsewhere
+            words[side * i + j] = corner + i * row + j * column if inside else elsewhere
 
 
 def clear(dtype):
@@ -237,18 +257,20 @@ def convolve(dtype, m: int):
         wide, tile = args[32], args[33]
         sink = zeros + wide * size
         table = sink + wide * size
-        v_base = table + (S * S * 8 + 63) // 64 * 64
+        v_base = table + (2 * S * S * 8 + 63) // 64 * 64
         m_base = v_base + S * S * v_position
         zero(zeros, wide)
         panels = (o + 2 * L - 1) // (2 * L)
         for block in range(blocks * part // parts, blocks * (part + 1) // parts):
             first, count = tiles * block // blocks, tiles * (block + 1) // blocks - tiles * block // blocks
+            now, ahead = table, table + S * S * 8
+            fill_table(now, S, m, first, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
             for t in range(count):
-                image, place = (first + t) // (down * across), (first + t) % (down * across)
-                row, column = place // across * m - top, place % across * m - left
-                fill_table(table, S, x + image * x_image, row, column, h, w, x_row, x_column, zeros)
+                after = first + min(t + 1, count - 1)
+                fill_table(ahead, S, m, after, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
                 for v in range(0, c, L):
-                    to_v(table, 0, v_base + t * v_tile + v * size, v_position, v * size, c - v, 0, 0)
+                    to_v(now, ahead, v_base + t * v_tile + v * size, v_position, v * size, c - v, 0, 0)
+                now, ahead = ahead, now
             for panel in range(0, panels, group):
                 last = min(panels, panel + group)
                 for p in range(S * S):
@@ -268,14 +290,15 @@ def convolve(dtype, m: int):
                             0,
                         )
                 begin, end = panel * 2 * L, min(o, last * 2 * L)
+                fill_table(now, m, m, first, down, across, 0, 0, out, oh, ow, out_image, out_row, out_column, sink)
                 for t in range(count):
-                    image, place = (first + t) // (down * across), (first + t) % (down * across)
-                    row, column = place // across * m, place % across * m
-                    fill_table(table, m, out + image * out_image, row, column, oh, ow, out_row, out_column, sink)
+                    after = first + min(t + 1, count - 1)
+                    fill_table(ahead, m, m, after, down, across, 0, 0, out, oh, ow, out_image, out_row, out_column, sink)
                     for v in range(begin, end, L):
                         source = m_base + t * m_tile + (v - begin) * size
                         more = bias + v * size if bias else zeros
-                        from_m(source, m_position, table, 0, v * size, o - v, more, relu)
+                        from_m(source, m_position, now, ahead, v * size, o - v, more, relu)
+                    now, ahead = ahead, now
 
     return kernel
 
@@ -305,17 +328,25 @@ def spread(dtype, m: int):
         v_tile, v_position, m_panel, m_position, wide = args[24], args[25], args[26], args[27], args[28]
         table = zeros + wide * size
         zero(zeros, wide)
-        for t in range(count * part // parts, count * (part + 1) // parts):
-            image, place = (first + t) // (down * across), (first + t) % (down * across)
-            row, column = place // across * m, place % across * m
-            base = x + image * x_image
-            fill_table(table, S, base, row - top, column - left, h, w, x_row, x_column, zeros)
+        begin, end = count * part // parts, count * (part + 1) // parts
+        now, ahead = table, table + S * S * 8
+        if begin < end:
+            fill_table(now, S, m, first + begin, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
+        for t in range(begin, end):
+            after = first + min(t + 1, end - 1)
+            fill_table(ahead, S, m, after, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
             for v in range(0, c, L):
-                to_v(table, 0, v_base + t * v_tile + v * size, v_position, v * size, c - v, 0, 0)
-            fill_table(table, m, g + image * g_image, row, column, oh, ow, g_row, g_column, zeros)
+                to_v(now, ahead, v_base + t * v_tile + v * size, v_position, v * size, c - v, 0, 0)
+            now, ahead = ahead, now
+        if begin < end:
+            fill_table(now, m, m, first + begin, down, across, 0, 0, g, oh, ow, g_image, g_row, g_column, zeros)
+        for t in range(begin, end):
+            after = first + min(t + 1, end - 1)
+            fill_table(ahead, m, m, after, down, across, 0, 0, g, oh, ow, g_image, g_row, g_column, zeros)
             for v in range(0, o, L):
                 to = m_base + v // (2 * L) * m_panel + (t * 2 * L + v % (2 * L)) * size
-                to_m(table, 0, to, m_position, v * size, o - v, 0, 0)
+                to_m(now, ahead, to, m_position, v * size, o - v, 0, 0)
+            now, ahead = ahead, now
 
     return kernel
 
