@@ -18,17 +18,17 @@ from kernels.numba_cpu.layout import contiguous
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 #: Bytes of V of a block of tiles, which stay in the second cache.
-V_BYTES = 600 << 10
+V_BYTES = 1 << 20
 #: Tiles of a block at least and at most: few of them read all of U too often.
-LEAST_TILES, MOST_TILES = 48, 96
+LEAST_TILES, MOST_TILES = 24, 96
 #: Panels of a group, that read a position of V one after the other.
-GROUP = 2
+GROUP = 4
 #: Bytes of U that stay in the last cache: where there are more, the columns go in chunks.
-U_BYTES = 12 << 20
+U_BYTES = 8 << 20
 #: Bytes of V and M of a block of tiles of the weight gradient, which stay in the last cache.
-SPREAD_BYTES = 12 << 20
+SPREAD_BYTES = 2 << 20
 
-MINT = 64
+MINT = 128
 _SIZE = 4  # bytes of an element
 _LINE = 64  # bytes of a cache line
 
