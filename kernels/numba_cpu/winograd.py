@@ -25,10 +25,11 @@ LEAST_TILES, MOST_TILES = 24, 96
 GROUP = 4
 #: Bytes of U that stay in the last cache: where there are more, the columns go in chunks.
 U_BYTES = 8 << 20
-#: Bytes of V and M of a block of tiles of the weight gradient, which stay in the last cache.
-SPREAD_BYTES = 2 << 20
+#: The same for the weight gradient, and the bytes and numbers of the tiles of a block of it, in the last cache too.
+SUM_BYTES = 12 << 20
+SPREAD_BYTES = 8 << 20
+LEAST_SPREAD, MOST_SPREAD = 128, 256
 
-MINT = 128
 _SIZE = 4  # bytes of an element
 _LINE = 64  # bytes of a cache line
 
@@ -211,12 +212,13 @@ def _weight(x_shape, x_strides, g_shape, g_strides, top, left, tile, available) 
     tiles = n * down * across
 
     u_panel = c * panel_bytes
-    chunks = _chunks(o, max(1, U_BYTES // (places * u_panel)), 2 * lanes)
+    chunks = _chunks(o, max(1, SUM_BYTES // (places * u_panel)), 2 * lanes)
     panels = -(-chunks[0][1] // (2 * lanes))
     u_position = _odd(panels * u_panel)
 
     v_tile = _odd(_up(c, lanes) * _SIZE)
-    count = max(1, -(-tiles // max(MINT, SPREAD_BYTES // (places * (v_tile + panels * panel_bytes)))))
+    most = SPREAD_BYTES // (places * (v_tile + panels * panel_bytes))
+    count = max(1, -(-tiles // min(MOST_SPREAD, max(LEAST_SPREAD, most))))
     most = -(-tiles // count)
     blocks = [(tiles * i // count, tiles * (i + 1) // count) for i in range(count)]
     v_position = _odd(most * v_tile)

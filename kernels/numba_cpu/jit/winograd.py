@@ -15,12 +15,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_cpu.blocking import ACCUMULATE, KC, most_rows
+from kernels.numba_cpu.blocking import ACCUMULATE, most_rows
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import lines, pack
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.tile import call_tile
 from kernels.numba_cpu.jit.vector import Vector, _splat, masked_load, masked_store, pointer, splat, store, vector_ir
+
+#: Terms of a product that are added at once: so much of a panel stays in the first cache.
+KC = 256
 
 _WORD = ir.IntType(64)
 
