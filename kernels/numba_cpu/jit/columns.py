@@ -275,4 +275,3 @@ def filled(dtype: str) -> Callable:
             put(out, full, splat(F(0), L) if source == 0 else load_masked(pointer(source, F), full, rest), rest)
 
     return filled
-

@@ -196,7 +196,9 @@ def filters(dtype, m: int):
                     source = w + c * size + (v + i) * column
                     run(source, tap, memory + i * L * size, L * L * size, 0, rows - c, 0, 0)
                 for p in range(P):
-                    square(memory + p * L * L * size, L * size, live, to + p * position + c * 2 * L * size, 2 * L * size)
+                    square(
+                        memory + p * L * L * size, L * size, live, to + p * position + c * 2 * L * size, 2 * L * size
+                    )
 
     return kernel
 
@@ -254,7 +256,14 @@ def convolve(dtype, m: int):
         zeros = (args[4] + 63) // 64 * 64 + part * args[5]
         o, relu, tiles, down, across = args[6], args[7], args[8], args[9], args[10]
         h, w, c, oh, ow, top, left = args[11], args[12], args[13], args[14], args[15], args[16], args[17]
-        x_image, x_row, x_column, out_image, out_row, out_column = args[18], args[19], args[20], args[21], args[22], args[23]
+        x_image, x_row, x_column, out_image, out_row, out_column = (
+            args[18],
+            args[19],
+            args[20],
+            args[21],
+            args[22],
+            args[23],
+        )
         u_position, u_panel, blocks, group = args[24], args[25], args[26], args[27]
         v_tile, v_position, m_tile, m_position = args[28], args[29], args[30], args[31]
         wide, tile = args[32], args[33]
@@ -296,7 +305,9 @@ def convolve(dtype, m: int):
                 fill_table(now, m, m, first, down, across, 0, 0, out, oh, ow, out_image, out_row, out_column, sink)
                 for t in range(count):
                     after = first + min(t + 1, count - 1)
-                    fill_table(ahead, m, m, after, down, across, 0, 0, out, oh, ow, out_image, out_row, out_column, sink)
+                    fill_table(
+                        ahead, m, m, after, down, across, 0, 0, out, oh, ow, out_image, out_row, out_column, sink
+                    )
                     for v in range(begin, end, L):
                         source = m_base + t * m_tile + (v - begin) * size
                         more = bias + v * size if bias else zeros
