@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels import plan
-from kernels.numba_cpu import depthwise, threads
+from kernels.numba_cpu import depthwise, threads, winograd
 from kernels.numba_cpu.blocking import most_rows
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.copy import copy
@@ -59,6 +59,9 @@ def conv2d_weight_gradient(
         return
     if g.size == 0:
         copy(np.zeros((), out.dtype), out)
+        return
+    if tile := winograd.wanted(x.itemsize, out.shape[:2], stride, dilation, groups, g.shape, x.shape[3]):
+        winograd.weight_gradient(x, g, padding, out, tile)
         return
     if x.strides[3] != x.itemsize:
         x = contiguous(x)
