@@ -148,6 +148,178 @@ def _random(slot, *constants):
     return KernelCase(slot, arguments, exact=slot != "random_normal")
 
 
+# ------------------------------------------------------------------ convolution and its kin
+
+CHANNELS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 48])
+FEW_IMAGES = st.integers(0, 3)
+
+
+def _axis_of_convolution(draw):
+    """(inputs, kernel, outputs, stride, padding, dilation) along an axis. Padding may be larger than the kernel."""
+    kernel, stride, dilation = draw(st.sampled_from([1, 2, 3, 3, 4, 5, 7])), draw(st.integers(1, 3)), 1
+    if kernel < 5:
+        dilation = draw(st.sampled_from([1, 1, 2, 3]))
+    before, after = (draw(st.sampled_from([0, 0, 1, kernel // 2, kernel + 1])) for _ in range(2))
+    span = dilation * (kernel - 1) + 1
+    size = max(1, (draw(st.integers(1, 7)) - 1) * stride + span + draw(st.integers(0, stride - 1)) - before - after)
+    return size, kernel, (size + before + after - span) // stride + 1, stride, (before, after), dilation
+
+
+def _convolution(draw):
+    """Shapes of x, w and y = conv2d(x, w), and the constants (stride, padding, dilation, groups)."""
+    n, groups = draw(FEW_IMAGES), draw(st.sampled_from([1, 1, 1, 2, 3, 16, 17]))
+    c, o = (draw(CHANNELS) if groups < 4 else draw(st.integers(1, 2)) for _ in range(2))
+    size, kernel, outputs, *constants = zip(_axis_of_convolution(draw), _axis_of_convolution(draw), strict=True)
+    return (n, *size, c * groups), (*kernel, c, o * groups), (n, *outputs, o * groups), (*constants, groups)
+
+
+def _conv2d(activation):
+    def arguments(draw, arrays):
+        x, w, y, constants = _convolution(draw)
+        bias = arrays(y[3:]) if draw(st.booleans()) else None
+        return [arrays(x), arrays(w), bias, *constants, activation, Out(y)]
+
+    return KernelCase("conv2d", arguments, label=str(activation))
+
+
+def _conv2d_transpose(activation):
+    def arguments(draw, arrays):
+        x, w, y, constants = _convolution(draw)
+        bias = arrays(x[3:]) if draw(st.booleans()) else None
+        return [arrays(y), arrays(w), bias, *constants, activation, Out(x)]
+
+    return KernelCase("conv2d_transpose", arguments, label=str(activation))
+
+
+def _conv2d_weight_gradient(draw, arrays):
+    x, w, y, constants = _convolution(draw)
+    return [arrays(x), arrays(y), *constants, Out(w)]
+
+
+def _activation_gradient(activation):
+    def arguments(draw, arrays):
+        shape = draw(st.sampled_from([0, 1, 2, 7, 16, 33, 200])), draw(WIDE)
+        sums = Out(shape[1:])
+        if activation is None:
+            return [arrays(shape), None, None, None, sums]
+        y = arrays(shape)
+        return [arrays(shape), np.maximum(y, 0) if activation == "relu" else y, activation, Out(shape), sums]
+
+    return KernelCase("activation_gradient", arguments, label=str(activation))
+
+
+# Pooling: the windows along an axis are rows of (start, stop, divisor).
+
+
+def _windows(draw, size, empty):
+    """Regular windows with padding, adaptive ones, or any ones; `empty`: some may hold nothing."""
+    kind = draw(st.sampled_from(["regular", "adaptive", "any"]))
+    if kind == "adaptive":
+        count = draw(st.integers(1, 8))
+        spans = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+    elif kind == "regular":
+        kernel, stride = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+        padding = draw(st.integers(0, kernel // 2))
+        spans = [(max(i, 0), min(i + kernel, size)) for i in range(-padding, size, stride)]
+    else:
+        pairs = st.tuples(st.integers(0, size), st.integers(0, size)).map(sorted)
+        spans = draw(st.lists(pairs, max_size=6))
+    spans = [(start, stop) for start, stop in spans if start < stop or empty]
+    made = [(start, stop, draw(st.integers(1, 9))) for start, stop in spans]
+    return np.array(made, np.int64).reshape(-1, 3)
+
+
+def _pool(draw, empty=False):
+    """Shapes of x and of its pools, and the windows along both axes."""
+    x = draw(FEW_IMAGES), draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(CHANNELS)
+    rows, columns = _windows(draw, x[1], empty), _windows(draw, x[2], empty)
+    return x, (x[0], len(rows), len(columns), x[3]), rows, columns
+
+
+def _max_pool2d(draw, arrays):
+    shape, pooled, rows, columns = _pool(draw)
+    x = arrays(shape)
+    return [np.round(x) if draw(st.booleans()) else x, rows, columns, Out(pooled), Out(pooled, np.int32)]
+
+
+def _max_pool2d_backward(draw, arrays):
+    shape, pooled, rows, columns = _pool(draw)
+    index = np.empty(pooled, np.int32)
+    reference(np).max_pool2d(np.round(arrays(shape)), rows, columns, np.empty(pooled), index)
+    return [arrays(pooled), index, rows, columns, Out(shape)]
+
+
+def _avg_pool2d(draw, arrays):
+    shape, pooled, rows, columns = _pool(draw, empty=True)
+    return [arrays(shape), rows, columns, Out(pooled)]
+
+
+def _avg_pool2d_backward(draw, arrays):
+    shape, pooled, rows, columns = _pool(draw, empty=True)
+    return [arrays(pooled), rows, columns, Out(shape)]
+
+
+# Normalization.
+
+ROWS = st.sampled_from([1, 2, 3, 8, 17, 64, 200])
+EPS = st.sampled_from([1e-3, 0.1])
+
+
+def _maybe(draw, arrays, shape):
+    return arrays(shape) if draw(st.booleans()) else None
+
+
+def _batch_norm(activation):
+    def arguments(draw, arrays):
+        n, c = draw(ROWS), draw(CHANNELS)
+        weight, bias = _maybe(draw, arrays, (c,)), _maybe(draw, arrays, (c,))
+        return [arrays((n, c)), weight, bias, draw(EPS), activation, Out((n, c)), Out((c,)), Out((c,))]
+
+    return KernelCase("batch_norm", arguments, label=str(activation))
+
+
+def _batch_norm_backward(activation):
+    def arguments(draw, arrays):
+        shape = _, c = draw(ROWS), draw(CHANNELS)
+        x, weight, bias, eps = arrays(shape), _maybe(draw, arrays, (c,)), _maybe(draw, arrays, (c,)), draw(EPS)
+        mean, variance = x.mean(0), x.var(0)
+        y = (x - mean) / np.sqrt(variance + eps) * (1 if weight is None else weight) + (0 if bias is None else bias)
+        g = arrays(shape)
+        g[np.abs(y) < 1e-4] = 0  # there the sign of y is a matter of rounding
+        return [g, x, weight, bias, mean, variance, eps, activation, Out(shape), Out((c,)), Out((c,))]
+
+    return KernelCase("batch_norm_backward", arguments, label=str(activation))
+
+
+def _groups(draw, arrays):
+    """x (n, s, c), the number of groups, and a weight or None."""
+    groups, c = draw(st.sampled_from([1, 1, 2, 3, 16])), draw(CHANNELS)
+    x = arrays((draw(FEW_IMAGES), draw(st.sampled_from([1, 2, 9, 30])), c * groups))
+    return x, groups, _maybe(draw, arrays, x.shape[2:])
+
+
+def _group_norm(centred):
+    def arguments(draw, arrays):
+        x, groups, weight = _groups(draw, arrays)
+        bias, stats = _maybe(draw, arrays, x.shape[2:]), Out((x.shape[0], groups))
+        mean = Out((x.shape[0], groups)) if centred else None
+        return [x, groups, weight, bias, draw(EPS), Out(x.shape), mean, stats]
+
+    return KernelCase("group_norm", arguments, label="" if centred else "rms")
+
+
+def _group_norm_backward(centred):
+    def arguments(draw, arrays):
+        x, groups, weight = _groups(draw, arrays)
+        mean, scale = (np.empty((x.shape[0], groups), x.dtype) for _ in range(2))
+        mean = mean if centred else None
+        reference(np).group_norm(x, groups, None, None, draw(EPS), np.empty(x.shape, x.dtype), mean, scale)
+        sums = [Out(x.shape[2:]) if draw(st.booleans()) else None for _ in range(2)]
+        return [arrays(x.shape), x, groups, weight, mean, scale, Out(x.shape), *sums]
+
+    return KernelCase("group_norm_backward", arguments, label="" if centred else "rms")
+
+
 KERNELS = [
     *[
         _formula_case(row.formula, *row.inputs, low=0.1)
@@ -161,6 +333,16 @@ KERNELS = [
     ),
     KernelCase("matmul", _matmul),
     *[_linear(activation) for activation in (None, *FUSABLE)],
+    *[_activation_gradient(activation) for activation in (None, *FUSABLE)],
+    *[_conv2d(activation) for activation in (None, *FUSABLE)],
+    *[_conv2d_transpose(activation) for activation in (None, *FUSABLE)],
+    KernelCase("conv2d_weight_gradient", _conv2d_weight_gradient),
+    KernelCase("max_pool2d", _max_pool2d),
+    KernelCase("max_pool2d_backward", _max_pool2d_backward),
+    KernelCase("avg_pool2d", _avg_pool2d),
+    KernelCase("avg_pool2d_backward", _avg_pool2d_backward),
+    *[case(activation) for case in (_batch_norm, _batch_norm_backward) for activation in (None, "relu")],
+    *[case(centred) for case in (_group_norm, _group_norm_backward) for centred in (True, False)],
     *[_rows(slot, 1) for slot in ("softmax", "log_softmax")],
     *[_rows(slot, 2) for slot in ("softmax_backward", "log_softmax_backward")],
     KernelCase("cross_entropy", _cross_entropy),
@@ -180,8 +362,6 @@ FROM_REFERENCE = {
     "reference": set(SLOTS),
     "numba_cpu": {
         "activation_gradient",
-        "conv2d",
-        "conv2d_transpose",
         "conv2d_weight_gradient",
         "max_pool2d",
         "max_pool2d_backward",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from kernels.contract import Backend
-from kernels.numba_cpu import copy, elementwise, gemm, random, reduce, rows, softmax, updates
+from kernels.numba_cpu import conv, copy, elementwise, gemm, random, reduce, rows, softmax, updates
 from kernels.reference import reference
 
 
@@ -20,6 +20,8 @@ def backend() -> Backend:
         argmax=reduce.argmax,
         matmul=gemm.matmul,
         linear=gemm.linear,
+        conv2d=conv.conv2d,
+        conv2d_transpose=conv.conv2d_transpose,
         softmax=softmax.softmax,
         log_softmax=softmax.log_softmax,
         softmax_backward=softmax.softmax_backward,
