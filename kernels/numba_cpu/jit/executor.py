@@ -45,8 +45,8 @@ def _helpers():
 
     @helper
     def share(pool, kernel, args, parts):
-        """Carry out a job together with the workers. The caller owns the pool, and takes part 0 itself: so the same core
-        meets the same share of arrays that several instructions use, in its own cache."""
+        """Carry out a job together with the workers. The caller owns the pool, and takes part 0 itself: so a core meets
+        in its own cache the share of an array that it had in the instruction before."""
         store(pool + JOB, kernel)
         store(pool + JOB + 8, args)
         store(pool + LEFT, parts)
