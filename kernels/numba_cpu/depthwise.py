@@ -4,7 +4,7 @@ Each output pixel takes a list of taps (row of x, column of x, place in the kern
 The forward has one phase; a transpose with stride s has s along an axis, the pixels y with equal y % s. Where each
 channel has several outputs, x is first repeated for each.
 
-A row of an image outside x is left out; a column outside x is read from a vector of zeros.
+Taps beside the image are left out.
 """
 
 from functools import lru_cache
@@ -99,7 +99,7 @@ def _correlate(transposed, x, w, bias, stride, padding, dilation, activation, ou
     bias = 0 if bias is None else contiguous(bias)
     name = "conv2d_transpose" if transposed else "conv2d"
     finish = int(activation == "relu")
-    launch(name, p.kernel, p.parts, x, w, bias, out, p.zeros, p.table, finish, *p.words)
+    launch(name, p.kernel, p.parts, x, w, bias, out, p.table, finish, *p.words)
     if not fused:
         elementwise(BY_NAME[activation].forward, out, out=out)
 
@@ -108,7 +108,6 @@ class _Plan(NamedTuple):
     kernel: int
     parts: int
     words: tuple[int, ...]
-    zeros: np.ndarray
     table: np.ndarray
 
 
@@ -131,16 +130,19 @@ def _plan(transposed, size, x_shape, x_strides, kernel, out_shape, stride, top, 
                 axes.append([(i, step - before) for i, step in enumerate(steps)])
         lists.append([(dy, dx, (i * kernel[1] + j) * c * size) for i, dy in axes[0] for j, dx in axes[1]])
     heads, at = [], 4 * len(lists)
-    for taps in lists:
-        columns = [dx for _, dx, _ in taps] or [0]
-        heads += [at, len(taps), min(columns), max(columns)]
+    for phase, taps in zip(np.ndindex(*phases), lists, strict=True):
+        # From pixel `low` to before `high`, no tap lies beside x.
+        columns, pixels = [dx for _, dx, _ in taps] or [0], -(-(ow - phase[1]) // phases[1])
+        low = min(pixels, max(0, -(min(columns) // every[1])))
+        high = max(low, min(pixels, (w - 1 - max(columns)) // every[1] + 1))
+        heads += [at, len(taps), low, high]
         at += 3 * len(taps)
     table = np.array(heads + [word for taps in lists for tap in taps for word in tap], np.int64)
     work = n * oh * ow * c * kernel[0] * kernel[1] // (phases[0] * phases[1])
     words = (n, h, w, *x_strides[:3], c, oh, ow, *every, *phases)
     address = compile_kernel(f"depthwise/{dtype}", lambda: _make("correlate", dtype))
     parts = min(available, n * oh, max(1, work // LEAST))
-    return _Plan(address, parts, words, np.zeros(host().lanes(dtype), dtype), table)
+    return _Plan(address, parts, words, table)
 
 
 class _WeightPlan(NamedTuple):

@@ -15,9 +15,6 @@ from kernels.numba_cpu.jit.vector import (
     store_masked,
 )
 
-#: Neighbouring pixels of the output that are summed up at once, to load a weight once for all of them.
-PIXELS = 8
-
 
 def _generated(source: list[str], scope: dict):
     """The helper `run` that the lines of source define."""
@@ -25,129 +22,213 @@ def _generated(source: list[str], scope: dict):
     return helper(scope["run"])
 
 
-def _pixels(dtype, border: bool):
-    """run(...): PIXELS pixels, `step` bytes apart, of one row and one vector of channels.
+def _pixels(dtype, count: int):
+    """run(...): one vector of channels of `count` pixels, `step` bytes apart in x and `out_step` in out.
 
-    x: where tap (0, 0) meets pixel 0. y: the row of x that dy = 0 meets. Rows of x outside 0 .. h - 1 are left out.
-    border: columns column + t * apart + dx outside 0 .. w - 1 are read at `zeros`; lanes out of the mask are left out;
-    `live` pixels are written.
+    x: where tap (0, 0) meets the first one. y: the row of x for dy = 0; rows outside 0 .. h - 1 are left out. Columns
+    lie within x.
     """
-    L = host().lanes(dtype.name)
-    size = dtype.bitwidth // 8
-    scope = {name: value for name, value in globals().items() if not name.startswith("_")}
-    scope |= {"dtype": dtype, "L": L, "size": size}
-    get, put = (
-        ("load_masked({}, 0, mask)", "store_masked({}, 0, {}, mask)")
-        if border
-        else ("load({}, 0, L)", "store({}, 0, {})")
-    )
+    scope = {"dtype": dtype, "L": host().lanes(dtype.name), "fma": fma, "load": load, "pointer": pointer}
+    scope |= {"select": select, "splat": splat, "store": store}
+    pixels = range(count)
     lines = [
-        "def run(x, y, h, row_step, pixel_step, step, column, apart, w, zeros, taps, count, weights, bias, finish, out, out_step, live, mask):",
+        "def run(x, y, h, row_step, pixel_step, step, taps, count, weights, bias, finish, out, out_step):",
         "    start = splat(dtype(0), L)",
         "    if bias != 0:",
-        f"        start = {get.format('pointer(bias, dtype)')}",
-        *(f"    a{t} = start" for t in range(PIXELS)),
+        "        start = load(pointer(bias, dtype), 0, L)",
+        *(f"    a{t} = start" for t in pixels),
         "    for k in range(count):",
-        "        row = y + taps[3 * k]",
-        "        if row < 0 or row >= h:",
+        "        dy = taps[3 * k]",
+        "        if y + dy < 0 or y + dy >= h:",
         "            continue",
-        "        dx = taps[3 * k + 1]",
-        "        at = x + taps[3 * k] * row_step + dx * pixel_step",
-        f"        weight = {get.format('pointer(weights + taps[3 * k + 2], dtype)')}",
+        "        at = x + dy * row_step + taps[3 * k + 1] * pixel_step",
+        "        weight = load(pointer(weights + taps[3 * k + 2], dtype), 0, L)",
+        *(f"        a{t} = fma(load(pointer(at + {t} * step, dtype), 0, L), weight, a{t})" for t in pixels),
+        "    if finish:",
+        *(f"        a{t} = select(a{t} < dtype(0), splat(dtype(0), L), a{t})" for t in pixels),
+        *(f"    store(pointer(out + {t} * out_step, dtype), 0, a{t})" for t in pixels),
     ]
-    for t in range(PIXELS):
-        place = f"at + {t} * step"
-        if border:
-            lines.append(f"        i{t} = column + {t} * apart + dx")
-            place = f"{place} if i{t} >= 0 and i{t} < w else zeros"
-        lines.append(f"        a{t} = fma({get.format(f'pointer({place}, dtype)')}, weight, a{t})")
-    lines.append("    if finish:")
-    lines += [f"        a{t} = select(a{t} < dtype(0), splat(dtype(0), L), a{t})" for t in range(PIXELS)]
-    for t in range(PIXELS):
-        write = put.format(f"pointer(out + {t} * out_step, dtype)", f"a{t}")
-        lines += [f"    if live > {t}:", f"        {write}"] if border else [f"    {write}"]
+    return _generated(lines, scope)
+
+
+def _vectors(dtype, count: int):
+    """run(...): `count` vectors of channels of one pixel, the last one masked; columns outside 0 .. w - 1 are left out.
+
+    x, y: as above. column: the column of x for dx = 0.
+    """
+    L = host().lanes(dtype.name)
+    scope = {"dtype": dtype, "L": L, "fma": fma, "load_masked": load_masked, "load": load, "pointer": pointer}
+    scope |= {"select": select, "splat": splat, "store": store, "store_masked": store_masked}
+
+    def get(place: str, v: int) -> str:
+        place = f"pointer({place}, dtype), {v * L}"
+        return f"load({place}, L)" if v < count - 1 else f"load_masked({place}, mask)"
+
+    vectors = range(count)
+    lines = [
+        "def run(x, y, h, row_step, column, w, pixel_step, taps, count, weights, bias, finish, out, mask):",
+        *(f"    a{v} = splat(dtype(0), L)" for v in vectors),
+        "    if bias != 0:",
+        *(f"        a{v} = {get('bias', v)}" for v in vectors),
+        "    for k in range(count):",
+        "        dy, dx = taps[3 * k], taps[3 * k + 1]",
+        "        if y + dy < 0 or y + dy >= h or column + dx < 0 or column + dx >= w:",
+        "            continue",
+        "        at, weight = x + dy * row_step + dx * pixel_step, weights + taps[3 * k + 2]",
+        *(f"        a{v} = fma({get('at', v)}, {get('weight', v)}, a{v})" for v in vectors),
+        "    if finish:",
+        *(f"        a{v} = select(a{v} < dtype(0), splat(dtype(0), L), a{v})" for v in vectors),
+        *(f"    store(pointer(out, dtype), {v * L}, a{v})" for v in vectors[:-1]),
+        f"    store_masked(pointer(out, dtype), {(count - 1) * L}, a{count - 1}, mask)",
+    ]
     return _generated(lines, scope)
 
 
 def correlate(dtype):
-    """Forward, and its transpose for x."""
+    """Forward, and its transpose for x. Inner pixels go 8 or 4 at a time, to load a weight once for all of them; for a
+    pixel at the border a weight is loaded once, too, but several vectors of channels go together."""
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
-    inside, at_border = _pixels(dtype, False), _pixels(dtype, True)
-    T = PIXELS
+    eight, four = _pixels(dtype, 8), _pixels(dtype, 4)
+    wide, narrow = _vectors(dtype, 4), _vectors(dtype, 1)
+
+    @helper
+    def inner(x, y, h, row_step, pixel_step, step, taps, count, w, bias, finish, out, out_step, pixels, c):
+        """At least 4 pixels, none of which meets a column outside x. The last ones may be computed twice, and so may
+        channels. c is at least L."""
+        b = 0
+        while b < pixels:
+            many = pixels - b >= 8
+            if not many:
+                b = min(b, pixels - 4)
+            for channel in range(0, c, L):
+                ch = min(channel, c - L) * size
+                at, to, bias_now = x + b * step + ch, out + b * out_step + ch, bias + ch if bias != 0 else 0
+                if many:
+                    eight(at, y, h, row_step, pixel_step, step, taps, count, w + ch, bias_now, finish, to, out_step)
+                else:
+                    four(at, y, h, row_step, pixel_step, step, taps, count, w + ch, bias_now, finish, to, out_step)
+            b += 8 if many else 4
+
+    @helper
+    def outer(x, y, h, row_step, column, width, pixel_step, taps, count, w, bias, finish, out, c):
+        """One pixel, wherever it lies."""
+        channel = 0
+        while channel < c:
+            ch = channel * size
+            bias_now = bias + ch if bias != 0 else 0
+            if channel + 3 * L < c:
+                mask = first(c - channel - 3 * L, L)
+                wide(
+                    x + ch,
+                    y,
+                    h,
+                    row_step,
+                    column,
+                    width,
+                    pixel_step,
+                    taps,
+                    count,
+                    w + ch,
+                    bias_now,
+                    finish,
+                    out + ch,
+                    mask,
+                )
+                channel += 4 * L
+            else:
+                mask = first(c - channel, L)
+                narrow(
+                    x + ch,
+                    y,
+                    h,
+                    row_step,
+                    column,
+                    width,
+                    pixel_step,
+                    taps,
+                    count,
+                    w + ch,
+                    bias_now,
+                    finish,
+                    out + ch,
+                    mask,
+                )
+                channel += L
 
     def kernel(args, part, parts):
-        x, w, bias, out, zeros, table = args[0], args[1], args[2], args[3], args[4], args[5]
-        finish, n, height, width = args[6], args[7], args[8], args[9]
-        image_step, row_step, pixel_step = args[10], args[11], args[12]
-        c, out_height, out_width = args[13], args[14], args[15]
-        every_y, every_x, phases_y, phases_x = args[16], args[17], args[18], args[19]
+        x, w, bias, out, table = args[0], args[1], args[2], args[3], args[4]
+        finish, n, h, width = args[5], args[6], args[7], args[8]
+        image_step, row_step, pixel_step = args[9], args[10], args[11]
+        c, out_height, out_width = args[12], args[13], args[14]
+        every_y, every_x, phases_y, phases_x = args[15], args[16], args[17], args[18]
         phases = pointer(table, int64)
+        step, out_step = every_x * pixel_step, phases_x * c * size
         total = n * out_height
         for unit in range(total * part // parts, total * (part + 1) // parts):
             image, row = unit // out_height, unit % out_height
             y = row // phases_y * every_y
             source = x + image * image_step + y * row_step
-            target = out + unit * out_width * c * size
             for phase in range(phases_x):
                 p = 4 * (row % phases_y * phases_x + phase)
                 taps, count = pointer(table + 8 * phases[p], int64), phases[p + 1]
                 low, high = phases[p + 2], phases[p + 3]
                 pixels = (out_width - phase + phases_x - 1) // phases_x
-                for block in range(0, pixels, T):
-                    # The last block begins earlier, and writes some pixels again.
-                    b = max(0, min(block, pixels - T))
-                    column = b * every_x
-                    whole = column + low >= 0 and column + (T - 1) * every_x + high < width and b + T <= pixels
-                    at = source + column * pixel_step
-                    to = target + (phase + b * phases_x) * c * size
-                    for channel in range(0, c, L):
-                        ch = max(0, min(channel, c - L)) * size
-                        bias_now = bias + ch if bias != 0 else 0
-                        if whole and c >= L:
-                            inside(
-                                at + ch,
-                                y,
-                                height,
-                                row_step,
-                                pixel_step,
-                                every_x * pixel_step,
-                                column,
-                                every_x,
-                                width,
-                                zeros,
-                                taps,
-                                count,
-                                w + ch,
-                                bias_now,
-                                finish,
-                                to + ch,
-                                phases_x * c * size,
-                                T,
-                                first(c, L),
-                            )
-                        else:
-                            at_border(
-                                at + ch,
-                                y,
-                                height,
-                                row_step,
-                                pixel_step,
-                                every_x * pixel_step,
-                                column,
-                                every_x,
-                                width,
-                                zeros,
-                                taps,
-                                count,
-                                w + ch,
-                                bias_now,
-                                finish,
-                                to + ch,
-                                phases_x * c * size,
-                                pixels - b,
-                                first(c, L),
-                            )
+                target = out + (unit * out_width + phase) * c * size
+                if high - low < 4 or c < L:
+                    low = high = pixels
+                for q in range(low):
+                    outer(
+                        source + q * step,
+                        y,
+                        h,
+                        row_step,
+                        q * every_x,
+                        width,
+                        pixel_step,
+                        taps,
+                        count,
+                        w,
+                        bias,
+                        finish,
+                        target + q * out_step,
+                        c,
+                    )
+                if low < high:
+                    inner(
+                        source + low * step,
+                        y,
+                        h,
+                        row_step,
+                        pixel_step,
+                        step,
+                        taps,
+                        count,
+                        w,
+                        bias,
+                        finish,
+                        target + low * out_step,
+                        out_step,
+                        high - low,
+                        c,
+                    )
+                for q in range(high, pixels):
+                    outer(
+                        source + q * step,
+                        y,
+                        h,
+                        row_step,
+                        q * every_x,
+                        width,
+                        pixel_step,
+                        taps,
+                        count,
+                        w,
+                        bias,
+                        finish,
+                        target + q * out_step,
+                        c,
+                    )
 
     return kernel
 
