@@ -10,6 +10,7 @@ from kernels.numba_cpu.jit.vector import (
     load,
     load_masked,
     pointer,
+    prefetch,
     select,
     splat,
     store,
@@ -91,7 +92,7 @@ def correlate(dtype):
     size = dtype.bitwidth // 8
     eight_2, eight_1 = _pixels(dtype, 8, 2), _pixels(dtype, 8, 1)
     four_2, four_1 = _pixels(dtype, 4, 2), _pixels(dtype, 4, 1)
-    wide, narrow, last = _vectors(dtype, 4), _vectors(dtype, 2), _vectors(dtype, 1)
+    of_8, of_4, of_2, of_1 = (_vectors(dtype, vectors) for vectors in (8, 4, 2, 1))
 
     @helper
     def inner(x, step, taps, k0, k1, w, bias, finish, out, out_step, pixels, c, next_x, end, lines):
@@ -128,18 +129,18 @@ def correlate(dtype):
         while channel < c:
             ch = channel * size
             bias_now = bias + ch if bias != 0 else 0
-            if c - channel > 3 * L:
-                mask = first(c - channel - 3 * L, L)
-                wide(x + ch, column, width, taps, k0, k1, w + ch, bias_now, finish, out + ch, mask)
-                channel += 4 * L
-            elif c - channel > L:
-                mask = first(c - channel - L, L)
-                narrow(x + ch, column, width, taps, k0, k1, w + ch, bias_now, finish, out + ch, mask)
-                channel += 2 * L
+            left, at, weights, to = c - channel, x + ch, w + ch, out + ch
+            vectors = 8 if left > 7 * L else 4 if left > 3 * L else 2 if left > L else 1
+            mask = first(left - (vectors - 1) * L, L)
+            if vectors == 8:
+                of_8(at, column, width, taps, k0, k1, weights, bias_now, finish, to, mask)
+            elif vectors == 4:
+                of_4(at, column, width, taps, k0, k1, weights, bias_now, finish, to, mask)
+            elif vectors == 2:
+                of_2(at, column, width, taps, k0, k1, weights, bias_now, finish, to, mask)
             else:
-                mask = first(c - channel, L)
-                last(x + ch, column, width, taps, k0, k1, w + ch, bias_now, finish, out + ch, mask)
-                channel += L
+                of_1(at, column, width, taps, k0, k1, weights, bias_now, finish, to, mask)
+            channel += vectors * L
 
     def kernel(args, part, parts):
         x, w, bias, out, table = args[0], args[1], args[2], args[3], args[4]
@@ -204,7 +205,7 @@ def _weight_sums(dtype, rows: int, columns: int, masked: bool):
     """run(...): one vector of channels of some rows of g, times the `rows` x `columns` places of the kernel.
 
     x: where place (0, 0) meets the first pixel; place (i, j) is i * below + j * apart bytes on. x_row, g_row: bytes from
-    one row of g to the next. The sums are added to those at total + (i * columns + j) * total_step.
+    one row of g to the next. next_x, next_g: what to prefetch, a line per pixel. The sums are added to those at total + (i * columns + j) * total_step.
     """
     places = [(i, j) for i in range(rows) for j in range(columns)]
     get, put = (
@@ -214,7 +215,7 @@ def _weight_sums(dtype, rows: int, columns: int, masked: bool):
     )
     where = {(i, j): f"pointer(total + {i * columns + j} * total_step, dtype)" for i, j in places}
     lines = [
-        "def run(x, x_row, step, below, apart, g, g_row, g_step, height, pixels, total, total_step, mask):",
+        "def run(x, x_row, step, below, apart, g, g_row, g_step, height, pixels, total, total_step, next_x, next_g, mask):",
         *(f"    a{i}_{j} = {get.format(where[i, j])}" for i, j in places),
         "    for row in range(height):",
         "        x0, p = x + row * x_row, g + row * g_row",
@@ -227,6 +228,9 @@ def _weight_sums(dtype, rows: int, columns: int, masked: bool):
         ),
         "            x0 += step",
         "            p += g_step",
+        "            prefetch(next_x)",
+        "            prefetch(next_g)",
+        "            next_x, next_g = next_x + 64, next_g + 64",
         *(f"    {put.format(where[i, j], f'a{i}_{j}')}" for i, j in places),
     ]
     return _generated(dtype, lines)
@@ -269,6 +273,10 @@ def weight_gradient(dtype, rows: int, columns: int):
                     at = source + channel * size
                     pack_image(at, row_step, pixel_step, start, high, h, left, wide, w, live, L, scratch)
                     p = g + (image * oh + row0) * ow * g_step + channel * size
+                    # Between the pixels of this band, what the next one reads is asked for.
+                    lines = channel // L * height * ow * 64
+                    next_x = source + (start + height * stride_y) * row_step + lines
+                    next_g = g + (image * oh + row0 + height) * ow * g_step + lines
                     for group in range(groups):
                         total = result + (group * rows * columns * c + channel) * size
                         at = scratch + group * rows * dilation_y * line
@@ -276,11 +284,39 @@ def weight_gradient(dtype, rows: int, columns: int):
                         below, apart = dilation_y * line, dilation_x * pixel
                         if live == L:
                             whole_sums(
-                                at, x_row, step, below, apart, p, ow * g_step, g_step, height, ow, total, c * size, mask
+                                at,
+                                x_row,
+                                step,
+                                below,
+                                apart,
+                                p,
+                                ow * g_step,
+                                g_step,
+                                height,
+                                ow,
+                                total,
+                                c * size,
+                                next_x,
+                                next_g,
+                                mask,
                             )
                         else:
                             masked_sums(
-                                at, x_row, step, below, apart, p, ow * g_step, g_step, height, ow, total, c * size, mask
+                                at,
+                                x_row,
+                                step,
+                                below,
+                                apart,
+                                p,
+                                ow * g_step,
+                                g_step,
+                                height,
+                                ow,
+                                total,
+                                c * size,
+                                next_x,
+                                next_g,
+                                mask,
                             )
 
     return kernel
