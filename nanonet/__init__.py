@@ -48,7 +48,7 @@ from nanonet.winograd import set_winograd, winograd_enabled
 __version__ = "0.1.0"
 
 #: Submodules that are imported when first used.
-_LATER = ("callbacks", "checkpoint", "data", "doctor", "init", "metrics", "predictor", "training")
+_LATER = ("callbacks", "checkpoint", "data", "doctor", "init", "metrics", "models", "predictor", "training")
 
 cat = concatenate
 manual_seed = seed
