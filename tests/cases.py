@@ -362,16 +362,7 @@ KERNELS = [
 FROM_REFERENCE = {
     "reference": set(SLOTS),
     "numba_cpu": {
-        "activation_gradient",
         "conv2d_weight_gradient",
-        "max_pool2d",
-        "max_pool2d_backward",
-        "avg_pool2d",
-        "avg_pool2d_backward",
-        "batch_norm",
-        "batch_norm_backward",
-        "group_norm",
-        "group_norm_backward",
     },
 }
 

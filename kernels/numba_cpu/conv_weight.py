@@ -65,7 +65,9 @@ def conv2d_weight_gradient(
     scratch = plan.empty(np, (p.scratch,), np.uint8)
     results = out if p.direct else plan.empty(np, (p.results,), np.uint8)
     align = 1 if p.direct else 64
-    launch("conv2d_weight_gradient", p.kernel, p.parts, x, g, results, align, scratch, *p.words[:2], p.table, *p.words[2:])
+    launch(
+        "conv2d_weight_gradient", p.kernel, p.parts, x, g, results, align, scratch, *p.words[:2], p.table, *p.words[2:]
+    )
     if not p.direct:
         launch("conv2d_weight_gradient", p.finish, p.finish_parts, results, align, *p.sizes, p.order, *p.counts, out)
 
@@ -107,7 +109,9 @@ def _plan(size, x_shape, x_strides, g_shape, g_step, out_shape, stride, top, lef
     else:
         width = -(-c // -(-c // most[2]))
     subgroups = -(-c // width)
-    runs = [(j * width, kw * width) for j in (0,)] if together else [(j * dilation[1] * width, width) for j in range(kw)]
+    runs = (
+        [(j * width, kw * width) for j in (0,)] if together else [(j * dilation[1] * width, width) for j in range(kw)]
+    )
 
     # Bands.
     pixels = oh * ow

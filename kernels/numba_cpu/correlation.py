@@ -8,12 +8,12 @@ where x is 0 outside the image. A convolution is one phase. The transpose of one
 step 1: the pixels with the same remainders by s see the same taps of the kernel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.numba_cpu.blocking import most_rows
+from kernels.numba_cpu.blocking import most_dots, most_pixels, most_rows
 from kernels.numba_cpu.host import host
 
 Pair = tuple[int, int]
@@ -67,7 +67,11 @@ def transpose_phases(kernel: Pair, size: Pair, stride: Pair, padding: tuple[Pair
 @dataclass(frozen=True)
 class Weights:
     """How a weight array w (kh, kw, c / groups, o) is read: bytes from tap to tap, for an input channel, for an output
-    channel, and from group to group; `inner` input and `outer` output channels of a group."""
+    channel, and from group to group; `inner` input and `outer` output channels of a group.
+
+    in_place: the micro-kernel reads them there; dots: and it is that of jit/dots.py, which wants unit stride for the
+    inputs and the output channels one after the other.
+    """
 
     taps: Pair
     input: int
@@ -77,6 +81,7 @@ class Weights:
     outer: int
     groups: int
     in_place: bool
+    dots: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,11 @@ def correlation(
     step: Pair,
     every: Pair,
     parts: int,
+    tile: Callable[[int], int],
 ) -> Correlation:
-    """size: bytes of an element. step: pixels of x from one pixel of a phase to the next; every: those of the result.
+    """step: pixels of x from one pixel of a phase to the next; every: those of the result. size: bytes of an element.
 
+    tile: the address of the micro-kernel of jit/tile.py for a number of taps, of that of jit/dots.py for 0.
     Pixels of x have their channels side by side and follow each other without gaps within a row.
     """
     n, height, width, channels = x_shape
@@ -118,7 +125,11 @@ def correlation(
     first = min(first, last)
 
     # Units: a few images, a band of rows, a share of the panels.
-    panels = _panels(weights.outer, wide, lanes)
+    vectors = -(-weights.outer // lanes)
+    panels, w_row = _panels(weights.outer, wide, lanes), weights.input
+    if weights.dots:
+        panels = [(0, weights.outer, weights.inner % lanes, most_dots(host())[weights.outer])]
+        w_row = weights.inner // lanes
     per_row = max(1, (right - left) * pixel)
     fitting = max(1, (BAND // per_row - (bottom - top)) // step[0])
     bands = -(-tall // fitting)
@@ -133,12 +144,11 @@ def correlation(
     kept = min(height, (band - 1) * step[0] + bottom - top + 1) if padded else 0
     scratch = -(-images * kept * row // 64) * 64
 
-    vectors = -(-weights.outer // lanes)
     head = [
         *(n, height, x_strides[0], x_strides[1], int(np.prod(out_shape[1:])) * size, step[0], step[1] * pixel, row),
         *(int(padded), first * pixel, (first - left) * pixel, (last - first) * pixel, (right - left) * pixel),
         *(images, band, bands, shares, weights.groups, len(panels), weights.inner * size, weights.outer * size),
-        *(vectors * lanes * size, int(weights.in_place), weights.input, weights.group, top, bottom, len(phases)),
+        *(vectors * lanes * size, int(weights.in_place), w_row, weights.group, top, bottom, len(phases)),
     ]
     words = [*head, *(word for panel in panels for word in panel)]
     tables = len(words) + PHASE * len(phases)
@@ -149,11 +159,30 @@ def correlation(
     for phase in phases:
         k = len(phase.rows) * len(phase.columns) * weights.inner
         pixels = [(dx - left if padded else dx) * pixel for dx, _ in phase.columns]
-        taps = [dy * row + at + c * size for dy, _ in phase.rows for at in pixels for c in range(weights.inner)]
+        shared, k_row, most = _shared(phase, step, vectors), len(phase.columns) * weights.inner, 0
+        if weights.dots:
+            shared, k_row = 0, len(phase.columns)
+            taps = [
+                word
+                for dy, i in phase.rows
+                for at, (_, j) in zip(pixels, phase.columns, strict=True)
+                for word in (dy * row + at, i * weights.taps[0] + j * weights.taps[1])
+            ]
+        elif shared > 1:
+            most = most_pixels(host(), shared)
+            row_of_w = weights.input if weights.in_place else lanes * size
+            taps = [
+                word
+                for number, (dy, _) in enumerate(phase.rows)
+                for c in range(weights.inner)
+                for word in (dy * row + pixels[0] + c * size, (number * k_row + c) * row_of_w)
+            ]
+        else:
+            taps = [dy * row + at + c * size for dy, _ in phase.rows for at in pixels for c in range(weights.inner)]
         place = (phase.start[0] * out_shape[2] + phase.start[1]) * out_shape[3] * size
         out_row, out_pixel = every[0] * out_shape[2] * out_shape[3] * size, every[1] * out_shape[3] * size
-        blocks += [place, *phase.size, out_row, out_pixel, len(phase.rows), len(phase.columns) * weights.inner, packed]
-        blocks += [tables + len(table), tables + len(table) + len(phase.rows)]
+        blocks += [place, *phase.size, out_row, out_pixel, len(phase.rows), k_row, packed]
+        blocks += [tables + len(table), tables + len(table) + len(phase.rows), shared, tile(shared), most]
         table += [dy for dy, _ in phase.rows] + taps
         sources = [i * weights.taps[0] + j * weights.taps[1] for _, i in phase.rows for _, j in phase.columns]
         for number, source in enumerate(sources):
@@ -169,7 +198,16 @@ def correlation(
 
 
 #: Words of the description before the panels, and for each phase.
-HEAD, PHASE = 28, 10
+HEAD, PHASE = 28, 13
+
+
+def _shared(phase: Phase, step: Pair, vectors: int) -> int:
+    """How many taps the micro-kernel takes at a time: those of a row of the kernel where one vector holds all output
+    channels and neighbouring pixels share their inputs, as loads would otherwise take longer than the arithmetic."""
+    first = phase.columns[0][0] if phase.columns else 0
+    neighbours = step[1] == 1 and all(dx == first + i for i, (dx, _) in enumerate(phase.columns))
+    taps = len(phase.columns)
+    return taps if vectors == 1 and neighbours and taps > 1 and most_pixels(host(), taps) > 2 else 1
 
 
 def _panels(columns: int, pixels: int, lanes: int) -> list[tuple[int, int, int, int]]:

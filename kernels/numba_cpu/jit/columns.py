@@ -176,7 +176,8 @@ def _passed(dtype: str, relu: bool) -> Callable:
 
 
 def gradient_sums(dtype: str, relu: bool) -> Callable:
-    """gradient_sums(g, g_stride, x, stride, n, c, mean, scale, bias, sums, apart): sums over rows of g' and g' (x - mean).
+    """gradient_sums(g, g_stride, x, stride, n, c, mean, scale, bias, sums, apart): the sums over rows of g' and
+    of g' (x - mean).
 
     sums points to two rows, `apart` elements from each other. scale and bias are read with `relu` alone.
     """
@@ -263,7 +264,7 @@ def gradient(dtype: str, relu: bool) -> Callable:
 def filled(dtype: str) -> Callable:
     """filled(source, out, c): out = source, c elements; source is an address, 0 stands for zeros."""
     F, L = getattr(types, dtype), host().lanes(dtype)
-    get, put = access(dtype)
+    _, put = access(dtype)
 
     @helper
     def filled(source, out, c):
@@ -275,4 +276,3 @@ def filled(dtype: str) -> Callable:
             put(out, full, splat(F(0), L) if source == 0 else load_masked(pointer(source, F), full, rest), rest)
 
     return filled
-

@@ -23,7 +23,7 @@ def clear(out, size):
 
 def correlation(dtype):
     """Arguments: x, out, weights, bias, memory, bytes of packed weights in it, bytes after them for each part,
-    description, tile, flags."""
+    description, flags."""
     size = dtype.bitwidth // 8
     lanes = host().lanes(dtype.name) * size  # bytes of a vector
 
@@ -42,7 +42,7 @@ def correlation(dtype):
         memory = (args[4] + 63) // 64 * 64
         scratch = memory + args[5] + part * args[6]
         d = pointer(args[7], int64)
-        tile, flags = args[8], args[9]
+        flags = args[8]
         n, height, image_bytes, row_bytes, out_bytes, step, ars, row = d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]
         padded, skipped, before, here, whole = d[8], d[9], d[10], d[11], d[12]
         images, band, bands, shares, groups, panels = d[13], d[14], d[15], d[16], d[17], d[18]
@@ -70,7 +70,7 @@ def correlation(dtype):
                 place, tall, wide, out_row, crs = d[f], d[f + 1], d[f + 2], d[f + 3], d[f + 4]
                 k_rows, k_row, w_phase = d[f + 5], d[f + 6], d[f + 7]
                 rows, taps = d[f + 8], args[7] + 8 * d[f + 9]
-                k = k_rows * k_row
+                k, shared, tile = k_rows * k_row, d[f + 10], d[f + 11]
                 for index in range(groups * panels * share // shares, groups * panels * (share + 1) // shares):
                     group = index // panels
                     p = HEAD + 4 * (index % panels)
@@ -81,6 +81,14 @@ def correlation(dtype):
                     if in_place:
                         brs = brs_in_place
                         b = weights + group * w_group + start * lanes
+                    # The micro-kernel's view of k: steps for a row of the kernel, bytes of a step in its tables.
+                    steps, step_taps, step_b, brs_tile = k_row, 8, brs, brs
+                    if shared > 1:
+                        steps, step_taps, step_b = k_row // shared, 16, 0
+                        brs_tile = steps * brs
+                        most = d[f + 12]
+                    elif shared == 0:
+                        step_taps, step_b, brs_tile = 16, 0, brs_in_place
                     tiles = (wide + most - 1) // most
                     base = wide // tiles
                     more = wide - base * tiles
@@ -94,8 +102,7 @@ def correlation(dtype):
                                 low += 1
                             while low < stop and y + d[rows + stop - 1] >= height:
                                 stop -= 1
-                            k0 = low * k_row
-                            k_now = (stop - low) * k_row
+                            k0, k_now = low * steps, (stop - low) * steps
                             a, c = a_image + y * row, c_image + q * out_row
                             for t in range(tiles):
                                 now = base + (t < more)
@@ -106,9 +113,9 @@ def correlation(dtype):
                                     count,
                                     a,
                                     ars,
-                                    taps + 8 * k0,
-                                    b + k0 * brs,
-                                    brs,
+                                    taps + step_taps * k0,
+                                    b + step_b * k0,
+                                    brs_tile,
                                     k_now,
                                     c,
                                     crs,

@@ -14,7 +14,7 @@ from kernels.numba_cpu.jit.vector import cast, first, float_bits, offset, pointe
 
 
 def _tiles() -> Callable:
-    """tile(item, n, c, chunk, width): (first row, rows, first column, columns, number of the chunk) of a piece of work."""
+    """tile(item, n, c, chunk, width): (first row, rows, first column, columns, number of its chunk)."""
 
     @helper
     def tile(item, n, c, chunk, width):
