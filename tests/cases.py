@@ -361,9 +361,7 @@ KERNELS = [
 #: Slots that each backend takes from the reference. A slot that falls back without standing here fails the suite.
 FROM_REFERENCE = {
     "reference": set(SLOTS),
-    "numba_cpu": {
-        "conv2d_weight_gradient",
-    },
+    "numba_cpu": set(),
 }
 
 

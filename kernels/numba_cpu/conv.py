@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from kernels.elementwise import BY_NAME
-from kernels.numba_cpu import threads
+from kernels.numba_cpu import threads, winograd
 from kernels.numba_cpu.blocking import BIAS, FINISH, most_dots
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.correlation import Correlation, Weights, convolution_phases, correlation, transpose_phases
@@ -38,6 +38,8 @@ def _convolve(transposed, x, w, bias, stride, padding, dilation, groups, activat
     if w.shape[:2] == (1, 1) and groups == 1 and stride == (1, 1) and padding == _NONE:
         # Pixels are rows of a matrix.
         linear(_matrix(x), w[0, 0].T if transposed else w[0, 0], bias, fused, _matrix(out))
+    elif tile := winograd.wanted(x.itemsize, w.shape[:2], stride, dilation, groups, out.shape, x.shape[3]):
+        (winograd.conv2d_transpose if transposed else winograd.conv2d)(x, w, bias, padding, fused, out, tile)
     else:
         _correlate(transposed, x, w, bias, stride, padding, dilation, groups, fused, out)
     if activation != fused:

@@ -174,11 +174,10 @@ def replay():
         for i in range(ndim):
             if shape[i] != table[at + 4 + i]:
                 return False
-        high = low + table[at + 2]
+        high, overlaps = low + table[at + 2], 0
         for i in range(table[3]):
-            if low < table[7 + 2 * i] and table[6 + 2 * i] < high:
-                return False
-        return True
+            overlaps += low < table[7 + 2 * i] and table[6 + 2 * i] < high
+        return overlaps == 0
 
     def replay(self, args, count):
         given, state = pointer(args, int64), pointer(_bytes_data(_tuple_item(self, 0)), int64)

@@ -33,7 +33,7 @@ def relu(builder, value):
 ACTIVATIONS = {"relu": relu}
 
 
-def tile(dtype, activation: str | None, taps: int = 0):
+def tile(dtype, activation: str | None, taps: int = 0, row_taps: bool = False):
     """The function tile(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags), all int64:
 
         C[i, j] (+)= sum_k A[i, k] B[k, j] (+ bias[j], activation)      i < rows, j < vectors * lanes
@@ -49,6 +49,8 @@ def tile(dtype, activation: str | None, taps: int = 0):
         C[i, j] (+)= sum_k sum_t A[i + t, k] B[k, t, j]
 
     where A[i, k] lies at a + i * ars + acs[k, 0] and B[k, t, 0] at b + t * brs + acs[k, 1].
+
+    row_taps: brs is the address of k int64 words, and row k of B lies at b + brs[k].
     """
     lanes, element = host().lanes(dtype.name), _element_ir(dtype)
     most = {1: most_pixels(host(), taps)} if taps > 1 else most_rows(host())
@@ -69,7 +71,9 @@ def tile(dtype, activation: str | None, taps: int = 0):
                         block = builder.append_basic_block(f"tile_{r}_{v}_{m}")
                         switch.add_case(_WORD(64 * r + 8 * v + m), block)
                         with builder.goto_block(block):
-                            function = _function(builder.module, element, lanes, r, v, bool(m), activation, taps)
+                            function = _function(
+                                builder.module, element, lanes, r, v, bool(m), activation, taps, row_taps
+                            )
                             builder.call(function, [*rest, count])
                             builder.branch(done)
             builder.position_at_end(done)
@@ -95,7 +99,17 @@ def call_tile(typingctx, address, rows, vectors, count, a, ars, acs, b, brs, k, 
     return types.none(*[types.int64] * 14), codegen
 
 
-def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool, activation: str | None, taps: int):
+def _function(
+    module,
+    element,
+    lanes: int,
+    rows: int,
+    vectors: int,
+    masked: bool,
+    activation: str | None,
+    taps: int,
+    row_taps: bool,
+):
     """The LLVM function of one variant: (a, ars, acs, b, brs, k, c, crs, bias, flags, count)."""
     name = f"tile_{rows}_{vectors}_{'masked' if masked else 'whole'}"
     if name in module.globals:
@@ -104,17 +118,17 @@ def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    _Tile(function, element, lanes, rows, vectors, masked, activation, taps).build()
+    _Tile(function, element, lanes, rows, vectors, masked, activation, taps, row_taps).build()
     return function
 
 
 class _Tile:
     """Builds the body of one variant."""
 
-    def __init__(self, function, element, lanes, rows, vectors, masked, activation, taps):
+    def __init__(self, function, element, lanes, rows, vectors, masked, activation, taps, row_taps):
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.element, self.lanes, self.rows, self.vectors = element, lanes, rows, vectors
-        self.activation, self.taps = activation, taps
+        self.activation, self.taps, self.row_taps = activation, taps, row_taps
         self.vector = ir.VectorType(element, lanes)
         self.align = 4 if isinstance(element, ir.FloatType) else 8
         self.a, self.ars, self.acs, self.b, self.brs, self.k = function.args[:6]
@@ -253,7 +267,8 @@ class _Tile:
             return self._steps(self.acs, self.b, self.k, 1, values)[2]
         whole = b.and_(self.k, _WORD(-UNROLL))
         first = self.acs if self.taps else self.a  # what moves along A: the taps, or the place in A
-        a, p, values = self._steps(first, self.b, whole, UNROLL, values)
+        row = self.brs if self.row_taps else self.b  # what moves along B
+        a, p, values = self._steps(first, row, whole, UNROLL, values)
         _, _, values = self._steps(a, p, b.sub(self.k, whole), 1, values)
         return values
 
@@ -275,7 +290,8 @@ class _Tile:
                 continue
             now = self._step(next_a, next_b, now)
             step = _WORD(8) if self.taps else self.acs
-            next_a, next_b = self._opaque(b.add(next_a, step)), self._opaque(b.add(next_b, self.brs))
+            row_step = _WORD(8) if self.row_taps else self.brs
+            next_a, next_b = self._opaque(b.add(next_a, step)), self._opaque(b.add(next_b, row_step))
         remaining = b.sub(left, _WORD(unroll))
         pairs = [(left, count, remaining), (pa, a, next_a), (pb, p, next_b), *zip(sums, values, now, strict=True)]
         for phi, first, again in pairs:
@@ -294,6 +310,8 @@ class _Tile:
 
     def _step(self, a, p, sums):
         b = self.builder
+        if self.row_taps:
+            p = self._place(self.b, p)
         row = [self._load(p, v) for v in range(self.vectors)]
         if self.taps:
             a = self._place(self.a, a)
