@@ -1,6 +1,8 @@
 """Matrix products: packed or not, shared out how, by how many threads. blocking.py has the argument block."""
 
+import mmap
 import threading
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.numba_cpu import threads
-from kernels.numba_cpu.blocking import BIAS, FINISH, KC, MC, NC, STRIP, most_rows
+from kernels.numba_cpu.blocking import BIAS, BLOCK, FINISH, KC, NC, STRIP, most_rows, usual_panel, widest_panel
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.copy import copy
 from kernels.numba_cpu.elementwise import elementwise
@@ -75,39 +77,57 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, avai
         bcs = size
     if k == 1:
         acs = size
-    panels = -(-n // (2 * lanes))
-    step = -(-k // max(1, -(-k // KC)))
-    pack_b = bcs != size or (m >= 32 and _scattered(step, brs)) or (n % lanes > 0 and not host().has_masked_load)
-    if acs == size:
-        pack_a = panels >= 32 and m * k * size > 1 << 16
-    else:
-        pack_a = m >= 12 and panels >= 3 and _scattered(step, acs)
-
     work = batch * m * n * k
     parts = min(available, max(1, work // LEAST))
+    pairs = -(-n // (2 * lanes))
     row_blocks = column_blocks = 1
     if batch < 2 * parts and parts > 1:
-        if panels >= 8 * parts or m < 12 * parts:
-            column_blocks = panels
+        if pairs >= 8 * parts or m < 12 * parts:
+            column_blocks = pairs
         else:
             row_blocks = parts
     parts = min(parts, batch * row_blocks * column_blocks)
 
-    rows = most_rows(host())[2]
+    rows, columns = -(-m // row_blocks), -(-n // min(parts, column_blocks))
+    widest = widest_panel(host(), rows, -(-columns // lanes))
+    most = most_rows(host())[widest]
+    k_step = -(-k // max(1, -(-k // KC)))
+    block = max(most, BLOCK // max(1, k_step * size) // most * most)
+    blocks = -(-rows // block)
+    block = -(-rows // blocks // most) * most
+
+    pack_b = bcs != size or (n % lanes > 0 and not host().has_masked_load)
+    pack_b = pack_b or (m >= 32 and _scattered(k_step, brs) and k * n * size > NEAR)
+    pack_a = acs != size and m >= 12 and columns >= 3 * lanes and _scattered(k_step, acs)
+
     scratch = 0
     if pack_b:
-        scratch += step * ((min(n, NC) if m > MC else 0) + STRIP * 2 * lanes) * size + 128
+        scratch += k_step * ((min(n, NC) if rows > block else 0) + STRIP * usual_panel(host()) * lanes) * size + 128
     if pack_a:
-        scratch += (MC // rows + 1) * (step * rows * size + 128)
+        scratch += (block // most + 1) * (k_step * most * size + 128)
     scratch = -(-scratch // 64) * 64
 
     kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))
     tile = compile_function(f"tile/{dtype}/relu", lambda: _tile(dtype), "i" * 13)
     words = [word for axis in axes for word in axis]
-    rest = (int(pack_a), int(pack_b), row_blocks, column_blocks, len(axes), tile, *words)
+    rest = (
+        int(pack_a),
+        int(pack_b),
+        row_blocks,
+        column_blocks,
+        len(axes),
+        tile,
+        widest,
+        most,
+        block,
+        max(1, k_step),
+        *words,
+    )
     return kernel, parts, scratch, (m, n, k, ars, acs, brs, bcs, crs), rest
 
 
+#: Bytes of B that are read where they lie, however far apart its rows are: the second cache holds them.
+NEAR = 256 << 10
 #: Multiplications that are worth a thread.
 LEAST = 1 << 20
 
@@ -160,8 +180,20 @@ def _scratch(count: int) -> np.ndarray:
         return plan.empty(np, (count + 64,), np.uint8)
     memory = getattr(_local, "memory", None)
     if memory is None or memory.size < count + 64:
-        memory = _local.memory = np.empty(count + 64, np.uint8)
+        memory = _local.memory = _pages(count + 64)
     return memory
+
+
+def _pages(count: int) -> np.ndarray:
+    """Memory of at least `count` bytes, where the system can in large pages, which spare the processor look-ups."""
+    if count < 1 << 18 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.empty(count, np.uint8)
+    large = 2 << 20
+    block = mmap.mmap(-1, (count + 2 * large - 1) // large * large)
+    with suppress(OSError):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(block, np.uint8)
+    return whole[-whole.ctypes.data % large :]
 
 
 def _contiguous(bias: np.ndarray) -> np.ndarray:
