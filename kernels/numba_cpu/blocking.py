@@ -16,7 +16,7 @@ ACCUMULATE, BIAS, FINISH = 1, 2, 4
 #: k goes in blocks of at most KC: a panel of B, KC x 3 vectors, comes from the second cache once per tile.
 KC = 512
 #: Bytes of A that are worked through per panel: they stay in the second cache.
-BLOCK = 384 << 10
+BLOCK = 192 << 10
 #: Panels of B that are packed together: a row of them is a few cache lines, and one page of memory.
 STRIP = 4
 #: Columns of packed B, which lies in the last cache.

@@ -10,11 +10,22 @@ import numpy as np
 from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.numba_cpu import threads
-from kernels.numba_cpu.blocking import BIAS, BLOCK, FINISH, KC, NC, STRIP, most_rows, usual_panel, widest_panel
+from kernels.numba_cpu.blocking import (
+    ACCUMULATE,
+    BIAS,
+    BLOCK,
+    FINISH,
+    KC,
+    NC,
+    STRIP,
+    most_rows,
+    usual_panel,
+    widest_panel,
+)
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.copy import copy
 from kernels.numba_cpu.elementwise import elementwise
-from kernels.numba_cpu.executor import launch
+from kernels.numba_cpu.executor import launch, pack
 from kernels.numba_cpu.host import host
 
 
@@ -23,7 +34,7 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool = Fal
 
     Leading axes broadcast. k = 0 gives zeros. The bits do not depend on the number of threads.
     """
-    _multiply(a, b, None, None, out, int(accumulate))
+    _multiply(a, b, 0, out, ACCUMULATE if accumulate else 0)
 
 
 def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, activation: str | None, out: np.ndarray) -> None:
@@ -31,30 +42,27 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, activation: st
 
     activation is one of elementwise.FUSABLE or None; "relu" is applied to the tile while it is in registers.
     """
-    if activation in (None, "relu"):
-        _multiply(x, w, bias, activation, out, 0)
-    else:
-        _multiply(x, w, bias, None, out, 0)
-        elementwise(BY_NAME[activation].forward, out, out=out)
-
-
-def _multiply(a, b, bias, activation, out, flags) -> None:
-    if out.size == 0:
-        return
-    kernel, parts, scratch, sizes, rest = _call(
-        *(out.itemsize, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides),
-        threads.get_num_threads(),
-    )
-    if activation is not None:
-        flags |= FINISH
+    flags = 0
     if bias is None:
         bias = 0
     else:
-        flags |= BIAS
+        flags = BIAS
         if bias.strides[0] != bias.itemsize:
             bias = _contiguous(bias)
-    memory = _scratch(parts * scratch) if scratch else 0
-    launch("matmul", kernel, parts, a, b, out, bias, memory, scratch, *sizes, flags, *rest)
+    if activation == "relu":
+        flags |= FINISH
+    _multiply(x, w, bias, out, flags)
+    if activation not in (None, "relu"):
+        elementwise(BY_NAME[activation].forward, out, out=out)
+
+
+def _multiply(a, b, bias, out, flags) -> None:
+    kernel, parts, scratch, words = _call(
+        *(out.itemsize, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides),
+        *(flags, threads.get_num_threads()),
+    )
+    if kernel:
+        launch("matmul", kernel, parts, a, b, out, bias, _scratch(parts * scratch) if scratch else 0, words)
 
 
 def _scattered(count: int, stride: int) -> bool:
@@ -65,8 +73,10 @@ def _scattered(count: int, stride: int) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, available):
-    """(kernel, parts, bytes of scratch per part, words 6 to 13, words 15 on) for these shapes."""
+def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flags, available):
+    """(kernel, parts, bytes of scratch per part, the words from there on) for these shapes; no kernel for no work."""
+    if 0 in c_shape:
+        return 0, 0, 0, b""
     (m, k), n = a_shape[-2:], b_shape[-1]
     (ars, acs), (brs, bcs), crs = a_strides[-2:], b_strides[-2:], c_strides[-2]
     dtype = "float32" if size == 4 else "float64"
@@ -110,24 +120,13 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, avai
     kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))
     tile = compile_function(f"tile/{dtype}/relu", lambda: _tile(dtype), "i" * 13)
     words = [word for axis in axes for word in axis]
-    rest = (
-        int(pack_a),
-        int(pack_b),
-        row_blocks,
-        column_blocks,
-        len(axes),
-        tile,
-        widest,
-        most,
-        block,
-        max(1, k_step),
-        *words,
-    )
-    return kernel, parts, scratch, (m, n, k, ars, acs, brs, bcs, crs), rest
+    strides = (ars, acs, brs, bcs, crs)
+    cut = (pack_a, pack_b, row_blocks, column_blocks, len(axes), tile, widest, most, block, max(1, k_step))
+    return kernel, parts, scratch, pack(scratch, m, n, k, *strides, flags, *cut, *words)
 
 
 #: Bytes of B that are read where they lie, however far apart its rows are: the second cache holds them.
-NEAR = 256 << 10
+NEAR = 1 << 20
 #: Multiplications that are worth a thread.
 LEAST = 1 << 20
 
