@@ -145,6 +145,20 @@ class Row:
         return {**asdict(self), "peers": peers}
 
 
+def mean_row(rows: list[Row], *peers: str) -> Row:
+    """The geometric means of the rows' times, and of their ratios to each peer."""
+
+    def mean(values: list[float]) -> float:
+        return math.exp(sum(map(math.log, values)) / len(values))
+
+    means = {}
+    for peer in peers:
+        entries = [row.peers[peer] for row in rows if peer in row.peers]
+        if entries:
+            means[peer] = tuple(mean([entry[i] for entry in entries]) for i in range(2))
+    return Row("geometric mean", mean([row.seconds for row in rows]), peers=means)
+
+
 def from_dict(data: Mapping[str, Any]) -> Row:
     """The row that `Row.as_dict` gave."""
     peers = {name: (peer["seconds"], peer["ratio"]) for name, peer in data["peers"].items()}

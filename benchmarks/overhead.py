@@ -1,9 +1,5 @@
-"""What stands around the kernels: replaying, eager gradients, importing, and the first step of a process."""
+"""What stands around the kernels: replaying plans, and eager gradients."""
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from statistics import median
 
@@ -14,33 +10,16 @@ from benchmarks.harness import Candidate, Row, installed, interleave, repeat
 TITLE = "Overhead"
 NOTE = (
     "A replayed instruction is one addition to a counter, its own work included. The eager operations are forward and "
-    "backward on 8 x 8 tensors, on one thread. Importing and the first training step (digits MLP, recorded) are timed "
-    "inside a new process, from before the import on."
+    "backward on 8 x 8 tensors, on one thread."
 )
 ENVIRONMENT = dict.fromkeys(("NANONET_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 INSTRUCTIONS = 1000
 
-IMPORT = "import nanonet"
-FIRST_STEP = """
-import numpy as np
-import nanonet, nanonet.functional as F
-from nanonet import nn, optim
-model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-def step(x, y):
-    optimizer.zero_grad()
-    loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    optimizer.step()
-    return loss
-float(nanonet.jit(step)(np.ones((32, 64), np.float32), np.arange(32) % 10))
-"""
-
 
 def run(quick: bool = False) -> list[Row]:
-    """Rows for replay, eager operations, import and first step."""
+    """Rows for replay and for eager operations."""
     rounds = 5 if quick else 21
-    return [*replay(rounds), *eager(rounds), *new_process(2 if quick else 7)]
+    return [*replay(rounds), *eager(rounds)]
 
 
 # ------------------------------------------------------------------------------------------------- replay
@@ -145,28 +124,3 @@ def _operations(a, b, y, relu: Callable, cross_entropy: Callable) -> Operations:
         return a.grad.numpy().copy()
 
     return {name: (lambda f=f: backward(f), lambda f=f: gradient(f)) for name, f in losses.items()}
-
-
-# -------------------------------------------------------------------------------------------- new process
-
-
-def new_process(runs: int) -> list[Row]:
-    """Importing, and the first training step with empty caches and with warm ones."""
-    with tempfile.TemporaryDirectory() as cache:
-        empty = timed(FIRST_STEP, cache)
-        warm = median(timed(FIRST_STEP, cache) for _ in range(runs))
-        importing = median(timed(IMPORT, cache) for _ in range(runs))
-    return [
-        Row("import nanonet", importing).want(under=0.15),
-        Row("first training step, warm caches", warm).want(under=1.0),
-        Row("first training step, empty caches", empty).want(under=20.0),
-    ]
-
-
-def timed(code: str, cache: str) -> float:
-    """Seconds that a new process needs for `code`, with compiled kernels kept in the folder `cache`."""
-    wrapped = f"import time\nstart = time.perf_counter()\n{code}\nprint(time.perf_counter() - start)"
-    environment = {**os.environ, "NANONET_CACHE_DIR": cache}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
-    result = subprocess.run([sys.executable, "-c", wrapped], env=environment, stdout=subprocess.PIPE, check=True)
-    return float(result.stdout)

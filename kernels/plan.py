@@ -6,14 +6,21 @@ used again once the last view of it is gone. A replay carries out the same calls
 """
 
 import ctypes
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+from kernels.formula import Formula
 
 
 class _Local(threading.local):
@@ -81,9 +88,11 @@ class Arena:
         return owner[: count * dtype.itemsize].view(dtype).reshape(shape)
 
     def owns(self, array: np.ndarray) -> bool:
-        while isinstance(array.base, np.ndarray):
-            array = array.base
-        return id(array) in self._leases
+        return id(owner(array)) in self._leases
+
+    def block(self, array: np.ndarray) -> np.ndarray:
+        """The bytes under an array of the arena. No view of its owner: it does not keep the block from being reused."""
+        return self._leases[id(owner(array))][1]
 
     def _block(self, need: int) -> np.ndarray:
         for size in sorted(self._free):
@@ -99,44 +108,193 @@ class Arena:
         self._free.setdefault(block.size, []).append(block)
 
 
+def owner(array: np.ndarray) -> np.ndarray:
+    """The array that `array` is a view of, or itself."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+class Label(str):
+    """The name of an instruction, with what its slot knows about it: a formula that it computes for each element, or
+    how many operations it carries out."""
+
+    formula: Formula | None
+    flop: int | None
+
+    def __new__(cls, name: str, formula: Formula | None = None, flop: int | None = None) -> "Label":
+        label = super().__new__(cls, name)
+        label.formula, label.flop = formula, flop
+        return label
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An array of an instruction. It lies at bytes low .. high - 1; `place` is the argument that holds its address, or
+    -1 if the address is in another array."""
+
+    place: int
+    address: int
+    low: int
+    high: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, array: np.ndarray, place: int) -> "Operand":
+        low, high = byte_bounds(array) if array.size else (array.ctypes.data, array.ctypes.data)
+        return cls(place, array.ctypes.data, low, high, array.shape, array.strides, array.dtype)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory that its elements take; what is repeated by a stride of 0 counts once."""
+        return self.dtype.itemsize * prod(n for n, stride in zip(self.shape, self.strides, strict=True) if stride)
+
+    def __str__(self) -> str:
+        return f"{_SHORT.get(self.dtype.name, self.dtype.name)}[{', '.join(map(str, self.shape))}]"
+
+
+_SHORT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A kernel call of a plan: machine code with its arguments, or a host `call`.
+
+    code: int64 words: address of the kernel, words, parts, arguments; an argument that is an operand is its address.
+    """
+
+    name: str
+    code: bytes = b""
+    operands: tuple[Operand, ...] = ()
+    call: Callable[[], None] | None = None
+
+    @property
+    def kernel(self) -> int:
+        """The kernel's address."""
+        return self.word(-HEAD)
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts its work is shared out among threads."""
+        return self.word(2 - HEAD) if self.code else 1
+
+    def word(self, place: int) -> int:
+        """The argument at a place, as an integer."""
+        return int.from_bytes(self.code[8 * (HEAD + place) :][:8], sys.byteorder, signed=True)
+
+    def operand(self, place: int) -> Operand | None:
+        """The array at a place of the arguments."""
+        return next((x for x in self.operands if x.place == place), None)
+
+    @cached_property
+    def effect(self) -> "Effect":
+        from kernels.numba_cpu.effects import effect
+
+        return effect(self) if self.code else Effect(writes=lambda place: True)
+
+    @property
+    def reads(self) -> list[Operand]:
+        """What it reads, scratch memory aside."""
+        return [x for x in self.operands if self.effect.reads(x.place)]
+
+    @property
+    def writes(self) -> list[Operand]:
+        """What it leaves, scratch memory aside."""
+        return [x for x in self.operands if self.effect.writes(x.place) and not self.effect.scratch(x.place)]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it reads and writes, if each is moved once."""
+        return sum(x.bytes for x in (*self.reads, *self.writes))
+
+    @property
+    def title(self) -> str:
+        """The name and what else is to be told: a formula, an activation."""
+        detail = self.effect.detail(self) if self.effect.detail else ""
+        return f"{self.name} {detail}".rstrip()
+
+    @property
+    def flop(self) -> int | None:
+        """Operations on numbers: additions, multiplications, functions. None if unknown."""
+        known = getattr(self.name, "flop", None)
+        return self.effect.flop(self) if known is None and self.effect.flop else known
+
+
+#: Words of an instruction before its arguments.
+HEAD = 3
+
+
+def _never(place: int) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a kernel does with its arguments, by their places: those it writes (`scratch` among them, which it leaves
+    undefined), and those of them that it reads too. flop: its operations in an instruction; detail: more than its name.
+    """
+
+    writes: Callable[[int], bool]
+    updates: Callable[[int], bool] = _never
+    scratch: Callable[[int], bool] = _never
+    flop: Callable[[Instruction], int] | None = None
+    detail: Callable[[Instruction], str] | None = None
+
+    def reads(self, place: int) -> bool:
+        return not self.writes(place) or self.updates(place)
+
+
 class Recorder:
     """Collects the kernel calls of one step, in order."""
 
     def __init__(self):
         self.arena = Arena()
-        self.entries: list[tuple[str, bytes | Callable[[], None]]] = []
+        self.instructions: list[Instruction] = []
         self.keep: list[Any] = []
 
-    def code(self, instruction: bytes, keep: tuple, name: str = "") -> None:
-        """One instruction for the compiled executor. `keep` are the arrays whose memory it uses."""
-        self.entries.append((name, instruction))
-        self.keep.extend(array for array in keep if not self.arena.owns(array))
+    def code(self, code: bytes, arguments: Sequence[Any], name: str = "", others: Sequence[np.ndarray] = ()) -> None:
+        """One instruction for the compiled executor, called with these arguments. `others` are the arrays that it
+        uses besides those among them."""
+        arrays = [(array, place) for place, array in enumerate(arguments) if isinstance(array, np.ndarray)]
+        arrays += [(array, -1) for array in others]
+        self.instructions.append(Instruction(name, code, tuple(Operand.of(*pair) for pair in arrays)))
+        self.keep.extend(array for array, _ in arrays if not self.arena.owns(array))
 
     def host(self, call: Callable[[], None], name: str) -> None:
         """A call that only Python can carry out."""
-        self.entries.append((name, call))
+        self.instructions.append(Instruction(name, call=call))
 
     def plan(self) -> "Plan":
-        return Plan(self.entries, self.arena, self.keep)
+        return Plan(self.instructions, self.arena, self.keep)
 
 
 class Plan:
     """A recorded step. `run(times)` replays it; whole runs of machine code are one call, without the GIL."""
 
-    def __init__(self, entries: list[tuple[str, bytes | Callable[[], None]]], arena: Arena, keep: list[Any]):
-        self.names = [name for name, _ in entries]
+    def __init__(self, instructions: Sequence[Instruction], arena: Arena, keep: list[Any]):
+        self.instructions = list(instructions)
         self._arena = arena
         self._keep = keep
         self._segments: list[bytes | Callable[[], None]] = []
-        for _, entry in entries:
-            if isinstance(entry, bytes) and self._segments and isinstance(self._segments[-1], bytes):
-                self._segments[-1] += entry
+        for i in instructions:
+            if i.call is None and self._segments and isinstance(self._segments[-1], bytes):
+                self._segments[-1] += i.code
             else:
-                self._segments.append(entry)
-        if any(isinstance(segment, bytes) for segment in self._segments):
+                self._segments.append(i.code if i.call is None else i.call)
+        if any(i.call is None for i in instructions):
             from kernels.numba_cpu.executor import execute
 
             self._execute = execute
+
+    @property
+    def names(self) -> list[str]:
+        return [instruction.name for instruction in self.instructions]
 
     def run(self, times: int = 1) -> None:
         if len(self._segments) == 1 and isinstance(self._segments[0], bytes):
@@ -149,10 +307,59 @@ class Plan:
                 else:
                     segment()
 
+    def bound(self, arrays: Sequence[np.ndarray]) -> tuple[Callable[..., int] | None, Callable[[], int] | None]:
+        """(run, pool): run(pool(), *others) replays with others in the place of arrays, which the plan only reads.
+
+        It gives 0, and does nothing, if others are not such arrays; see `kernels.numba_cpu.executor.replayer`. run is
+        None if the plan cannot run on others, and pool if all it does is done by one thread: then 0 stands for pool().
+        """
+        if [type(segment) for segment in self._segments] != [bytes]:
+            return None, None
+        from kernels.numba_cpu.executor import replayer
+        from kernels.numba_cpu.threads import pool
+
+        bounds = [byte_bounds(array) for array in arrays]
+        places: list[list[tuple[int, int]]] = [[] for _ in arrays]
+        written, begin = [], 0
+        for instruction in self.instructions:
+            for x in instruction.operands:
+                changed = instruction.effect.writes(x.place)
+                if changed:
+                    written.append((x.low, x.high))
+                for (low, high), found in zip(bounds, places, strict=True):
+                    if x.low < high and low < x.high:
+                        if x.place < 0 or changed:
+                            return None, None
+                        found.append((begin + HEAD + x.place, x.address - low))
+            begin += len(instruction.code) >> 3
+        run = replayer(self._segments[0], list(zip(arrays, places, strict=True)), joined(written))
+        return run, pool if any(instruction.parts > 1 for instruction in self.instructions) else None
+
     @property
     def bytes(self) -> int:
         """Bytes of memory that the plan holds for itself."""
         return self._arena.bytes
 
+    @property
+    def flop(self) -> int:
+        """Operations of all instructions for which they are known."""
+        return sum(instruction.flop or 0 for instruction in self.instructions)
+
+    def __str__(self) -> str:
+        """A table of what runs: see `kernels.report`."""
+        from kernels.report import report
+
+        return report(self)
+
     def __repr__(self) -> str:
         return f"<Plan of {len(self.names)} instructions, {self.bytes} bytes>"
+
+
+def joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges low .. high - 1 in order, those that touch each other as one."""
+    result: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if result and low <= result[-1][1]:
+            low, high = result[-1][0], max(high, result.pop()[1])
+        result.append((low, high))
+    return result

@@ -145,7 +145,7 @@ class _Reference:
         for i, (top, bottom, _) in enumerate(rows):
             for j, (left, right, _) in enumerate(columns):
                 window = x[:, top:bottom, left:right]
-                flat = window.reshape(x.shape[0], -1, x.shape[3])
+                flat = window.reshape(x.shape[0], window.shape[1] * window.shape[2], x.shape[3])
                 first = xp.argmax(flat, axis=1)
                 out[:, i, j] = xp.take_along_axis(flat, first[:, None], axis=1)[:, 0]
                 across = right - left
@@ -190,7 +190,7 @@ class _Reference:
         weight_gradient[...], bias_gradient[...] = dw, db
 
     def group_norm(self, x, groups, weight, bias, eps, out, mean, scale):
-        parts = x.reshape(*x.shape[:2], groups, -1)
+        parts = x.reshape(*x.shape[:2], groups, x.shape[2] // groups)
         if mean is not None:
             mean[...] = parts.mean(axis=(1, 3))
             parts = parts - mean[:, None, :, None]
@@ -199,7 +199,7 @@ class _Reference:
         out[...] = self._finish(z if weight is None else z * weight, bias, None)
 
     def group_norm_backward(self, g, x, groups, weight, mean, scale, out, weight_gradient, bias_gradient):
-        shape = (*x.shape[:2], groups, -1)
+        shape = (*x.shape[:2], groups, x.shape[2] // groups)
         z = x.reshape(shape) if mean is None else x.reshape(shape) - mean[:, None, :, None]
         z = z * scale[:, None, :, None]
         if weight_gradient is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,15 +11,16 @@ import numpy as np
 
 from kernels import plan
 from nanonet.errors import RecordingError
+from nanonet.quick import MISS, quick
 from nanonet.tensor import Tensor, as_tensor, mode
 
 
 class StepRecorder(plan.Recorder):
     """Records kernel calls, and what Python state the recorded step relied on and left behind."""
 
-    def __init__(self, arguments: Sequence[np.ndarray] = ()):
+    def __init__(self):
         super().__init__()
-        self._arguments = {id(array) for array in arguments}
+        self._arguments: dict[int, weakref.ref] = {}
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.read: list[tuple[Tensor, Tensor | None]] = []
         self.touched: dict[int, Tensor] = {}
@@ -32,11 +34,21 @@ class StepRecorder(plan.Recorder):
         if key not in self.guards:
             self.guards[key] = (thing, attribute, getattr(thing, attribute))
 
+    def argument(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(a copy of an argument of the step for the recording, its memory as an array for replays)."""
+        inside = self.arena.empty(array.shape, array.dtype)
+        inside[...] = array
+        owner = plan.owner(inside)
+        self._arguments[id(owner)] = weakref.ref(owner)
+        return inside, np.ndarray(array.shape, array.dtype, self.arena.block(inside))
+
     def is_argument(self, array: np.ndarray) -> bool:
-        """Is this memory a copy of an argument of the step?"""
-        while isinstance(array.base, np.ndarray):
-            array = array.base
-        return id(array) in self._arguments
+        """Is this the memory of an argument of the step?"""
+        return id(plan.owner(array)) in self._arguments
+
+    def kept_arguments(self) -> bool:
+        """Does anything outside the plan still refer to the memory of an argument?"""
+        return any(owner() is not None for owner in self._arguments.values())
 
     def touch(self, tensor: Tensor, write: bool) -> None:
         """The step reads or writes `tensor.grad`. What it reads before it has written is what it relies on."""
@@ -47,33 +59,47 @@ class StepRecorder(plan.Recorder):
 
 
 class Recording:
-    """One recorded step: its plan, inputs, outputs, and when it may be replayed."""
+    """One recorded step: its plan, its inputs and outputs, and when it may be replayed.
+
+    args and kwargs as the step is called; leaves: the arrays and tensors in them that may change from call to call.
+    """
 
     def __init__(self, function: Callable, args: tuple = (), kwargs: dict | None = None, leaves: Sequence = ()):
-        self._inputs = [Tensor(np.array(as_tensor(leaf).array, order="C")) for leaf in leaves]
-        args, kwargs = _rebuild((args, kwargs or {}), iter(self._inputs))
-        self._arguments = args, kwargs  # kept alive: the key of the recording holds the ids of some
-        self._buffers = [tensor.array for tensor in self._inputs]
+        recorder = StepRecorder()
         self._names = _names_outside(function)
-        recorder = StepRecorder(self._buffers)
+        pairs = [recorder.argument(as_tensor(leaf).array) for leaf in leaves]
+        self._buffers = [buffer for _, buffer in pairs]
+        inside = _rebuild((args, kwargs or {}), iter([Tensor(array) for array, _ in pairs]))
         with plan.recording(recorder):
-            outputs = function(*args, **kwargs)
+            outputs = function(*inside[0], **inside[1])
+        del inside, pairs
         self._guards = list(recorder.guards.values())
         self._changed = [(t, name, getattr(t, name)) for t, name, v in self._guards if getattr(t, name) is not v]
         self._read = recorder.read
         self._grads = [(tensor, tensor._grad) for tensor in recorder.touched.values()]
-        own = {id(array) for array in self._buffers}
 
         def overwritten(value: Any) -> Any:
             """A tensor in memory that replays write, as _Overwritten."""
-            if not isinstance(value, Tensor):
-                return value
-            array = value.array
-            inside = recorder.arena.owns(array) or id(array if array.base is None else array.base) in own
-            return _Overwritten(array) if inside else value
+            return (
+                _Overwritten(value.array) if isinstance(value, Tensor) and recorder.arena.owns(value.array) else value
+            )
 
         self._outputs = _map(outputs, overwritten)
+        del outputs
+        self._constants = _map((args, kwargs), lambda value: None if _dynamic(value) else value)  # their ids are keys
         self.plan = recorder.plan()
+        self.quick = _miss if kwargs or recorder.kept_arguments() else self._compiled(args)
+
+    def _compiled(self, args: tuple) -> Callable[[tuple], Any]:
+        """`nanonet.quick` for calls with arguments like these; `_miss` where arguments are nested, or the plan cannot
+        read other arrays than its own."""
+        run, pool = self.plan.bound(self._buffers)
+        if run is None or any(isinstance(value, (list, tuple, dict)) for value in args):
+            return _miss
+        same = [*self._guards, *((tensor, "_grad", before) for tensor, before in self._read)]
+        after = [*self._changed, *((tensor, "_grad", grad) for tensor, grad in self._grads)]
+        single = type(self._outputs) is _Overwritten
+        return quick(args, run, pool, same, self._names, after, self._outputs.array if single else self.outputs)
 
     def valid(self) -> bool:
         """Is the Python state that the step relied on as it was?"""
@@ -98,6 +124,11 @@ class Recording:
         """What the step returned, in memory that no replay overwrites."""
         outputs = self._outputs
         return _fresh(outputs) if type(outputs) is _Overwritten else _map(outputs, _fresh)
+
+
+def _miss(args: tuple) -> Any:
+    """Of a recording that has no quick way to replay."""
+    return MISS
 
 
 def _names_outside(function: Callable) -> list[tuple[Any, str, Any]]:
@@ -151,11 +182,16 @@ class Jitted:
         functools.update_wrapper(self, function)
         self._function = function
         self._recordings: dict[Any, list[Recording]] = {}
+        self._quick: Callable[[tuple], Any] = _miss  # of the last recording that was used
 
     def __get__(self, instance: Any, owner: type | None = None) -> Callable:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            outputs = self._quick(args)
+            if outputs is not MISS:
+                return outputs
         if plan.current() is not None:
             return self._function(*args, **kwargs)
         leaves: list[Tensor | np.ndarray] = []
@@ -170,9 +206,11 @@ class Jitted:
         found = self._recordings.setdefault(tuple(key), [])
         for recording in found:
             if recording.valid():
+                self._quick = recording.quick
                 recording.replay(leaves)
                 return recording.outputs()
         recording = Recording(self._function, args, kwargs, leaves)
+        self._quick = recording.quick
         found.append(recording)
         del found[: -self.KEPT]
         if len(self._recordings) > self.KEYS:

@@ -13,7 +13,7 @@ sys.path.append(str(ROOT))  # last, so that what is installed is what is tested
 
 pytest.importorskip("numba", reason="the FMA peak is measured with Numba's LLVM")
 
-from benchmarks import harness, matmul, networks, overhead, peak, train_step  # noqa: E402
+from benchmarks import conv, convnets, harness, matmul, networks, normalization, overhead, peak, train_step  # noqa: E402
 
 # ------------------------------------------------------------------------------------------------- harness
 
@@ -147,6 +147,69 @@ def test_operations_of_a_network_are_counted():
     assert network.bytes == 4 * (6 * network.parameters + 7 * 3)
 
 
+CONVNET = convnets.ConvNet(
+    "small",
+    (6, 6, 2),
+    (
+        convnets.Conv(4),
+        convnets.Residual((convnets.Norm(), convnets.ReLU(), convnets.Conv(8, 3, 2)), (convnets.Conv(8, 1, 2),)),
+        convnets.Residual((convnets.Norm(), convnets.Conv(8))),
+        convnets.ReLU(),
+        convnets.Pool(),
+        convnets.Dense(5),
+    ),
+    batch=7,
+    optimizer="adam",
+    learning_rate=0.01,
+    classes=5,
+)
+CONV_STEPS = [
+    ("nanonet", "nanonet", convnets.nanonet_step),
+    ("nanonet, eager", "nanonet", lambda network: convnets.nanonet_step(network, jit=False)),
+    ("PyTorch, channels last", "torch", lambda network: convnets.torch_step(network, last=True)),
+    ("JAX", "jax", convnets.jax_step),
+]
+
+
+@pytest.mark.parametrize(("name", "library", "make"), CONV_STEPS, ids=[row[0] for row in CONV_STEPS])
+def test_every_library_does_the_same_step_of_a_convolutional_network(name, library, make):
+    for needed in ("torch", library):
+        if not harness.installed(needed):
+            pytest.skip(f"{needed} is not installed")
+    expected = networks.losses(train_step.answer(CONVNET), 8)
+    assert expected[-1] < expected[0]
+    train_step.check_losses(name, networks.losses(make(CONVNET), 8), expected)
+
+
+def test_operations_of_a_convolutional_network_are_counted():
+    network = convnets.ConvNet(
+        "", (4, 4, 3), (convnets.Conv(5), convnets.ReLU(), convnets.Pool(), convnets.Dense(2)), 7, "sgd", 0.1
+    )
+    assert network.parameters == 27 * 5 + 20 * 2 + 2
+    assert network.flop == 2 * 7 * (2 * 16 * 5 * 27 + 3 * 2 * 20)
+    assert network.bytes == 4 * (4 * network.parameters + 7 * (5 * (80 + 20 + 2) + 48))
+
+
+@pytest.mark.parametrize("kind", conv.KINDS)
+def test_convolutions_are_checked_before_they_are_timed(kind):
+    if not harness.installed("torch"):
+        pytest.skip("torch is not installed")
+    shape = conv.Shape(7, 4, 6, 3, n=2, stride=2, groups=2)
+    arrays = conv.inputs(shape)
+    call, out = conv.ours(shape, kind, arrays)
+    call()
+    for last in (False, True):
+        conv.check(kind, out, conv.theirs(shape, kind, arrays, last)())
+    out.flat[3] += 1
+    with pytest.raises(AssertionError, match=f"the {kind} is wrong"):
+        conv.check(kind, out, conv.theirs(shape, kind, arrays, False, wide=True)())
+
+
+@pytest.mark.parametrize("case", normalization.CASES, ids=str)
+def test_normalization_benchmarks_have_peers(case):
+    assert {case.operation} <= set(normalization._OURS) & set(normalization._TORCH)
+
+
 def test_eager_operations_have_the_gradients_of_pytorch():
     if not harness.installed("torch"):
         pytest.skip("torch is not installed")
@@ -176,4 +239,4 @@ def test_the_command_runs_and_gives_json(tmp_path):
 def test_an_unknown_benchmark_is_an_error():
     result = subprocess.run([sys.executable, "-m", "benchmarks", "matmull"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
-    assert "'matmull' is not one of matmul, train_step, overhead" in result.stderr
+    assert "'matmull' is not one of matmul, conv," in result.stderr

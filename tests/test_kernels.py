@@ -75,7 +75,8 @@ def test_slot_matches_the_reference(case, dtype, backend, data):
         if case.exact:
             np.testing.assert_array_equal(ours, theirs)
         else:
-            np.testing.assert_allclose(ours, theirs, rtol=error, atol=error * 10)
+            size = max(1.0, float(np.abs(theirs).max(initial=0)) / 10)  # sums of many terms round by their largest
+            np.testing.assert_allclose(ours, theirs, rtol=error, atol=error * 10 * size)
 
 
 @pytest.mark.parametrize("name", FROM_REFERENCE)
@@ -112,6 +113,173 @@ def test_reference_linear_and_relu():
     x, w, bias = rng.normal(size=(3, 4)), rng.normal(size=(4, 2)), rng.normal(size=2)
     expected = [[max(0, sum(x[i, k] * w[k, j] for k in range(4)) + bias[j]) for j in range(2)] for i in range(3)]
     np.testing.assert_allclose(run("linear", x, w, bias, "relu", shape=(3, 2)), expected)
+
+
+CONVOLUTIONS = {
+    "plain": ((2, 5, 4, 3), (3, 2, 3, 2), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "padded, strided, dilated": ((1, 5, 6, 2), (2, 3, 2, 3), (2, 3), ((1, 2), (4, 0)), (2, 1), 1),
+    "grouped": ((1, 4, 4, 4), (3, 3, 2, 6), (1, 2), ((1, 1), (1, 1)), (1, 1), 2),
+    "depthwise": ((1, 4, 3, 3), (2, 2, 1, 6), (2, 1), ((0, 1), (1, 0)), (1, 2), 3),
+}
+
+
+def convolution(name):
+    """x, w, the constants, every (place in y, place in x, place in w) that a convolution multiplies, and y's shape."""
+    x_shape, w_shape, stride, padding, dilation, groups = CONVOLUTIONS[name]
+    rng = np.random.default_rng(0)
+    (n, h, width, _), (kh, kw, cg, o) = x_shape, w_shape
+    oh = (h + sum(padding[0]) - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    ow = (width + sum(padding[1]) - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    triples = []
+    for b, i, j, p, q, k, f in np.ndindex(n, oh, ow, kh, kw, cg, o):
+        y = i * stride[0] + p * dilation[0] - padding[0][0]
+        z = j * stride[1] + q * dilation[1] - padding[1][0]
+        if 0 <= y < h and 0 <= z < width:
+            triples.append(((b, i, j, f), (b, y, z, f // (o // groups) * cg + k), (p, q, k, f)))
+    return (
+        rng.normal(size=x_shape),
+        rng.normal(size=w_shape),
+        (stride, padding, dilation, groups),
+        triples,
+        (
+            n,
+            oh,
+            ow,
+            o,
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_reference_convolution_its_transpose_and_its_weight_gradient(name):
+    x, w, constants, triples, shape = convolution(name)
+    rng = np.random.default_rng(1)
+    g, bias, back_bias = rng.normal(size=shape), rng.normal(size=shape[3]), rng.normal(size=x.shape[3])
+    y = np.zeros(shape) + bias
+    back, dw = np.zeros(x.shape) + back_bias, np.zeros(w.shape)
+    for at_y, at_x, at_w in triples:
+        y[at_y] += x[at_x] * w[at_w]
+        back[at_x] += g[at_y] * w[at_w]
+        dw[at_w] += x[at_x] * g[at_y]
+    close = {"atol": 1e-12}
+    np.testing.assert_allclose(run("conv2d", x, w, bias, *constants, None, shape=shape), y, **close)
+    np.testing.assert_allclose(run("conv2d", x, w, bias, *constants, "relu", shape=shape), np.maximum(y, 0), **close)
+    found = run("conv2d_transpose", g, w, back_bias, *constants, None, shape=x.shape)
+    np.testing.assert_allclose(found, back, **close)
+    found = run("conv2d_transpose", g, w, back_bias, *constants, "tanh", shape=x.shape)
+    np.testing.assert_allclose(found, np.tanh(back), **close)
+    found = run("conv2d_weight_gradient", x, g, *constants, shape=w.shape)
+    np.testing.assert_allclose(found, dw, **close)
+
+
+WINDOWS = np.array([[0, 2, 2], [1, 4, 3], [4, 5, 2]]), np.array([[0, 3, 3], [2, 4, 1]])
+
+
+def test_reference_pools():
+    rng = np.random.default_rng(0)
+    x, g = rng.integers(-2, 3, (2, 5, 4, 3)).astype(float), rng.normal(size=(2, 3, 2, 3))
+    rows, columns = WINDOWS
+    found, index, mean = np.empty(g.shape), np.empty(g.shape, np.int32), run("avg_pool2d", x, *WINDOWS, shape=g.shape)
+    ORACLE.max_pool2d(x, *WINDOWS, found, index)
+    back, spread = np.zeros(x.shape), np.zeros(x.shape)
+    for b, i, j, c in np.ndindex(g.shape):
+        (top, bottom, tall), (left, right, wide) = rows[i], columns[j]
+        places = [(y, z) for y in range(top, bottom) for z in range(left, right)]
+        values = [x[b, y, z, c] for y, z in places]
+        y, z = places[values.index(max(values))]
+        assert found[b, i, j, c] == max(values) and index[b, i, j, c] == y * x.shape[2] + z
+        assert mean[b, i, j, c] == pytest.approx(sum(values) / (tall * wide))
+        back[b, y, z, c] += g[b, i, j, c]
+        for y, z in places:
+            spread[b, y, z, c] += g[b, i, j, c] / (tall * wide)
+    np.testing.assert_allclose(run("max_pool2d_backward", g, index, *WINDOWS, shape=x.shape), back)
+    np.testing.assert_allclose(run("avg_pool2d_backward", g, *WINDOWS, shape=x.shape), spread)
+
+
+def differences(function, x, eps=1e-6):
+    """The gradient of a number by differences."""
+    found = np.empty(x.shape)
+    for place in np.ndindex(x.shape):
+        sides = []
+        for sign in (1, -1):
+            moved = x.copy()
+            moved[place] += sign * eps
+            sides.append(function(moved))
+        found[place] = (sides[0] - sides[1]) / (2 * eps)
+    return found
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_reference_batch_norm(activation, affine):
+    rng = np.random.default_rng(0)
+    x, g, eps = rng.normal(1, 2, (6, 3)), rng.normal(size=(6, 3)), 0.01
+    w, b = (rng.normal(size=3), rng.normal(size=3)) if affine else (None, None)
+
+    def norm(x, w, b):
+        out = np.empty(x.shape)
+        for j in range(3):
+            mean = sum(x[:, j]) / 6
+            variance = sum((v - mean) ** 2 for v in x[:, j]) / 6
+            z = [(v - mean) / math.sqrt(variance + eps) for v in x[:, j]]
+            y = [v * (w[j] if affine else 1) + (b[j] if affine else 0) for v in z]
+            out[:, j] = [max(v, 0) if activation else v for v in y]
+        return out
+
+    mean, variance = np.empty(3), np.empty(3)
+    out = np.empty(x.shape)
+    ORACLE.batch_norm(x, w, b, eps, activation, out, mean, variance)
+    np.testing.assert_allclose(out, norm(x, w, b))
+    np.testing.assert_allclose([mean, variance], [x.mean(0), x.var(0)])
+    dx, dw, db = np.empty(x.shape), np.empty(3), np.empty(3)
+    ORACLE.batch_norm_backward(g, x, w, b, mean, variance, eps, activation, dx, dw, db)
+    np.testing.assert_allclose(dx, differences(lambda x: (g * norm(x, w, b)).sum(), x), atol=1e-7)
+    if affine:
+        np.testing.assert_allclose(dw, differences(lambda w: (g * norm(x, w, b)).sum(), w), atol=1e-7)
+        np.testing.assert_allclose(db, differences(lambda b: (g * norm(x, w, b)).sum(), b), atol=1e-7)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_reference_group_norm(centred, affine):
+    rng = np.random.default_rng(0)
+    x, g, eps, groups = rng.normal(1, 2, (2, 3, 4)), rng.normal(size=(2, 3, 4)), 0.01, 2
+    w, b = (rng.normal(size=4), rng.normal(size=4)) if affine else (None, None)
+
+    def norm(x, w, b):
+        out = np.empty(x.shape)
+        for i, k in np.ndindex(2, groups):
+            part = slice(2 * k, 2 * k + 2)
+            values = x[i, :, part].ravel().tolist()
+            middle = sum(values) / 6 if centred else 0
+            scale = 1 / math.sqrt(sum((v - middle) ** 2 for v in values) / 6 + eps)
+            out[i, :, part] = (x[i, :, part] - middle) * scale * (w[part] if affine else 1) + (b[part] if affine else 0)
+        return out
+
+    mean, scale, out = np.empty((2, groups)) if centred else None, np.empty((2, groups)), np.empty(x.shape)
+    ORACLE.group_norm(x, groups, w, b, eps, out, mean, scale)
+    np.testing.assert_allclose(out, norm(x, w, b))
+    dx, dw, db = np.empty(x.shape), np.empty(4), np.empty(4)
+    ORACLE.group_norm_backward(g, x, groups, w, mean, scale, dx, dw, db)
+    np.testing.assert_allclose(dx, differences(lambda x: (g * norm(x, w, b)).sum(), x), atol=1e-7)
+    if affine:
+        np.testing.assert_allclose(dw, differences(lambda w: (g * norm(x, w, b)).sum(), w), atol=1e-7)
+        np.testing.assert_allclose(db, differences(lambda b: (g * norm(x, w, b)).sum(), b), atol=1e-7)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+def test_reference_activation_gradient(activation):
+    rng = np.random.default_rng(0)
+    z, g = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    curve = {"relu": lambda z: max(z, 0), "tanh": math.tanh, "sigmoid": lambda z: 1 / (1 + math.exp(-z))}[activation]
+    y = np.vectorize(curve, otypes=[float])(z)
+    slope = np.vectorize(lambda z: (curve(z + 1e-6) - curve(z - 1e-6)) / 2e-6)(z)
+    out, sums = np.empty(z.shape), np.empty(3)
+    ORACLE.activation_gradient(g, y, activation, out, sums)
+    np.testing.assert_allclose(out, g * slope, atol=1e-8)
+    np.testing.assert_allclose(sums, out.sum(0))
+    ORACLE.activation_gradient(g, None, None, None, sums)
+    np.testing.assert_allclose(sums, g.sum(0))
 
 
 def test_reference_softmax_and_cross_entropy():
@@ -175,3 +343,44 @@ def test_nan_and_infinity_propagate(backend):
     product = np.empty((2, 2), np.float32)
     backend.matmul(x, np.ones((3, 2), np.float32), out=product)
     assert np.isnan(product[0]).all() and np.isposinf(product[1]).all()
+
+
+def test_nan_wins_in_max_pooling(backend):
+    x = np.zeros((1, 4, 4, 18), np.float32)
+    x[0, 1, 0] = x[0, 3, 3] = np.nan
+    x[0, 0, 2, ::2] = np.nan
+    halves = np.array([[0, 2, 2], [2, 4, 2]])
+    out, index = np.empty((1, 2, 2, 18), np.float32), np.empty((1, 2, 2, 18), np.int32)
+    backend.max_pool2d(x, halves, halves, out, index)
+    assert np.isnan(out[0, 0, 0]).all() and np.isnan(out[0, 1, 1]).all() and (out[0, 1, 0] == 0).all()
+    assert np.isnan(out[0, 0, 1]).tolist() == [True, False] * 9
+    assert (index[0, 0, 0] == 4).all() and (index[0, 1, 1] == 15).all() and (index[0, 0, 1] == 2).all()
+
+
+def test_nan_goes_through_convolution_and_normalization(backend):
+    x = np.ones((1, 6, 6, 3), np.float32)
+    x[0, 0, 0, 1] = np.nan
+    w, out = np.ones((3, 3, 3, 17), np.float32), np.empty((1, 4, 4, 17), np.float32)
+    for activation in (None, "relu", "tanh", "sigmoid"):
+        backend.conv2d(x, w, None, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, activation, out)
+        assert np.isnan(out[0, 0, 0]).all() and not np.isnan(out[0, 1:, 1:]).any()
+    out, mean, variance = np.empty((36, 3), np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
+    for activation in (None, "relu"):
+        backend.batch_norm(x.reshape(36, 3), None, None, 1e-5, activation, out, mean, variance)
+        assert np.isnan(out).all(axis=0).tolist() == np.isnan(mean).tolist() == [False, True, False]
+    out, mean, scale = np.empty((1, 36, 3), np.float32), np.empty((1, 3), np.float32), np.empty((1, 3), np.float32)
+    backend.group_norm(x.reshape(1, 36, 3), 3, None, None, 1e-5, out, mean, scale)
+    assert np.isnan(out).all(axis=1).tolist() == [[False, True, False]]
+
+
+def test_the_variance_of_values_far_from_zero_is_not_lost(backend):
+    """A difference of large squares would leave nothing of it in float32."""
+    x = (1000 + np.random.default_rng(0).normal(size=(400, 20))).astype(np.float32)
+    exact = x.astype(np.float64)
+    out, mean, variance = np.empty_like(x), np.empty(20, np.float32), np.empty(20, np.float32)
+    backend.batch_norm(x, None, None, 0.0, None, out, mean, variance)
+    np.testing.assert_allclose(variance, exact.var(0), rtol=1e-3)
+    np.testing.assert_allclose(out, (exact - exact.mean(0)) / exact.std(0), atol=1e-3)
+    out, mean, scale = np.empty((20, 20, 20), np.float32), np.empty((20, 1), np.float32), np.empty((20, 1), np.float32)
+    backend.group_norm(x.reshape(20, 20, 20), 1, None, None, 0.0, out, mean, scale)
+    np.testing.assert_allclose(scale[:, 0], 1 / exact.reshape(20, -1).std(1), rtol=1e-3)

@@ -5,7 +5,22 @@ from dataclasses import replace
 import numpy as np
 
 from kernels.contract import Backend
-from kernels.numba_cpu import copy, elementwise, gemm, random, reduce, rows, softmax, updates
+from kernels.numba_cpu import (
+    activation,
+    conv,
+    conv_weight,
+    copy,
+    elementwise,
+    gemm,
+    group_norm,
+    norm,
+    pool,
+    random,
+    reduce,
+    rows,
+    softmax,
+    updates,
+)
 from kernels.reference import reference
 
 
@@ -20,6 +35,18 @@ def backend() -> Backend:
         argmax=reduce.argmax,
         matmul=gemm.matmul,
         linear=gemm.linear,
+        conv2d=conv.conv2d,
+        conv2d_transpose=conv.conv2d_transpose,
+        conv2d_weight_gradient=conv_weight.conv2d_weight_gradient,
+        activation_gradient=activation.activation_gradient,
+        max_pool2d=pool.max_pool2d,
+        max_pool2d_backward=pool.max_pool2d_backward,
+        avg_pool2d=pool.avg_pool2d,
+        avg_pool2d_backward=pool.avg_pool2d_backward,
+        batch_norm=norm.batch_norm,
+        batch_norm_backward=norm.batch_norm_backward,
+        group_norm=group_norm.group_norm,
+        group_norm_backward=group_norm.group_norm_backward,
         softmax=softmax.softmax,
         log_softmax=softmax.log_softmax,
         softmax_backward=softmax.softmax_backward,

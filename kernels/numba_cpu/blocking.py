@@ -43,3 +43,14 @@ def widest_panel(machine: Host, rows: int, vectors: int) -> int:
         if rows <= most[wide]:
             return wide
     return usual_panel(machine) if vectors not in (1, 2, 4) else 2
+
+
+def most_pixels(machine: Host, taps: int) -> int:
+    """Most rows of a tile of one vector in which an element of A serves `taps` rows: the registers hold them, as many
+    vectors of B and all elements of A, since LLVM loads these first."""
+    return min(12, (machine.vector_registers + 1) // 2 - taps)
+
+
+def most_dots(machine: Host) -> dict[int, int]:
+    """output channels -> most rows of a tile that adds products up along its vectors (jit/dots.py)."""
+    return {1: 12, 2: 6, 3: 4, 4: 3} if machine.vector_registers <= 16 else {1: 16, 2: 12, 3: 8, 4: 6}

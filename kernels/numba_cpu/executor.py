@@ -10,8 +10,9 @@ thread. Denormal floats count as 0 during the call, and only then.
 
 import ctypes
 import struct
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,28 @@ def execute(code: bytes, times: int = 1, stop: int = 0) -> int:
     return _execute(code, times, stop, threads.pool())
 
 
+def replayer(
+    code: bytes,
+    arrays: Sequence[tuple[np.ndarray, Sequence[tuple[int, int]]]],
+    written: Sequence[tuple[int, int]],
+) -> Callable[..., int] | None:
+    """A function (pool, *arrays) that carries out `code` on other arrays, and says whether they fit; None if not here.
+
+    arrays: for each array that is to be exchanged one like it, and pairs (word of the code, byte of the array whose
+    address that word holds). written: (first byte, byte after the last) of memory that the code writes. Arrays fit if
+    they have the dtype and shape, are contiguous and overlap nothing that is written.
+    """
+    if not _KNOWN_FIELDS:
+        return None
+    words = [0, id(np.ndarray), len(arrays), len(written), 0, len(code) >> 3, *chain.from_iterable(written)]
+    for array, places in arrays:
+        record = [id(array.dtype), array.nbytes, array.ndim, *array.shape, *chain.from_iterable(places)]
+        words += [1 + len(record), *record]
+    words[4] = len(words)
+    table = np.array([*words, *np.frombuffer(code, np.int64)], np.int64)
+    return _native("replay", (pack(_HEADER_BYTES, address(table)), table, [array.dtype for array, _ in arrays]))
+
+
 def launch(name: str, kernel: int, parts: int, *arguments: Any) -> None:
     """Call a kernel now, and add the call to the plan that this thread records, if it does.
 
@@ -44,16 +67,21 @@ def launch(name: str, kernel: int, parts: int, *arguments: Any) -> None:
     code = _launch(kernel, parts, threads.pool() if parts > 1 else 0, arguments)
     recorder = plan.current()
     if recorder is not None:
-        recorder.code(code, tuple(a for a in arguments if isinstance(a, np.ndarray)), name)
+        recorder.code(code, arguments, name)
 
 
 def emit(kernel: int, parts: int, words: bytes, keep: tuple, name: str = "") -> None:
-    """As `launch`, for arguments that are packed already; keep: the arrays whose memory they point to."""
+    """As `launch`, for arguments that are packed already; keep: the arrays whose memory they point to.
+
+    The address of an array of `keep` is among the words, or else in another array, but not in both.
+    """
     code = _header(kernel, 3 + (len(words) >> 3), parts) + words
     _execute(code, 1, 0, threads.pool() if parts > 1 else 0)
     recorder = plan.current()
     if recorder is not None:
-        recorder.code(code, keep, name)
+        arrays = {address(array): array for array in keep}
+        arguments = [arrays.pop(word, word) for word in struct.unpack(f"{len(words) >> 3}q", words)]
+        recorder.code(code, arguments, name, tuple(arrays.values()))
 
 
 # ----------------------------------------------------------------------------------------- packing words
@@ -105,21 +133,29 @@ address = _fast_address if _KNOWN_LAYOUT else _slow_address
 address.__doc__ = "address(array): where the array's element [0, 0, ...] lies, an int."
 
 
+def _known_fields() -> bool:
+    """Whether an array's header goes on as NumPy's C interface has it: jit/python.py reads it so."""
+    for array in (np.zeros((3, 4), np.float32), np.zeros((4, 3, 2))[:, ::-1], np.zeros((), np.int64)):
+        words = (ctypes.c_int64 * 7).from_address(id(array) + _HEADER_BYTES)
+        shape = (ctypes.c_int64 * array.ndim).from_address(words[2]) if array.ndim else ()
+        plain = words[6] & 0x0101 == 0x0101
+        found = (words[1] & 0xFFFFFFFF, tuple(shape), words[5], plain)
+        if found != (array.ndim, array.shape, id(array.dtype), array.flags.c_contiguous):
+            return False
+    return True
+
+
+_KNOWN_FIELDS = _KNOWN_LAYOUT and np.ndarray.__basicsize__ >= _HEADER_BYTES + 56 and _known_fields()
+
+
 # --------------------------------------------------------------- the compiled loop, as Python functions
 
 
-def _native(name: str, state: bytes) -> Callable | None:
+def _native(name: str, state: Any) -> Callable | None:
     """A function of jit/python.py as a built-in function, or None where Python's own symbols cannot be linked to."""
     if not _KNOWN_LAYOUT or not can_link("PyEval_SaveThread"):
         return None
-
-    def make():
-        from kernels.numba_cpu.jit import python
-
-        return getattr(python, name)()
-
-    definition = _Method(name.encode(), compile_function(f"python/{name}", make, "iii", True, True), 0x80, None)
-    _keep.append(definition)
+    definition = _method(name)
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
     return new(ctypes.addressof(definition), state, None)
@@ -136,7 +172,14 @@ class _Method(ctypes.Structure):
     ]
 
 
-_keep: list[_Method] = []
+@cache
+def _method(name: str) -> _Method:
+    def make():
+        from kernels.numba_cpu.jit import python
+
+        return getattr(python, name)()
+
+    return _Method(name.encode(), compile_function(f"python/{name}", make, "iii", True, True), 0x80, None)
 
 
 def _foreign_execute() -> Callable:

@@ -1,4 +1,4 @@
-"""Two functions that Python calls directly, as it calls its own built-in ones (METH_FASTCALL: self, args, count).
+"""Functions that Python calls directly, as it calls its own built-in ones (METH_FASTCALL: self, args, count).
 
 They spare the microsecond that ctypes takes to convert arguments. Every Python function used here belongs to the
 stable ABI. Objects are handled as int64 addresses; a result of 0 means that an exception is set.
@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_cpu.jit import executor
+from kernels.numba_cpu.jit import executor, system
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.vector import int64, pointer
 
@@ -152,3 +152,68 @@ def launch():
         return _bytes_new(block, 8 * at)
 
     return launch
+
+
+#: Of an array's flags: its elements lie side by side in C order, each where its type may lie.
+_PLAIN = 0x0101
+
+
+def replay():
+    """replay(pool, *arrays) -> 1 if the code was carried out on these arrays, 0 if they do not fit.
+
+    `self` is a tuple; first in it are bytes of two words: the size of an object's header, and the address of a table:
+
+        0 busy  1 type ndarray  2 arrays  3 written ranges  4 first word of code  5 words of code
+        6 ... for each written range: first byte, byte after the last
+        then for each array: words of this record, dtype object, bytes, ndim, shape ..., and pairs (word of the code,
+        byte of the array whose address belongs there)
+
+    An array fits if it has that dtype and shape, is contiguous and overlaps no range that the code writes.
+    """
+    run = helper(executor.execute())
+    swap_if, store = system.atomic_swap_if, system.atomic_store
+
+    @helper
+    def fits(array, header, table, at):
+        if pointer(array + header - 8, int64)[0] != table[1]:
+            return False
+        fields = pointer(array + header, int64)  # data, ndim, shape, strides, base, dtype, flags
+        low, ndim = fields[0], fields[1] & 0xFFFFFFFF
+        if fields[5] != table[at + 1] or ndim != table[at + 3] or fields[6] & _PLAIN != _PLAIN:
+            return False
+        shape = pointer(fields[2], int64)
+        for i in range(ndim):
+            if shape[i] != table[at + 4 + i]:
+                return False
+        high, overlaps = low + table[at + 2], 0
+        for i in range(table[3]):
+            overlaps += low < table[7 + 2 * i] and table[6 + 2 * i] < high
+        return overlaps == 0
+
+    def replay(self, args, count):
+        given, state = pointer(args, int64), pointer(_bytes_data(_tuple_item(self, 0)), int64)
+        header, base = state[0], state[1]
+        table, pool = pointer(base, int64), _as_word(given[0])
+        first = 6 + 2 * table[3]
+        if count != table[2] + 1:
+            return _from_word(0)
+        at = first
+        for i in range(1, count):
+            if not fits(given[i], header, table, at):
+                return _from_word(0)
+            at += table[at]
+        if not swap_if(base, 0, 1):  # another thread is at it
+            return _from_word(0)
+        at = first
+        for i in range(1, count):
+            data = pointer(given[i] + header, int64)[0]
+            for k in range(at + 4 + table[at + 3], at + table[at], 2):
+                table[table[4] + table[k]] = data + table[k + 1]
+            at += table[at]
+        released = _release()
+        run(pointer(base + 8 * table[4], int64), table[5], 1, 0, pool)
+        _acquire(released)
+        store(base, 0)
+        return _from_word(1)
+
+    return replay
