@@ -105,6 +105,7 @@ TABLE = [
         {"x": "where(x > 0, g, g * alpha * exp(min(x, 0)))"},
         ("x", "alpha"),
     ),
+    _binary("add_relu", "max(a + b, 0)", "where(y > 0, g, 0)", "where(y > 0, g, 0)"),
     # ----------------------------------------------------------------------- comparisons
     _compare("eq", "a == b"),
     _compare("ne", "a != b"),

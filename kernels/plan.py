@@ -6,18 +6,22 @@ used again once the last view of it is gone. A replay carries out the same calls
 """
 
 import ctypes
+import itertools
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property
+from math import prod
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
+
+from kernels.formula import Formula
 
 
 class _Local(threading.local):
@@ -70,7 +74,8 @@ class Arena:
     def __init__(self):
         self.bytes = 0
         self._free: dict[int, list[np.ndarray]] = {}
-        self._leases: dict[int, tuple[weakref.ref, np.ndarray]] = {}
+        self._leases: dict[int, tuple[weakref.ref, np.ndarray, int]] = {}
+        self._numbers = itertools.count(1)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         count = 1
@@ -81,11 +86,19 @@ class Arena:
         # Views of `owner` have it as their base, because its own base is no ndarray: it lives as long as any of them.
         owner = np.frombuffer((ctypes.c_char * need).from_buffer(block), np.uint8)
         key = id(owner)
-        self._leases[key] = (weakref.ref(owner, lambda _: self._release(key)), block)
+        self._leases[key] = (weakref.ref(owner, lambda _: self._release(key)), block, next(self._numbers))
         return owner[: count * dtype.itemsize].view(dtype).reshape(shape)
 
     def owns(self, array: np.ndarray) -> bool:
         return id(owner(array)) in self._leases
+
+    def lease(self, array: np.ndarray) -> int:
+        """The number of the `empty` that gave the array's memory; 0 if it is not of the arena."""
+        return self._leases[id(owner(array))][2] if self.owns(array) else 0
+
+    def open_leases(self) -> set[int]:
+        """Numbers of those whose arrays somebody still has."""
+        return {number for _, _, number in self._leases.values()}
 
     def block(self, array: np.ndarray) -> np.ndarray:
         """The bytes under an array of the arena. No view of its owner: it does not keep the block from being reused."""
@@ -101,7 +114,7 @@ class Arena:
         return raw[start : start + need]
 
     def _release(self, key: int) -> None:
-        _, block = self._leases.pop(key)
+        block = self._leases.pop(key)[1]
         self._free.setdefault(block.size, []).append(block)
 
 
@@ -112,10 +125,23 @@ def owner(array: np.ndarray) -> np.ndarray:
     return array
 
 
+class Label(str):
+    """The name of an instruction, with what its slot knows about it: a formula that it computes for each element, or
+    how many operations it carries out."""
+
+    formula: Formula | None
+    flop: int | None
+
+    def __new__(cls, name: str, formula: Formula | None = None, flop: int | None = None) -> "Label":
+        label = super().__new__(cls, name)
+        label.formula, label.flop = formula, flop
+        return label
+
+
 @dataclass(frozen=True)
 class Operand:
     """An array of an instruction. It lies at bytes low .. high - 1; `place` is the argument that holds its address, or
-    -1 if the address is in another array."""
+    -1 if the address is in another array. lease: of the arena's memory, or 0."""
 
     place: int
     address: int
@@ -124,24 +150,49 @@ class Operand:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype
-
-    @property
-    def word(self) -> int:
-        """The word of the instruction that holds the address."""
-        return 3 + self.place
+    lease: int = 0
 
     @classmethod
-    def of(cls, array: np.ndarray, place: int) -> "Operand":
+    def of(cls, array: np.ndarray, place: int, lease: int = 0) -> "Operand":
         low, high = byte_bounds(array) if array.size else (array.ctypes.data, array.ctypes.data)
-        return cls(place, array.ctypes.data, low, high, array.shape, array.strides, array.dtype)
+        return cls(place, array.ctypes.data, low, high, array.shape, array.strides, array.dtype, lease)
+
+    def array(self) -> np.ndarray:
+        """The array; it does not keep the memory alive."""
+        memory = (ctypes.c_char * (self.high - self.low)).from_address(self.low)
+        return np.ndarray(self.shape, self.dtype, memory, self.address - self.low, self.strides)
+
+    def overlaps(self, other: "Operand") -> bool:
+        return self.low < other.high and other.low < self.high
+
+    def same(self, other: "Operand") -> bool:
+        """Whether both are one array, element by element."""
+        return (self.address, self.shape, self.strides, self.dtype) == (
+            *(other.address, other.shape, other.strides, other.dtype),
+        )
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory that its elements take; what is repeated by a stride of 0 counts once."""
+        return self.dtype.itemsize * prod(n for n, stride in zip(self.shape, self.strides, strict=True) if stride)
 
     def __str__(self) -> str:
-        return f"{self.dtype.name}{list(self.shape)}"
+        return f"{_SHORT.get(self.dtype.name, self.dtype.name)}[{', '.join(map(str, self.shape))}]"
+
+
+_SHORT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"}
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """A kernel call of a plan: `code` for the compiled executor, or a host `call`."""
+    """A kernel call of a plan: machine code with its arguments, or a host `call`.
+
+    code: int64 words: address of the kernel, words, parts, arguments; an argument that is an operand is its address.
+    """
 
     name: str
     code: bytes = b""
@@ -149,9 +200,79 @@ class Instruction:
     call: Callable[[], None] | None = None
 
     @property
+    def kernel(self) -> int:
+        """The kernel's address."""
+        return self.word(-HEAD)
+
+    @property
     def parts(self) -> int:
         """Into how many parts its work is shared out among threads."""
-        return int.from_bytes(self.code[16:24], sys.byteorder) if self.code else 1
+        return self.word(2 - HEAD) if self.code else 1
+
+    def word(self, place: int) -> int:
+        """The argument at a place, as an integer."""
+        return int.from_bytes(self.code[8 * (HEAD + place) :][:8], sys.byteorder, signed=True)
+
+    def operand(self, place: int) -> Operand | None:
+        """The array at a place of the arguments."""
+        return next((x for x in self.operands if x.place == place), None)
+
+    @cached_property
+    def effect(self) -> "Effect":
+        from kernels.numba_cpu.effects import effect
+
+        return effect(self) if self.code else Effect(writes=lambda place: True)
+
+    @property
+    def reads(self) -> list[Operand]:
+        """What it reads, scratch memory aside."""
+        return [x for x in self.operands if self.effect.reads(x.place)]
+
+    @property
+    def writes(self) -> list[Operand]:
+        """What it leaves, scratch memory aside."""
+        return [x for x in self.operands if self.effect.writes(x.place) and not self.effect.scratch(x.place)]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it reads and writes, if each is moved once."""
+        return sum(x.bytes for x in (*self.reads, *self.writes))
+
+    @property
+    def title(self) -> str:
+        """The name and what else is to be told: a formula, an activation."""
+        detail = self.effect.detail(self) if self.effect.detail else ""
+        return f"{self.name} {detail}".rstrip()
+
+    @property
+    def flop(self) -> int | None:
+        """Operations on numbers: additions, multiplications, functions. None if unknown."""
+        known = getattr(self.name, "flop", None)
+        return self.effect.flop(self) if known is None and self.effect.flop else known
+
+
+#: Words of an instruction before its arguments.
+HEAD = 3
+
+
+def _never(place: int) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a kernel does with its arguments, by their places: those it writes (`scratch` among them, which it leaves
+    undefined), and those of them that it reads too. flop: its operations in an instruction; detail: more than its name.
+    """
+
+    writes: Callable[[int], bool]
+    updates: Callable[[int], bool] = _never
+    scratch: Callable[[int], bool] = _never
+    flop: Callable[[Instruction], int] | None = None
+    detail: Callable[[Instruction], str] | None = None
+
+    def reads(self, place: int) -> bool:
+        return not self.writes(place) or self.updates(place)
 
 
 class Recorder:
@@ -167,7 +288,9 @@ class Recorder:
         uses besides those among them."""
         arrays = [(array, place) for place, array in enumerate(arguments) if isinstance(array, np.ndarray)]
         arrays += [(array, -1) for array in others]
-        self.instructions.append(Instruction(name, code, tuple(Operand.of(*pair) for pair in arrays)))
+        self.instructions.append(
+            Instruction(name, code, tuple(Operand.of(x, place, self.arena.lease(x)) for x, place in arrays))
+        )
         self.keep.extend(array for array, _ in arrays if not self.arena.owns(array))
 
     def host(self, call: Callable[[], None], name: str) -> None:
@@ -175,7 +298,12 @@ class Recorder:
         self.instructions.append(Instruction(name, call=call))
 
     def plan(self) -> "Plan":
-        return Plan(self.instructions, self.arena, self.keep)
+        instructions = self.instructions
+        if any(instruction.code for instruction in instructions):
+            from kernels.numba_cpu.fusion import fused
+
+            instructions = fused(instructions, self.arena.open_leases())
+        return Plan(instructions, self.arena, self.keep)
 
 
 class Plan:
@@ -186,8 +314,11 @@ class Plan:
         self._arena = arena
         self._keep = keep
         self._segments: list[bytes | Callable[[], None]] = []
-        for compiled, group in groupby(instructions, lambda i: i.call is None):
-            self._segments += [b"".join(i.code for i in group)] if compiled else [i.call for i in group]
+        for i in instructions:
+            if i.call is None and self._segments and isinstance(self._segments[-1], bytes):
+                self._segments[-1] += i.code
+            else:
+                self._segments.append(i.code if i.call is None else i.call)
         if any(i.call is None for i in instructions):
             from kernels.numba_cpu.executor import execute
 
@@ -216,7 +347,6 @@ class Plan:
         """
         if [type(segment) for segment in self._segments] != [bytes]:
             return None, None
-        from kernels.numba_cpu.effects import writes
         from kernels.numba_cpu.executor import replayer
         from kernels.numba_cpu.threads import pool
 
@@ -225,13 +355,14 @@ class Plan:
         written, begin = [], 0
         for instruction in self.instructions:
             for x in instruction.operands:
-                if writes(instruction, x):
+                changed = instruction.effect.writes(x.place)
+                if changed:
                     written.append((x.low, x.high))
                 for (low, high), found in zip(bounds, places, strict=True):
                     if x.low < high and low < x.high:
-                        if x.place < 0 or writes(instruction, x):
+                        if x.place < 0 or changed:
                             return None, None
-                        found.append((begin + x.word, x.address - low))
+                        found.append((begin + HEAD + x.place, x.address - low))
             begin += len(instruction.code) >> 3
         run = replayer(self._segments[0], list(zip(arrays, places, strict=True)), joined(written))
         return run, pool if any(instruction.parts > 1 for instruction in self.instructions) else None
@@ -240,6 +371,17 @@ class Plan:
     def bytes(self) -> int:
         """Bytes of memory that the plan holds for itself."""
         return self._arena.bytes
+
+    @property
+    def flop(self) -> int:
+        """Operations of all instructions for which they are known."""
+        return sum(instruction.flop or 0 for instruction in self.instructions)
+
+    def __str__(self) -> str:
+        """A table of what runs: see `kernels.report`."""
+        from kernels.report import report
+
+        return report(self)
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.names)} instructions, {self.bytes} bytes>"

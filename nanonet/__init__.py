@@ -43,11 +43,12 @@ from nanonet.tensor import (
     zeros_like,
 )
 from nanonet.threads import get_num_threads, set_num_threads, single_thread
+from nanonet.winograd import set_winograd, winograd_enabled
 
 __version__ = "0.1.0"
 
 #: Submodules that are imported when first used.
-_LATER = ("callbacks", "checkpoint", "data", "doctor", "init", "metrics", "predictor", "training")
+_LATER = ("callbacks", "checkpoint", "data", "doctor", "init", "metrics", "models", "predictor", "training")
 
 cat = concatenate
 manual_seed = seed
@@ -107,10 +108,12 @@ __all__ = [
     "randn",
     "seed",
     "set_num_threads",
+    "set_winograd",
     "single_thread",
     "stack",
     "tensor",
     "where",
+    "winograd_enabled",
     "zeros",
     "zeros_like",
 ]

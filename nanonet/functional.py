@@ -1,6 +1,7 @@
 """Operations, activations and losses as functions, under the names that users of torch.nn.functional know.
 
-Two things differ: the weight of `linear` is (in_features, out_features), and `dropout` may be given its random stream.
+What differs: the weight of `linear` is (in_features, out_features), images are (n, h, w, c) and the weights of
+convolutions (kh, kw, c / groups, o), and `dropout` may be given its random stream.
 """
 
 from nanonet.losses import (
@@ -14,9 +15,11 @@ from nanonet.losses import (
     nll_loss,
     sparse_categorical_cross_entropy,
 )
+from nanonet.ops.conv import conv1d, conv2d, conv_transpose2d
 from nanonet.ops.elementwise import (
     abs,
     add,
+    add_relu,
     clip,
     cos,
     div,
@@ -54,6 +57,17 @@ from nanonet.ops.elementwise import (
     where,
 )
 from nanonet.ops.linear import linear, matmul
+from nanonet.ops.norm import batch_norm, group_norm, layer_norm, rms_norm
+from nanonet.ops.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    global_avg_pool1d,
+    global_avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+)
 from nanonet.ops.random import dropout, rand, randn
 from nanonet.ops.reduction import argmax, logsumexp, max, mean, min, std, sum, var
 from nanonet.ops.shape import (
@@ -62,6 +76,7 @@ from nanonet.ops.shape import (
     concatenate,
     contiguous,
     flatten,
+    pad,
     permute,
     reshape,
     squeeze,
@@ -74,8 +89,14 @@ from nanonet.ops.softmax import log_softmax, one_hot, softmax
 
 __all__ = [
     "abs",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
     "add",
+    "add_relu",
     "argmax",
+    "avg_pool1d",
+    "avg_pool2d",
+    "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
@@ -84,6 +105,9 @@ __all__ = [
     "clone",
     "concatenate",
     "contiguous",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
     "cos",
     "cross_entropy",
     "div",
@@ -97,9 +121,13 @@ __all__ = [
     "floor",
     "ge",
     "gelu",
+    "global_avg_pool1d",
+    "global_avg_pool2d",
+    "group_norm",
     "gt",
     "huber_loss",
     "l1_loss",
+    "layer_norm",
     "le",
     "leaky_relu",
     "linear",
@@ -110,6 +138,8 @@ __all__ = [
     "lt",
     "matmul",
     "max",
+    "max_pool1d",
+    "max_pool2d",
     "maximum",
     "mean",
     "min",
@@ -120,6 +150,7 @@ __all__ = [
     "neg",
     "nll_loss",
     "one_hot",
+    "pad",
     "permute",
     "pow",
     "rand",
@@ -127,6 +158,7 @@ __all__ = [
     "reciprocal",
     "relu",
     "reshape",
+    "rms_norm",
     "sigmoid",
     "sign",
     "silu",

@@ -80,7 +80,9 @@ class Recording:
 
         def overwritten(value: Any) -> Any:
             """A tensor in memory that replays write, as _Overwritten."""
-            return _Overwritten(value.array) if isinstance(value, Tensor) and recorder.arena.owns(value.array) else value
+            return (
+                _Overwritten(value.array) if isinstance(value, Tensor) and recorder.arena.owns(value.array) else value
+            )
 
         self._outputs = _map(outputs, overwritten)
         del outputs

@@ -10,7 +10,7 @@ import numpy as np
 
 from nanonet.errors import OptionError
 
-__all__ = ["count", "inside", "number", "unknown"]
+__all__ = ["count", "hashable", "inside", "number", "sides", "unknown"]
 
 
 def unknown(argument: str, value: object, choices: Iterable[object]) -> OptionError:
@@ -44,3 +44,21 @@ def inside(value: float, interval: str) -> bool:
     above = value > least if interval[0] == "(" else value >= least
     below = value < most if interval[-1] == ")" else value <= most
     return math.isfinite(value) and above and below
+
+
+def sides(argument: str, value: object, axes: int, least: int = 1) -> tuple[int, ...]:
+    """`value`, an integer for every axis or one integer per axis, as one of at least `least` per axis.
+
+    Raises OptionError.
+    """
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
+    whole = all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side >= least for side in given)
+    if len(given) != axes or not whole:
+        wanted = f"an integer of at least {least}" + (f" or {axes} of them" if axes > 1 else "")
+        raise OptionError(f"{argument} is {value!r}; wanted {wanted}")
+    return tuple(operator.index(side) for side in given)
+
+
+def hashable(value: object) -> object:
+    """`value` with tuples in the place of lists, so that it can be the key of a cache."""
+    return tuple(map(hashable, value)) if isinstance(value, (list, tuple)) else value

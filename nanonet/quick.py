@@ -31,9 +31,10 @@ def quick(
 ) -> Callable[[tuple], Any]:
     """A function of the arguments of a call that checks, replays and returns what the step returns, or MISS.
 
-    args: those of the recorded call. run(pool(), *arrays), or run(0, *arrays), replays, and gives 0 if the arrays do not
-    fit. same: (object, attribute, value) that the recording relies on; names: (dictionary, key, value) or
-    (cell, "", value) likewise; after: what a replay sets. outputs: the memory of the single tensor that is returned, or a function that makes all outputs.
+    args: those of the recorded call. run(pool(), *arrays), or run(0, *arrays), replays, and gives 0 if the arrays do
+    not fit. same: (object, attribute, value) that the recording relies on; names: (dictionary, key, value) or
+    (cell, "", value) likewise; after: what a replay sets. outputs: the memory of the single tensor that is returned, or
+    a function that makes all outputs.
     """
     known: dict[str, Any] = {"MISS": MISS, "Tensor": Tensor, "mode": mode, "recorder": plan.current, "run": run}
 

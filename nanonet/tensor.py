@@ -233,18 +233,22 @@ class Tensor:
             np.broadcast_to(source, self.shape)
         except ValueError:
             raise ShapeError(f"copy_: values of shape {source.shape} do not fit into {self.shape}") from None
-        recorder = plan.current()
-        if recorder is not None and recorder.is_argument(self.array):
-            raise RecordingError(
-                f"an argument of the step is overwritten while jit records it ({caller()}): the caller's array would "
-                "not see it. Make it a tensor that the step reaches from outside, or return the new values"
-            )
+        self._forbid_argument()
         if mode.grad and self._requires_grad:
             raise RuntimeError(
                 "copy_: a tensor that requires a gradient is overwritten; do it within nanonet.no_grad()"
             )
         backend_of(self.array).copy(source, out=self.array)
         return self
+
+    def _forbid_argument(self) -> None:
+        """Raise RecordingError if it, about to be overwritten, is an argument of the step that is recorded."""
+        recorder = plan.current()
+        if recorder is not None and recorder.is_argument(self.array):
+            raise RecordingError(
+                f"an argument of the step is overwritten while jit records it ({caller()}): the caller's array would "
+                "not see it. Make it a tensor that the step reaches from outside, or return the new values"
+            )
 
     def zero_(self) -> Tensor:
         return self.copy_(0)

@@ -1,5 +1,6 @@
 """The tables that the conformance suites run over. A registered thing without a row here fails the suite."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -360,9 +361,7 @@ KERNELS = [
 #: Slots that each backend takes from the reference. A slot that falls back without standing here fails the suite.
 FROM_REFERENCE = {
     "reference": set(SLOTS),
-    "numba_cpu": {
-        "conv2d_weight_gradient",
-    },
+    "numba_cpu": set(),
 }
 
 
@@ -428,6 +427,7 @@ ELEMENTWISE = {
     "gelu": (lambda x: x * special.ndtr(x), -3, 3),
     "leaky_relu": (lambda x, slope: np.where(x > 0, x, slope * x), -2, 2),
     "elu": (lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x)), -2, 2),
+    "add_relu": (lambda a, b: np.maximum(a + b, 0), -2, 2),
     "eq": (np.equal, -2, 2),
     "ne": (np.not_equal, -2, 2),
     "lt": (np.less, -2, 2),
@@ -684,6 +684,230 @@ def _probabilities(draw, arrays, low=-3.0, high=3.0):
     return [x, q / q.sum(1, keepdims=True), draw(REDUCTIONS)]
 
 
+# Convolution, pooling and normalization. Oracles go through the windows one by one.
+
+
+def _pairs_of(value, axes=2):
+    return value if isinstance(value, tuple) else (value,) * axes
+
+
+def _pads(padding, size, span, stride):
+    """((before, after), ...) for padding as people give it."""
+    if padding == "valid":
+        return [(0, 0)] * len(size)
+    if padding == "same":
+        total = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(size, span, stride, strict=True)]
+        return [(t // 2, t - t // 2) for t in total]
+    return [p if isinstance(p, tuple) else (p, p) for p in _pairs_of(padding, len(size))]
+
+
+def _activated(y, activation):
+    return y if activation is None else ELEMENTWISE[activation][0](y)
+
+
+def _conv2d_oracle(x, w, b, stride, padding, dilation, groups, activation=None):
+    stride, dilation = _pairs_of(stride), _pairs_of(dilation)
+    span = [d * (k - 1) + 1 for k, d in zip(w.shape, dilation, strict=False)]
+    pads = _pads(padding, x.shape[1:3], span, stride)
+    x = np.pad(x, ((0, 0), *pads, (0, 0)))
+    oh, ow = ((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], span, stride, strict=True))
+    out, c, o = np.zeros((len(x), oh, ow, w.shape[3])), w.shape[2], w.shape[3] // groups
+    for i, j, k in np.ndindex(oh, ow, groups):
+        top, left, ins, outs = i * stride[0], j * stride[1], slice(k * c, k * c + c), slice(k * o, k * o + o)
+        patch = x[:, top : top + span[0] : dilation[0], left : left + span[1] : dilation[1], ins]
+        out[:, i, j, outs] = np.tensordot(patch, w[..., outs], 3)
+    return _activated(out if b is None else out + b, activation)
+
+
+def _conv_transpose2d_oracle(x, w, b, stride, padding, output_padding, groups, dilation, activation=None):
+    stride, dilation, extra = _pairs_of(stride), _pairs_of(dilation), _pairs_of(output_padding)
+    span = [d * (k - 1) + 1 for k, d in zip(w.shape, dilation, strict=False)]
+    pads = _pads(padding, x.shape[1:3], span, stride)
+    full = [(n - 1) * s + k + e for n, s, k, e in zip(x.shape[1:3], stride, span, extra, strict=True)]
+    out, c, o = np.zeros((len(x), *full, w.shape[2] * groups)), w.shape[3] // groups, w.shape[2]
+    for i, j, k in np.ndindex(*x.shape[1:3], groups):
+        top, left, ins, outs = i * stride[0], j * stride[1], slice(k * c, k * c + c), slice(k * o, k * o + o)
+        part = np.tensordot(x[:, i, j, ins], w[..., ins], [[1], [3]])
+        out[:, top : top + span[0] : dilation[0], left : left + span[1] : dilation[1], outs] += part
+    out = out[:, pads[0][0] : full[0] - pads[0][1], pads[1][0] : full[1] - pads[1][1]]
+    return _activated(out if b is None else out + b, activation)
+
+
+def _raised(x):
+    """(n, l, c) as (n, 1, l, c)."""
+    return x[:, None]
+
+
+def _conv1d_oracle(x, w, b, stride, padding, dilation, groups, activation):
+    padding = (
+        padding if isinstance(padding, str) else ((0, 0), padding[0] if isinstance(padding, tuple) else (padding,) * 2)
+    )
+    return _conv2d_oracle(_raised(x), w[None], b, (1, stride), padding, (1, dilation), groups, activation)[:, 0]
+
+
+def _conv_channels(draw):
+    """Channels in one group, out of it, and groups: few."""
+    return draw(st.sampled_from([(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)]))
+
+
+def _conv2d_arguments(draw, arrays):
+    c, o, groups = _conv_channels(draw)
+    dilation, stride = draw(st.sampled_from([1, (2, 1)])), draw(st.sampled_from([1, 2, (1, 3)]))
+    padding = draw(st.sampled_from([0, 1, (0, 2), ((1, 0), (2, 3)), "same", "valid"]))
+    kernel = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    least = [d * (k - 1) + 1 for k, d in zip(kernel, _pairs_of(dilation), strict=True)]
+    x, w = arrays((1, *(draw(st.integers(n, 3)) for n in least), c * groups)), arrays((*kernel, c, o * groups))
+    bias = arrays((o * groups,)) if draw(st.booleans()) else None
+    return [x, w, bias, stride, padding, dilation, groups, draw(st.sampled_from((None, *FUSABLE)))]
+
+
+def _conv1d_arguments(draw, arrays):
+    c, o, groups = _conv_channels(draw)
+    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    padding = draw(st.sampled_from([0, 2, ((1, 0),), "same", "valid"]))
+    x = arrays((draw(FEW), draw(st.integers(dilation * (kernel - 1) + 1, 5)), c * groups))
+    bias = arrays((o * groups,)) if draw(st.booleans()) else None
+    activation = draw(st.sampled_from((None, *FUSABLE)))
+    return [x, arrays((kernel, c, o * groups)), bias, draw(FEW), padding, dilation, groups, activation]
+
+
+def _conv_transpose2d_arguments(draw, arrays):
+    c, o, groups = _conv_channels(draw)
+    stride, dilation, padding = draw(st.sampled_from([1, 2, (1, 3)])), draw(st.sampled_from([1, (2, 1)])), 0
+    kernel = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    if min(kernel) == 2:
+        padding = draw(st.sampled_from([0, ((1, 0), (0, 1)), "valid"]))
+    extra = tuple(draw(st.integers(0, s - 1)) for s in _pairs_of(stride))
+    x, w = arrays((1, draw(st.integers(1, 3)), draw(st.integers(1, 3)), c * groups)), arrays((*kernel, o, c * groups))
+    bias = arrays((o * groups,)) if draw(st.booleans()) else None
+    activation = draw(st.sampled_from((None, *FUSABLE)))
+    return [x, w, bias, stride, padding, extra, groups, dilation, activation]
+
+
+def _pool_oracle(x, kernel, stride, padding, ceil_mode, value):
+    """value(window, how many places of the padded image it covers) for each window of x (n, h, w, c)."""
+    kernel = _pairs_of(kernel)
+    stride = kernel if stride is None else _pairs_of(stride)
+    pads = _pads(padding, x.shape[1:3], kernel, stride)
+    counts = []
+    for n, k, s, (before, after) in zip(x.shape[1:3], kernel, stride, pads, strict=True):
+        count = (math.ceil if ceil_mode else math.floor)((n + before + after - k) / s) + 1
+        counts.append(count - (ceil_mode and (count - 1) * s >= n + before))
+    out = np.empty((len(x), *counts, x.shape[3]))
+    for i, j in np.ndindex(*counts):
+        top, left = i * stride[0] - pads[0][0], j * stride[1] - pads[1][0]
+        bottom, right = top + kernel[0], left + kernel[1]
+        covered = (min(bottom, x.shape[1] + pads[0][1]) - top) * (min(right, x.shape[2] + pads[1][1]) - left)
+        out[:, i, j] = value(x[:, max(top, 0) : bottom, max(left, 0) : right], covered)
+    return out
+
+
+def _max_pool2d_oracle(x, kernel, stride, padding, dilation, ceil_mode):
+    return _pool_oracle(x, kernel, stride, padding, ceil_mode, lambda window, covered: window.max((1, 2)))
+
+
+def _avg_pool2d_oracle(x, kernel, stride, padding, ceil_mode, include_pad, divisor):
+    def mean(window, covered):
+        return window.sum((1, 2)) / (divisor or (covered if include_pad else window.shape[1] * window.shape[2]))
+
+    return _pool_oracle(x, kernel, stride, padding, ceil_mode, mean)
+
+
+def _adaptive_oracle(x, output_size):
+    size = [n if o is None else o for n, o in zip(x.shape[1:3], _pairs_of(output_size), strict=True)]
+    out = np.empty((len(x), *size, x.shape[3]))
+    for i, j in np.ndindex(*size):
+        (top, bottom), (left, right) = (
+            (math.floor(k * n / o), math.ceil((k + 1) * n / o))
+            for k, n, o in zip((i, j), x.shape[1:3], size, strict=True)
+        )
+        out[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
+    return out
+
+
+def _pool2d_arguments(draw, arrays):
+    """x, kernel_size, stride, padding."""
+    kernel = draw(st.sampled_from([1, 2, 3, (1, 2), (3, 2)]))
+    sizes = [draw(st.integers(k, 4)) for k in _pairs_of(kernel)]
+    paddings = [0, "same", "valid"] + ([1, ((0, 1), (1, 0))] if min(_pairs_of(kernel)) > 1 else [])
+    stride = draw(st.sampled_from([None, 1, 2, (2, 1)]))
+    return [arrays((1, *sizes, 1)), kernel, stride, draw(st.sampled_from(paddings))]
+
+
+def _pool1d_arguments(draw, arrays):
+    kernel = draw(st.integers(1, 3))
+    padding = draw(st.sampled_from([0, "same"] + [1, ((1, 0),)] * (kernel > 1)))
+    return [arrays((draw(FEW), draw(st.integers(kernel, 6)), 1)), kernel, draw(st.sampled_from([None, 1, 2])), padding]
+
+
+def _lowered(oracle):
+    """The oracle for images, for one axis."""
+
+    def on_rows(x, kernel, stride, padding, *options):
+        if not isinstance(padding, str):
+            padding = ((0, 0), padding[0] if isinstance(padding, tuple) else (padding, padding))
+        return oracle(_raised(x), (1, kernel), None if stride is None else (1, stride), padding, *options)[:, 0]
+
+    return on_rows
+
+
+def _batch_norm_oracle(x, running_mean, running_var, weight, bias, training, eps, activation):
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = (x.mean(axes), x.var(axes)) if training else (running_mean, running_var)
+    y = (x - mean) / np.sqrt(variance + eps) * (1 if weight is None else weight) + (0 if bias is None else bias)
+    return _activated(y, activation)
+
+
+def _batch_norm_arguments(draw, arrays):
+    c = draw(st.integers(1, 2))
+    x = arrays((*draw(st.lists(FEW, min_size=1, max_size=2)), c))
+    running = [Fixed(arrays((c,))), Fixed(arrays((c,), 0.5, 2))]
+    affine = [arrays((c,)) if draw(st.booleans()) else None for _ in range(2)]
+    return [x, *running, *affine, draw(st.booleans()), 0.3, draw(st.sampled_from([None, "relu"]))]
+
+
+def _standard(x, axes, eps=0.3, centred=True):
+    deviation = x - x.mean(axes, keepdims=True) if centred else x
+    return deviation / np.sqrt((deviation**2).mean(axes, keepdims=True) + eps)
+
+
+def _group_norm_oracle(x, groups, weight, bias, eps=0.3):
+    parts = [_standard(part, tuple(range(1, x.ndim)), eps) for part in np.split(x, groups, -1)]
+    return np.concatenate(parts, -1) * (1 if weight is None else weight) + (0 if bias is None else bias)
+
+
+def _group_norm_arguments(draw, arrays):
+    groups, part = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    x = arrays((draw(st.integers(1, 2)), *draw(st.lists(st.integers(1, 2), max_size=2)), groups * part))
+    return [x, groups, *(_maybe(draw, arrays, x.shape[-1:]) for _ in range(2))]
+
+
+def _row_norm_arguments(draw, arrays):
+    x = arrays(draw(FILLED))
+    shape = x.shape[draw(st.integers(0, x.ndim - 1)) :]
+    given = shape[0] if len(shape) == 1 and draw(st.booleans()) else shape
+    return [x, given, _maybe(draw, arrays, shape), _maybe(draw, arrays, shape)]
+
+
+def _row_norm_oracle(x, shape, weight, bias, centred=True):
+    axes = tuple(range(x.ndim - len(_pairs_of(shape, 1)), x.ndim))
+    return _standard(x, axes, centred=centred) * (1 if weight is None else weight) + (0 if bias is None else bias)
+
+
+def _pad_arguments(draw, arrays):
+    x = arrays(draw(FILLED))
+    pairs = tuple(draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in range(draw(st.integers(1, x.ndim))))
+    flat = draw(st.booleans()) or len(pairs) < x.ndim
+    return [x, sum(pairs[::-1], ()) if flat else pairs, draw(st.sampled_from([0.0, 1.5]))]
+
+
+def _pad_oracle(x, given, value):
+    if not isinstance(given[0], tuple):
+        pairs = list(zip(given[::2], given[1::2], strict=True))[::-1]
+        given = [(0, 0)] * (x.ndim - len(pairs)) + pairs
+    return np.pad(x, given, constant_values=value)
+
+
 OPS = [
     *[_elementwise_case(row) for row in TABLE if row.name in ELEMENTWISE and hasattr(F, row.name)],
     OpCase(
@@ -701,6 +925,74 @@ OPS = [
     _along_case("logsumexp", special.logsumexp),
     OpCase("matmul", F.matmul, _matmul_shapes, np.matmul),
     OpCase("linear", F.linear, _linear_shapes, _linear_oracle),
+    OpCase("conv1d", F.conv1d, _conv1d_arguments, _conv1d_oracle),
+    OpCase("conv2d", F.conv2d, _conv2d_arguments, _conv2d_oracle),
+    OpCase("conv_transpose2d", F.conv_transpose2d, _conv_transpose2d_arguments, _conv_transpose2d_oracle),
+    OpCase(
+        "max_pool1d",
+        F.max_pool1d,
+        lambda d, a: [*_pool1d_arguments(d, a), 1, d(st.booleans())],
+        _lowered(_max_pool2d_oracle),
+    ),
+    OpCase(
+        "max_pool2d", F.max_pool2d, lambda d, a: [*_pool2d_arguments(d, a), 1, d(st.booleans())], _max_pool2d_oracle
+    ),
+    OpCase(
+        "avg_pool1d",
+        F.avg_pool1d,
+        lambda d, a: [*_pool1d_arguments(d, a), d(st.booleans()), d(st.booleans())],
+        lambda *args: _lowered(_avg_pool2d_oracle)(*args, None),
+    ),
+    OpCase(
+        "avg_pool2d",
+        F.avg_pool2d,
+        lambda d, a: [*_pool2d_arguments(d, a), d(st.booleans()), d(st.booleans()), d(st.sampled_from([None, 3]))],
+        _avg_pool2d_oracle,
+    ),
+    OpCase(
+        "adaptive_avg_pool1d",
+        F.adaptive_avg_pool1d,
+        lambda draw, arrays: [arrays((2, draw(st.integers(1, 6)), 2)), draw(st.integers(1, 4))],
+        lambda x, size: _adaptive_oracle(_raised(x), (1, size))[:, 0],
+    ),
+    OpCase(
+        "adaptive_avg_pool2d",
+        F.adaptive_avg_pool2d,
+        lambda d, arrays: [
+            arrays((1, d(st.integers(1, 4)), d(st.integers(1, 5)), 1)),
+            d(st.sampled_from([1, 3, (2, None)])),
+        ],
+        _adaptive_oracle,
+    ),
+    OpCase(
+        "global_avg_pool1d",
+        F.global_avg_pool1d,
+        lambda draw, arrays: [arrays((draw(FEW), draw(FEW), 2)), draw(st.booleans())],
+        lambda x, keep: x.mean(1, keepdims=keep),
+    ),
+    OpCase(
+        "global_avg_pool2d",
+        F.global_avg_pool2d,
+        lambda draw, arrays: [arrays((draw(FEW), draw(FEW), 2, 1)), draw(st.booleans())],
+        lambda x, keep: x.mean((1, 2), keepdims=keep),
+    ),
+    OpCase(
+        "batch_norm",
+        lambda x, mean, var, w, b, training, eps, activation: F.batch_norm(
+            x, mean, var, w, b, training, 0.1, eps, activation
+        ),
+        _batch_norm_arguments,
+        _batch_norm_oracle,
+    ),
+    OpCase("group_norm", lambda *args: F.group_norm(*args, eps=0.3), _group_norm_arguments, _group_norm_oracle),
+    OpCase("layer_norm", lambda *args: F.layer_norm(*args, eps=0.3), _row_norm_arguments, _row_norm_oracle),
+    OpCase(
+        "rms_norm",
+        lambda x, shape, weight: F.rms_norm(x, shape, weight, eps=0.3),
+        lambda draw, arrays: _row_norm_arguments(draw, arrays)[:3],
+        lambda x, shape, weight: _row_norm_oracle(x, shape, weight, None, centred=False),
+    ),
+    OpCase("pad", lambda x, pad, value: F.pad(x, pad, value=value), _pad_arguments, _pad_oracle),
     OpCase("reshape", F.reshape, _reshape, np.reshape),
     OpCase("flatten", F.flatten, _flatten, _flatten_oracle),
     OpCase("permute", F.permute, _permute, np.transpose),
@@ -823,7 +1115,178 @@ def _weighted_labels(draw, arrays):
     return [arrays((n, 3)), np.array(draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), np.int64)]
 
 
+def _image(channels, least=1):
+    """One small image."""
+    sides = st.integers(least, 3 if channels == 1 else 2)
+    return lambda draw, arrays: [arrays((1, draw(sides), draw(sides), channels))]
+
+
+def _row(channels, least=1):
+    return lambda draw, arrays: [arrays((draw(st.integers(1, 2)), draw(st.integers(least, 3)), channels))]
+
+
+def _pool_case(kind, options, oracle, arguments, label=""):
+    return LayerCase(kind.__name__, lambda: kind(**options), arguments, lambda module, x: oracle(x), label)
+
+
+def _known(layer):
+    """The layer with running statistics, in evaluation mode."""
+    layer.running_mean.copy_([0.5, -0.3])
+    layer.running_var.copy_([2.0, 0.4])
+    layer.weight.data.copy_([1.5, -0.5])
+    return layer.eval()
+
+
+def _batch_normed(module, x):
+    return _batch_norm_oracle(x, None, None, module.weights.get("weight"), module.weights.get("bias"), True, 0.3, None)
+
+
+def _known_oracle(eps):
+    def oracle(module, x):
+        w = module.weights
+        return _batch_norm_oracle(x, w["running_mean"], w["running_var"], w["weight"], w["bias"], False, eps, None)
+
+    return oracle
+
+
 LAYERS = [
+    LayerCase(
+        "Conv1d",
+        lambda: nn.Conv1d(1, 2, 2, stride=2, padding=1, rng=0),
+        _row(1),
+        lambda m, x: _conv1d_oracle(x, m.weights["weight"], m.weights["bias"], 2, 1, 1, 1, None),
+    ),
+    LayerCase(
+        "Conv2d",
+        lambda: nn.Conv2d(1, 2, (2, 1), padding=((1, 0), (0, 2)), rng=0),
+        _image(1),
+        lambda m, x: _conv2d_oracle(x, m.weights["weight"], m.weights["bias"], 1, ((1, 0), (0, 2)), 1, 1),
+    ),
+    LayerCase(
+        "Conv2d",
+        lambda: nn.Conv2d(2, 4, 2, stride=2, padding="same", groups=2, bias=False, rng=0),
+        _image(2),
+        lambda m, x: _conv2d_oracle(x, m.weights["weight"], None, 2, "same", 1, 2),
+        "groups",
+    ),
+    LayerCase(
+        "Conv2D",
+        lambda: nn.Conv2D(2, 2, padding="same", activation="tanh", input_shape=(3, 3, 1), rng=0),
+        _image(1),
+        lambda m, x: _conv2d_oracle(x, m.weights["weight"], m.weights["bias"], 1, "same", 1, 1, "tanh"),
+        "tanh",
+    ),
+    LayerCase(
+        "Conv2D",
+        lambda: nn.Conv2D(1, (2, 1), 2, activation="gelu", use_bias=False, input_shape=(3, 3, 2), rng=0),
+        _image(2, least=2),
+        lambda m, x: _conv2d_oracle(x, m.weights["weight"], None, 2, "valid", 1, 1, "gelu"),
+        "gelu",
+    ),
+    LayerCase(
+        "ConvTranspose2d",
+        lambda: nn.ConvTranspose2d(2, 2, (3, 2), stride=2, padding=(1, 0), output_padding=1, groups=2, rng=0),
+        _image(2),
+        lambda m, x: _conv_transpose2d_oracle(x, m.weights["weight"], m.weights["bias"], 2, (1, 0), 1, 2, 1),
+    ),
+    _pool_case(
+        nn.MaxPool1d,
+        {"kernel_size": 2, "padding": 1},
+        lambda x: _max_pool2d_oracle(_raised(x), (1, 2), None, ((0, 0), (1, 1)), 1, False)[:, 0],
+        _row(1),
+    ),
+    _pool_case(
+        nn.MaxPool2d,
+        {"kernel_size": 2, "stride": 1, "padding": 1, "ceil_mode": True},
+        lambda x: _max_pool2d_oracle(x, 2, 1, 1, 1, True),
+        _image(2),
+    ),
+    _pool_case(
+        nn.AvgPool1d,
+        {"kernel_size": 2, "ceil_mode": True},
+        lambda x: _avg_pool2d_oracle(_raised(x), (1, 2), None, 0, True, True, None)[:, 0],
+        _row(2, least=2),
+    ),
+    _pool_case(
+        nn.AvgPool2d,
+        {"kernel_size": (2, 1), "padding": (1, 0), "count_include_pad": False},
+        lambda x: _avg_pool2d_oracle(x, (2, 1), None, (1, 0), False, False, None),
+        _image(1),
+    ),
+    _pool_case(nn.AdaptiveAvgPool1d, {"output_size": 2}, lambda x: _adaptive_oracle(_raised(x), (1, 2))[:, 0], _row(2)),
+    _pool_case(nn.AdaptiveAvgPool2d, {"output_size": (2, None)}, lambda x: _adaptive_oracle(x, (2, None)), _image(1)),
+    _pool_case(nn.GlobalAvgPool1d, {}, lambda x: x.mean(1), _row(2)),
+    _pool_case(nn.GlobalAvgPool2d, {"keepdims": True}, lambda x: x.mean((1, 2), keepdims=True), _image(2)),
+    _pool_case(
+        nn.MaxPooling2D,
+        {"padding": "same"},
+        lambda x: _max_pool2d_oracle(x, 2, None, "same", 1, False),
+        _image(1),
+    ),
+    _pool_case(
+        nn.AveragePooling2D,
+        {"pool_size": 2, "strides": 1, "padding": "same"},
+        lambda x: _avg_pool2d_oracle(x, 2, 1, "same", False, False, None),
+        _image(1),
+    ),
+    _pool_case(nn.GlobalAveragePooling2D, {}, lambda x: x.mean((1, 2)), _image(2)),
+    LayerCase("BatchNorm", lambda: nn.BatchNorm(2, eps=0.3), lambda d, a: _image(2)(d, a), _batch_normed),
+    LayerCase("BatchNorm", lambda: nn.BatchNorm(2, eps=0.3, affine=False), _row(2), _batch_normed, "plain"),
+    LayerCase("BatchNorm1d", lambda: nn.BatchNorm1d(2, eps=0.3), _row(2), _batch_normed),
+    LayerCase("BatchNorm1d", lambda: _known(nn.BatchNorm1d(2)), _row(2), _known_oracle(1e-5), "evaluation"),
+    LayerCase("BatchNorm2d", lambda: nn.BatchNorm2d(2, eps=0.3), _image(2), _batch_normed),
+    LayerCase("BatchNorm2d", lambda: _known(nn.BatchNorm2d(2)), _image(2), _known_oracle(1e-5), "evaluation"),
+    LayerCase(
+        "BatchNormalization",
+        lambda: nn.BatchNormalization(epsilon=0.3, scale=False, input_shape=(3, 2)),
+        _row(2),
+        _batch_normed,
+    ),
+    LayerCase(
+        "BatchNormalization",
+        lambda: _known(nn.BatchNormalization(input_shape=(2, 2, 2))),
+        _image(2),
+        _known_oracle(1e-3),
+        "evaluation",
+    ),
+    LayerCase(
+        "GroupNorm",
+        lambda: nn.GroupNorm(2, 2, eps=0.3),
+        _image(2),
+        lambda m, x: _group_norm_oracle(x, 2, m.weights["weight"], m.weights["bias"]),
+    ),
+    LayerCase(
+        "LayerNorm",
+        lambda: nn.LayerNorm(3, eps=0.3),
+        _features(3),
+        lambda m, x: _row_norm_oracle(x, 3, m.weights["weight"], m.weights["bias"]),
+    ),
+    LayerCase(
+        "LayerNorm",
+        lambda: nn.LayerNorm((2, 2), eps=0.3, elementwise_affine=False),
+        lambda draw, arrays: [arrays((*draw(SHAPES), 2, 2))],
+        lambda m, x: _row_norm_oracle(x, (2, 2), None, None),
+        "plain",
+    ),
+    LayerCase(
+        "RMSNorm",
+        lambda: nn.RMSNorm(3, eps=0.3),
+        _features(3),
+        lambda m, x: _row_norm_oracle(x, 3, m.weights["weight"], None, centred=False),
+    ),
+    LayerCase(
+        "Residual",
+        lambda: nn.Residual(nn.Linear(3, 3, rng=0)),
+        _features(3),
+        lambda m, x: x + _affine(m.weights, x, "body."),
+    ),
+    LayerCase(
+        "Residual",
+        lambda: nn.Residual(nn.Linear(3, 2, rng=0), nn.Linear(3, 2, rng=1), activation="relu"),
+        _features(3),
+        lambda m, x: np.maximum(_affine(m.weights, x, "body.") + _affine(m.weights, x, "shortcut."), 0),
+        "shortcut",
+    ),
     *[_activation_case(kind) for kind in (nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)],
     _activation_case(nn.LeakyReLU, 0.2),
     _activation_case(nn.ELU, 1.3),

@@ -83,6 +83,22 @@ def test_gradients_have_the_shape_and_dtype_of_the_input(case, backend_in_use, d
         assert np.isfinite(x.grad.numpy()).all()
 
 
+@pytest.mark.parametrize("case", [case for case in OPS if case.derivatives], ids=str)
+@given(data=st.data())
+def test_gradients_that_can_be_differentiated_again_are_the_same(case, backend_in_use, data):
+    """`create_graph` computes them by other operations."""
+    given_, inputs = _differentiated(case.arguments(data.draw, Arrays(data.draw(SEEDS))))
+    assume(inputs)
+    out = case.function(*given_)
+    weights = nanonet.tensor(np.random.default_rng(0).normal(size=out.shape), dtype="float64")
+    options = {"grad_outputs": weights, "allow_unused": True}
+    again = nanonet.grad(out, inputs, create_graph=True, **options)
+    for once, twice in zip(nanonet.grad(out, inputs, **options), again, strict=True):
+        assert (once is None) == (twice is None)
+        if once is not None:
+            np.testing.assert_allclose(once.numpy(), twice.numpy(), rtol=1e-9, atol=1e-9)
+
+
 def _differentiated(arguments):
     given_ = [as_argument(a, True) for a in arguments]
     return given_, [a for a in given_ if isinstance(a, Tensor) and a.requires_grad]

@@ -8,6 +8,7 @@ from kernels.contract import Backend
 from kernels.numba_cpu import (
     activation,
     conv,
+    conv_weight,
     copy,
     elementwise,
     gemm,
@@ -36,6 +37,7 @@ def backend() -> Backend:
         linear=gemm.linear,
         conv2d=conv.conv2d,
         conv2d_transpose=conv.conv2d_transpose,
+        conv2d_weight_gradient=conv_weight.conv2d_weight_gradient,
         activation_gradient=activation.activation_gradient,
         max_pool2d=pool.max_pool2d,
         max_pool2d_backward=pool.max_pool2d_backward,

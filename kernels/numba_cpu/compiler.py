@@ -27,6 +27,7 @@ _KEEP_FOLDERS = 12
 
 _lock = threading.RLock()
 _addresses: dict[str, int] = {}
+_names: dict[int, str] = {}
 _loaded = []  # objects must outlive their code
 
 if hasattr(os, "register_at_fork"):
@@ -67,6 +68,13 @@ def symbol(name: str) -> str:
 def compiled_names() -> tuple[str, ...]:
     """Names of the kernels in memory."""
     return tuple(_addresses)
+
+
+def compiled_name(address: int) -> str:
+    """The name of the kernel at an address, or an empty text."""
+    if len(_names) != len(_addresses):
+        _names.update((address, name) for name, address in list(_addresses.items()))
+    return _names.get(address, "")
 
 
 # ---------------------------------------------------------------------------------------- machine code

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels import plan
-from kernels.numba_cpu import threads
+from kernels.numba_cpu import depthwise, threads, winograd
 from kernels.numba_cpu.blocking import most_rows
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.copy import copy
@@ -29,7 +29,7 @@ from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous, rows
 
 #: Words of the table for each tile: offset in the packed band, rows, offset in the result.
-COLUMN_TABLE = 3
+TABLE = 3
 #: Pixels of a band, about.
 BAND = 256
 #: Multiplications that are worth a thread.
@@ -38,8 +38,8 @@ LEAST = 1 << 18
 SHARE = 0.25
 #: Chunks at most; a power of two.
 CHUNKS = 16
-#: Channels up to which all of them are packed side by side.
-TOGETHER = 16
+#: Channels that are packed side by side, at most.
+TOGETHER = 128
 
 
 def conv2d_weight_gradient(
@@ -52,10 +52,16 @@ def conv2d_weight_gradient(
     out: np.ndarray,
 ) -> None:
     """See `kernels.contract.Backend.conv2d_weight_gradient`."""
+    if depthwise.fits(out.shape, groups):
+        depthwise.conv2d_weight_gradient(x, g, stride, padding, dilation, groups, out)
+        return
     if out.size == 0:
         return
     if g.size == 0:
         copy(np.zeros((), out.dtype), out)
+        return
+    if tile := winograd.wanted(x.itemsize, out.shape[:2], stride, dilation, groups, g.shape, x.shape[3]):
+        winograd.weight_gradient(x, g, padding, out, tile)
         return
     if x.strides[3] != x.itemsize:
         x = contiguous(x)
@@ -65,9 +71,11 @@ def conv2d_weight_gradient(
     scratch = plan.empty(np, (p.scratch,), np.uint8)
     results = out if p.direct else plan.empty(np, (p.results,), np.uint8)
     align = 1 if p.direct else 64
-    launch("conv2d_weight_gradient", p.kernel, p.parts, x, g, results, align, scratch, *p.words[:2], p.table, *p.words[2:])
+    launch(
+        "conv2d_weight_gradient", p.kernel, p.parts, x, g, results, align, scratch, *p.words[:2], p.table, *p.words[2:]
+    )
     if not p.direct:
-        launch("conv2d_weight_gradient", p.finish, p.finish_parts, results, align, *p.sizes, p.order, *p.counts, out)
+        launch("conv2d_weight_gradient", p.finish, p.finish_parts, results, align, *p.sizes, out)
 
 
 class _Plan(NamedTuple):
@@ -80,9 +88,7 @@ class _Plan(NamedTuple):
     results: int
     finish: int
     finish_parts: int
-    sizes: tuple[int, int]
-    order: np.ndarray
-    counts: tuple[int, int]
+    sizes: tuple[int, ...]
 
 
 def _up(count: int) -> int:
@@ -96,18 +102,11 @@ def _plan(size, x_shape, x_strides, g_shape, g_step, out_shape, stride, top, lef
     (n, h, w, _), (_, oh, ow, all_o), (kh, kw, c, _) = x_shape, g_shape, out_shape
     o = all_o // groups
 
-    # How many channels lie side by side, and how many rows of the result a run of elements is.
-    together = dilation[1] == 1
-    if c <= most[2]:
-        width = c
-    elif together and groups == 1 and c <= TOGETHER:
-        width = c
-    elif together and kw > 1:
-        width = max(1, most[2] // kw)
-    else:
-        width = -(-c // -(-c // most[2]))
-    subgroups = -(-c // width)
-    runs = [(j * width, kw * width) for j in (0,)] if together else [(j * dilation[1] * width, width) for j in range(kw)]
+    # Channels that lie side by side, and the runs of elements that a kernel row meets: (column, elements).
+    subgroups = -(-c // TOGETHER)
+    width = -(-c // subgroups)
+    joined = dilation[1] == 1 and subgroups == 1
+    runs = [(0, kw * c)] if joined else [(j, width) for j in range(kw)]
 
     # Bands.
     pixels = oh * ow
@@ -121,61 +120,76 @@ def _plan(size, x_shape, x_strides, g_shape, g_step, out_shape, stride, top, lef
     plane_rows = ((band_rows - 1) * stride[0] + reach) * columns * width * size
     plane = _up(images * plane_rows + lanes * size)
 
-    # Tiles: offset in the band, rows, offset in the result, whose rows are (subgroup, kernel row, run).
-    tiles, row = [], 0
-    order = np.zeros((kh, kw, c), np.int64)
+    # g is read in vectors and x element by element, or the other way round where g has but one vector.
+    wide = -(-o // lanes)
+    swapped = wide == 1 and runs[0][1] > lanes
+    if swapped:
+        wide = -(-runs[0][1] // lanes)
+        widest = max(vectors for vectors, rows in most.items() if rows >= min(o, most[3]))
+    else:
+        tallest = max(-(-length // -(-length // most[2])) for _, length in runs)
+        widest = max(vectors for vectors, rows in most.items() if rows >= tallest)
+    panel = -(-wide // -(-wide // widest))
+    step = panel * lanes if swapped else most[2]
+
+    # Offset in the band, elements, offset in the result: of the tiles for a panel of g, or of the panels of x.
+    pieces_of_x = []
     for subgroup in range(subgroups):
         live = min(width, c - subgroup * width)
         for i in range(kh):
-            base = subgroup * plane + i * dilation[0] * columns * width * size
-            for j in range(kw):
-                order[i, j, subgroup * width : subgroup * width + live] = row + j * width + np.arange(live)
-            for start, length in runs:
-                pieces = -(-length // most[2])
+            for j, length in runs:
+                length = length if joined else live
+                base = subgroup * plane + (i * dilation[0] * columns + j * dilation[1]) * width * size
+                row = (i * kw + j) * c + subgroup * width
+                pieces = -(-length // step)
                 for piece in range(pieces):
                     low, high = length * piece // pieces, length * (piece + 1) // pieces
-                    tiles.append((base + (start + low) * size, high - low, (row + low) * all_o * size))
-                row += length
-    natural = bool((order.ravel() == np.arange(order.size)).all()) and row == order.size
+                    if swapped:
+                        low, high = min(length, piece * step), min(length, (piece + 1) * step)
+                    to = (row + low) * size * (1 if swapped else all_o)
+                    pieces_of_x.append((base + low * size, high - low, to))
     taps = np.arange(images)[:, None, None] * plane_rows + (
         np.arange(band_rows)[:, None] * stride[0] * columns + np.arange(ow) * stride[1]
     ) * (width * size)
-    table = np.concatenate([np.array(tiles, np.int64).ravel(), taps.ravel()])
-
-    # Panels of g: as many vectors as registers allow.
-    wide = -(-o // lanes)
-    tallest = max(rows for _, rows, _ in tiles)
-    widest = max(vectors for vectors, rows in most.items() if rows >= tallest)
-    panel = -(-wide // -(-wide // widest))
-    pack_g = wide > panel and len(tiles) >= 8 or (o % lanes > 0 and not host().has_masked_load)
+    table = np.concatenate([np.array(pieces_of_x, np.int64).ravel(), taps.ravel()])
+    count = len(pieces_of_x)
+    if swapped:
+        pieces, panels, pack_g = -(-o // most[panel]), count, False
+    else:
+        pieces, panels = 0, -(-wide // panel)
+        pack_g = panels > 1 and count >= 8 or (o % lanes > 0 and not host().has_masked_load)
 
     # Chunks and threads.
     work = n * pixels * kh * kw * c * all_o
-    result = _up(row * all_o * size)
+    size_out = kh * kw * c * all_o
+    result = _up(size_out * size)
     blocks = -(-n // images)
     allowed = min(blocks * bands, SHARE * n * (h * w * x_shape[3] + pixels * all_o) * size / result)
     chunks = 1
     while 2 * chunks <= min(allowed, CHUNKS):
         chunks *= 2
     threads_now = min(available, max(1, work // LEAST))
-    splits = min(groups * -(-wide // panel), threads_now // np.gcd(chunks, threads_now))
+    splits = min(groups * panels, threads_now // np.gcd(chunks, threads_now))
     parts = min(threads_now, chunks * splits)
     planes = _up(groups * subgroups * plane)
     scratch = planes + _up((images * band_rows * ow * panel * lanes) * size)
 
-    direct = natural and chunks == 1
+    direct = chunks == 1 and not swapped
     kernel = compile_kernel(f"conv_weight/{dtype}", lambda: _loops("sums", dtype))
     finish = compile_kernel(f"conv_weight_finish/{dtype}", lambda: _loops("finish", dtype))
-    tile = compile_function(f"tile/{dtype}/relu/taps", lambda: _tile(dtype), "i" * 13)
+    tile = compile_function(
+        f"tile/{dtype}/{'rows' if swapped else 'relu/taps'}", lambda: _tile(dtype, swapped), "i" * 13
+    )
     words = (
         *(scratch, tile, n, h, w, *x_strides[:3], groups, c, o, g_step, oh, ow, stride[0], top, left),
         *(reach, columns, width, subgroups, images, bands, blocks, chunks, int(splits)),
-        *(result, panel, int(pack_g), len(tiles), plane_rows, plane, COLUMN_TABLE * len(tiles), planes),
+        *(result, panel, int(pack_g), count, plane_rows, plane, TABLE * count, planes),
+        *(pieces, (kh * kw * c if swapped else all_o) * size),
     )
-    finish_parts = min(available, max(1, chunks * row * all_o >> 16))
+    finish_parts = min(available, max(1, chunks * size_out >> 16))
     return _Plan(
         *(kernel, int(parts), int(parts) * scratch + 64, words, table, direct, chunks * result + 64),
-        *(finish, finish_parts, (result, chunks), order.ravel() * (all_o * size), (order.size, all_o)),
+        *(finish, finish_parts, (result, chunks, size_out, all_o if swapped else 0)),
     )
 
 
@@ -185,7 +199,9 @@ def _loops(name: str, dtype: str):
     return getattr(conv_weight, name)(getattr(vector, dtype))
 
 
-def _tile(dtype: str):
+def _tile(dtype: str, swapped: bool):
     from kernels.numba_cpu.jit import tile, vector
 
+    if swapped:
+        return tile.tile(getattr(vector, dtype), None, row_taps=True)
     return tile.tile(getattr(vector, dtype), "relu", taps=True)

@@ -1,56 +1,124 @@
 """What instructions do: which of their arguments they write, and how much they compute.
 
-One row for each name that a kernel is launched under. A plan is taken to write all that an unknown instruction touches.
+One row for each kind of kernel, by the beginning of the name that it was compiled under, and the places of its
+arguments. A new kernel gets a row here; without one the plan takes it to write all its arrays, and shows no FLOP. Where
+only the slot knows how many operations there are, it launches the kernel under a `plan.Label`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import ast
+from collections.abc import Callable, Container
 
 from kernels import updates
-from kernels.plan import Instruction, Operand
+from kernels.formula import Formula
+from kernels.numba_cpu.blocking import ACCUMULATE, BIAS, FINISH
+from kernels.numba_cpu.compiler import compiled_name
+from kernels.plan import Effect, Instruction
 
 
-@dataclass(frozen=True)
-class Effect:
-    """writes(place): whether the argument at that place is written."""
+def effect(instruction: Instruction) -> Effect:
+    """The row of EFFECTS for the kernel of an instruction."""
+    name = compiled_name(instruction.kernel)
+    if name.startswith("update/"):
+        return _update(updates.BY_NAME[instruction.name])
+    if name.startswith("gemm/") and instruction.word(14) & ACCUMULATE:
+        return _ADDING
+    parts = name.split("/")
+    rows = (EFFECTS.get("/".join(parts[:n])) for n in range(len(parts), 0, -1))
+    return next((row for row in rows if row is not None), UNKNOWN)
 
-    writes: Callable[[int], bool]
+
+#: For a kernel without a row.
+UNKNOWN = Effect(writes=lambda place: True, updates=lambda place: True)
 
 
-def _at(*places: int) -> Effect:
-    return Effect(lambda place: place in places)
+def _writes(
+    *places: int,
+    updates: Container = (),
+    scratch: Container = (),
+    flop: int | Callable[[Instruction], int] = 0,
+    detail: Callable[[Instruction], str] | None = None,
+) -> Effect:
+    """flop: a number for each element of the first operand, or a function of the instruction."""
+    count = flop if callable(flop) else lambda instruction: flop * instruction.operands[0].size
+    return Effect(places.__contains__, updates.__contains__, scratch.__contains__, count, detail)
+
+
+def operations(formula: Formula) -> int:
+    """Operators and functions of a formula."""
+    return sum(isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare | ast.Call) for node in ast.walk(formula.tree))
+
+
+def _elementwise(instruction: Instruction) -> int:
+    return instruction.operand(0).size * operations(instruction.name.formula)
+
+
+def _products(instruction: Instruction) -> int:
+    """2 m n k, and m n more for each of a bias and an addition to what is there."""
+    out = instruction.operand(2)
+    added = (instruction.operand(3) is not None) + (instruction.word(14) & ACCUMULATE)
+    return out.size * (2 * instruction.operand(0).shape[-1] + added)
+
+
+def _epilogue(instruction: Instruction) -> str:
+    flags = instruction.word(14)
+    return ", ".join(text for bit, text in ((ACCUMULATE, "added"), (BIAS, "+ bias"), (FINISH, "relu")) if flags & bit)
+
+
+def _reduction(instruction: Instruction) -> str:
+    return compiled_name(instruction.kernel).split("/")[2]
+
+
+def _formula(instruction: Instruction) -> str:
+    return instruction.name.formula.text
 
 
 def _update(rule: updates.Update) -> Effect:
     """After two arguments come for each parameter its size, and the arrays w, g and the states."""
     words = 3 + len(rule.states)
-    return Effect(lambda place: place >= 2 and (place - 2) % words != 2)
 
+    def written(place: int) -> bool:
+        return place >= 2 and (place - 2) % words != 2
+
+    def flop(instruction: Instruction) -> int:
+        names = ("w", "g", *rule.states, *rule.values, *(name for name, _ in rule.scalars))
+        each = sum(operations(Formula.of(text, *names)) for _, text in rule.statements)
+        return each * sum(x.size for x in instruction.operands if x.place >= 2 and (x.place - 2) % words == 1)
+
+    return Effect(written, written, flop=flop)
+
+
+_ADDING = _writes(2, 4, updates={2}, scratch={4}, flop=_products, detail=_epilogue)
 
 EFFECTS = {
-    "elementwise": _at(0),
-    "copy": _at(1),
-    "reduce": _at(1),
-    "argmax": _at(1),
-    "matmul": _at(2, 4),
-    "softmax": _at(1),
-    "log_softmax": _at(1),
-    "softmax_backward": _at(2),
-    "log_softmax_backward": _at(2),
-    "cross_entropy": _at(3, 4),
-    "cross_entropy_backward": _at(4),
-    "take": _at(2),
-    "take_batch": _at(3),
-    "scatter_add": _at(2),
-    "advance": _at(0),
-    "uniform": _at(1),
-    "normal": _at(1),
-    "dropout_mask": _at(1),
-    **{rule.name: _update(rule) for rule in updates.TABLE},
+    "elementwise": _writes(0, flop=_elementwise, detail=_formula),
+    "copy": _writes(1),
+    "reduce": _writes(1, flop=1, detail=_reduction),
+    "reduce/argmax": _writes(1, flop=1),
+    "gemm": _writes(2, 4, scratch={4}, flop=_products, detail=_epilogue),
+    "softmax": _writes(1, flop=5),
+    "log_softmax": _writes(1, flop=5),
+    "softmax_backward": _writes(2, flop=4),
+    "log_softmax_backward": _writes(2, flop=4),
+    "cross_entropy": _writes(3, 4, flop=5),
+    "cross_entropy_backward": _writes(4, flop=lambda instruction: 3 * instruction.operand(4).size),
+    "take": _writes(2),
+    "take_batch": _writes(3),
+    "scatter_add": _writes(2, updates={2}, flop=lambda instruction: instruction.operand(1).size),
+    "advance": _writes(0, updates={0}, flop=1),
+    "random": _writes(1),
+    "conv": _writes(1, 4, scratch={4}),
+    "conv/packing": _writes(1),
+    "conv_weight": _writes(2, 4, scratch={4}),
+    "conv_weight_finish": _writes(7),
+    "winograd/filters": _writes(1, 9, scratch={9}),
+    "winograd/convolve": _writes(1, 4, scratch={4}),
+    "winograd/spread": _writes(2, 3, 4, scratch={4}),
+    "winograd/accumulate": _writes(2, updates={2}),
+    "winograd/weights": _writes(1),
+    "batch_norm/statistics": _writes(1, flop=4),
+    "batch_norm/moments": _writes(3, 4, 5, flop=6),
+    "batch_norm/normalize": _writes(3, flop=3),
+    "batch_norm/sums": _writes(6, flop=5),
+    "batch_norm/totals": _writes(4, 5, 6, flop=6),
+    "batch_norm/gradient": _writes(4, flop=5),
 }
-
-
-def writes(instruction: Instruction, operand: Operand) -> bool:
-    """Whether the instruction may write the operand."""
-    effect = EFFECTS.get(instruction.name)
-    return effect is None or effect.writes(operand.place)

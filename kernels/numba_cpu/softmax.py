@@ -87,14 +87,15 @@ def _backward(name: str, g: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
 
 @lru_cache(maxsize=4096)
 def _kernel(name: str, dtype: np.dtype, columns: int) -> int:
-    narrow = columns <= 2 * host().lanes(dtype.name)
+    registers = -(-columns // host().lanes(dtype.name))
+    narrow = registers if registers <= 2 else 0
 
     def make():
         from kernels.numba_cpu.jit import softmax
 
         return getattr(softmax, f"make_{name}")(dtype.name, narrow)
 
-    return compile_kernel(f"{name}/{dtype.name}/{'narrow' if narrow else 'wide'}", make)
+    return compile_kernel(f"{name}/{dtype.name}/{narrow or 'wide'}", make)
 
 
 SLOTS = {

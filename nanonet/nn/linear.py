@@ -31,6 +31,8 @@ class Linear(Module):
     integers.
     """
 
+    _fuses = ("relu", "tanh", "sigmoid")
+
     def __init__(
         self,
         in_features: int,
@@ -47,8 +49,8 @@ class Linear(Module):
         self.weight = Parameter(init.get(weight_init)((self.in_features, self.out_features), rng=rng))
         self.bias = Parameter(init.get(bias_init)((self.out_features,), rng=rng)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -76,9 +78,9 @@ class Dense(Module):
     ):
         self.units = _size("Dense", "units", units)
         self.activation = activation
-        self._activate, self._fused = _activation(activation)
+        self._activate, self._fused = fused_activation(activation)
         self.use_bias = use_bias
-        self._initializers = _initializer(kernel_initializer), _initializer(bias_initializer)
+        self._initializers = keras_initializer(kernel_initializer), keras_initializer(bias_initializer)
         self._rng = rng
         self._built = False
         self.weight: Parameter | None = None
@@ -120,7 +122,7 @@ class Dense(Module):
         return f"{self.units}, activation={chosen!r}, use_bias={self.use_bias}, features={features}"
 
 
-def _activation(given: str | Callable | None) -> tuple[Callable | None, str | None]:
+def fused_activation(given: str | Callable | None) -> tuple[Callable | None, str | None]:
     """What to call on the layer's result, and the name of what its kernel applies instead."""
     if given is None or given == "linear":
         return None, None
@@ -131,7 +133,7 @@ def _activation(given: str | Callable | None) -> tuple[Callable | None, str | No
     return (None if fused else module.forward), fused
 
 
-def _initializer(given: Initializer) -> Callable[..., np.ndarray]:
+def keras_initializer(given: Initializer) -> Callable[..., np.ndarray]:
     """As `init.get`; also Keras's "random_normal" and "random_uniform"."""
     return init.get(given.removeprefix("random_") if isinstance(given, str) else given)
 

@@ -39,6 +39,7 @@ class Module:
     _built = True
     _structure = 0  # counts the parameters and modules put in, and changes of dtype; a recorded step watches it
     _hooks: tuple[Hook, ...] = ()
+    _fuses: tuple[str, ...] = ()  # activations that this very kind takes as the second argument of its forward
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The output for an input. Each kind of module has its own."""

@@ -3,16 +3,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from nanonet.nn.activation import FUSED
-from nanonet.nn.linear import Linear
 from nanonet.nn.module import Module
-from nanonet.ops.linear import linear
 from nanonet.tensor import Tensor, as_tensor
 
 
 class Sequential(Module):
     """Layers, one after another: given by place, as one list, or as one dict of names.
 
-    A Linear and the ReLU, Tanh or Sigmoid that follows it are computed by one kernel, unless a hook looks at either.
+    A Linear or a convolution and the ReLU, Tanh or Sigmoid that follows it are computed by one kernel, a BatchNorm and
+    its ReLU too, unless a hook looks at either.
     When the first layer has an input_shape, layers that would wait for their first input are built at once.
     """
 
@@ -69,12 +68,13 @@ class Sequential(Module):
         place = 0
         while (layer := layers[place]) is not None:
             following = layers[place + 1]
-            activation = FUSED.get(type(following)) if type(layer) is Linear else None
-            if activation is None or layer._hooks or following._hooks:
+            activation = FUSED.get(type(following))
+            fuses = vars(type(layer)).get("_fuses", ())  # a kind derived from it may compute something else
+            if activation not in fuses or layer._hooks or following._hooks:
                 x = layer(x)
                 place += 1
             else:
                 layer._watch()
-                x = linear(x, layer.weight, layer.bias, activation)
+                x = layer.forward(x, activation)
                 place += 2
         return x

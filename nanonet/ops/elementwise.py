@@ -96,13 +96,22 @@ def differentiate(row: Elementwise, wanted: str, g: Tensor, y: Tensor | None, in
 def op_of(row: Elementwise) -> Op:
     """The operation that a row of the table describes."""
     forward_formula, names, name, result = row.forward, row.inputs, row.name, row.result
+    shared = len(row.derivatives) > len(set(row.derivatives.values())) == 1  # one gradient serves all inputs
 
     def forward(*tensors: Tensor) -> Tensor:
         return launch(forward_formula, tensors, name, result)
 
     def rule(g: Tensor, y: Tensor, *tensors: Tensor) -> list[Callable[[], Tensor] | None]:
-        inputs = dict(zip(names, tensors, strict=True))
-        return [(lambda n=n: differentiate(row, n, g, y, inputs)) if n in row.derivatives else None for n in names]
+        inputs, made = dict(zip(names, tensors, strict=True)), {}
+
+        def gradient(wanted: str) -> Tensor:
+            if not shared or inputs[wanted].node is None:  # a leaf's gradient is memory of its own
+                return differentiate(row, wanted, g, y, inputs)
+            if not made:
+                made[""] = differentiate(row, wanted, g, y, inputs)
+            return made[""]
+
+        return [(lambda n=n: gradient(n)) if n in row.derivatives else None for n in names]
 
     forward.__name__ = name
     uses_y = any("y" in formula.variables for formula in row.backward.values())
@@ -143,6 +152,7 @@ relu, tanh, sigmoid = (FUNCTIONS_BY_NAME[n] for n in ("relu", "tanh", "sigmoid")
 softplus, silu, gelu = (FUNCTIONS_BY_NAME[n] for n in ("softplus", "silu", "gelu"))
 exp, expm1, log, log1p = (FUNCTIONS_BY_NAME[n] for n in ("exp", "expm1", "log", "log1p"))
 sqrt, square, reciprocal = (FUNCTIONS_BY_NAME[n] for n in ("sqrt", "square", "reciprocal"))
+add_relu = FUNCTIONS_BY_NAME["add_relu"]
 abs, sign, floor, sin, cos, erf = (FUNCTIONS_BY_NAME[n] for n in ("abs", "sign", "floor", "sin", "cos", "erf"))
 eq, ne, lt, le, gt, ge = (FUNCTIONS_BY_NAME[n] for n in ("eq", "ne", "lt", "le", "gt", "ge"))
 

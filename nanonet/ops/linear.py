@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from kernels import plan
-from kernels.elementwise import BY_NAME, FUSABLE
 from kernels.registry import backend_of
 from nanonet.autograd import op
-from nanonet.errors import DtypeError, OptionError, ShapeError
-from nanonet.ops.elementwise import differentiate
+from nanonet.errors import DtypeError, ShapeError
+from nanonet.ops.activation import before, check_activation
 from nanonet.tensor import Tensor, as_tensor
 
 
@@ -66,14 +65,8 @@ def _linear(x, w, bias, activation):
 
 @_linear.derivative
 def _(g, y, x, w, bias, activation):
-    if activation is not None:
-        g = differentiate(BY_NAME[activation], "x", g, y, {})
-    return (
-        lambda: _matmul(g, w.mT),
-        lambda: _matmul(x.mT, g),
-        None if bias is None else lambda: g.sum(0),
-        None,
-    )
+    g, bias_gradient = before(g, y, activation, bias)
+    return lambda: _matmul(g, w.mT), lambda: _matmul(x.mT, g), bias_gradient
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
@@ -90,8 +83,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
         )
     if bias is not None and bias.array.shape != (m,):
         raise ShapeError(f"linear: bias {bias.shape}, wanted ({m},) for weight {weight.shape}")
-    if activation is not None and activation not in FUSABLE:
-        raise OptionError(f"linear: activation {activation!r}, wanted None or one of {', '.join(FUSABLE)}")
+    check_activation("linear", activation)
     _same_float("linear", x=x.array, weight=weight.array)
     if bias is not None and bias.array.dtype != weight.array.dtype:
         raise DtypeError(f"linear: bias is {bias.dtype}, weight {weight.dtype}; wanted the same")

@@ -10,8 +10,9 @@ import numpy as np
 from kernels import plan
 from kernels.registry import backend_of
 from nanonet.autograd import op
-from nanonet.errors import DtypeError, ShapeError
-from nanonet.tensor import Tensor, as_tensor, dtype_of, zeros
+from nanonet.errors import DtypeError, OptionError, ShapeError
+from nanonet.options import sides
+from nanonet.tensor import Tensor, as_tensor, dtype_of, full, zeros
 
 # ----------------------------------------------------------------------------------- views
 
@@ -204,6 +205,48 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors, all of one shape, along a new axis."""
     return concatenate([unsqueeze(as_tensor(t), dim) for t in tensors], dim)
+
+
+@op(needs_out=False)
+def _pad(x, widths, value):
+    sizes = zip(x.array.shape, widths, strict=True)
+    out = full([before + side + after for side, (before, after) in sizes], value, x.dtype)
+    backend_of(out.array).copy(x.array, out=out.array[_within(x.array.shape, widths)])
+    return out
+
+
+@_pad.derivative
+def _(g, out, x, widths, value):
+    return (lambda: _slice(g, _within(x.shape, widths)),)
+
+
+def _within(shape, widths):
+    """Where the values lie in their padded array."""
+    return tuple(slice(before, before + side) for side, (before, _) in zip(shape, widths, strict=True))
+
+
+def pad(x: Tensor, pad: Sequence, mode: str = "constant", value: float = 0.0) -> Tensor:
+    """x with `value` before and after it along its axes.
+
+    pad: a pair (before, after) for each axis, as in NumPy, or PyTorch's flat form, which begins with the last axis:
+    (left, right, top, bottom, ...). Raises OptionError for anything else, negative widths and other modes.
+    """
+    if mode != "constant":
+        raise OptionError(f"pad: mode is {mode!r}; wanted 'constant'")
+    try:
+        given = [sides("", pair, 2, 0) if isinstance(pair, (tuple, list)) else pair for pair in pad]
+        if not any(isinstance(pair, tuple) for pair in given):
+            flat = sides("", given, len(given), 0)
+            given = list(zip(flat[::2], flat[1::2], strict=True))[::-1]
+            given = [(0, 0)] * (x.ndim - len(given)) + given
+        if len(given) != x.ndim or not all(isinstance(pair, tuple) for pair in given):
+            raise ValueError
+    except (ValueError, TypeError):
+        raise OptionError(
+            f"pad: pad is {pad!r}; wanted {x.ndim} pairs (before, after) of integers of at least 0, or such pairs in "
+            f"one row, last axis first (x is {x.shape})"
+        ) from None
+    return _pad(x, tuple(given), float(value))
 
 
 # --------------------------------------------------------------------------------- picking

@@ -1,21 +1,30 @@
 """The loops of a convolution's weight gradient. kernels.numba_cpu.conv_weight has the argument block and a drawing."""
 
 from kernels.numba_cpu import blocking
-from kernels.numba_cpu.conv_weight import COLUMN_TABLE
+from kernels.numba_cpu.conv_weight import TABLE
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import tile as tiles
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.pack import packers
-from kernels.numba_cpu.jit.vector import first, int64, load, load_masked, pointer, splat, store, store_masked
+from kernels.numba_cpu.jit.vector import first, int64, load, load_masked, pointer, prefetch, splat, store, store_masked
 
 
-def sums(dtype):
-    """The products of all bands, each chunk of bands into its own result."""
+@helper
+def ask(address, end, lines):
+    """Prefetch the next lines of the way to `end`; where to go on."""
+    end = min(end, address + 64 * lines)
+    while address < end:
+        prefetch(address)
+        address += 64
+    return address
+
+
+def image_packer(dtype):
+    """pack_image(source, row_step, step, first_row, rows, h, left, columns, w, live, width, target): `live` elements of
+    each pixel, and zeros up to `width`, of the rows first_row .. of an image and of the columns -left .. of each; zeros
+    outside the image. Up to a vector beyond the end is overwritten."""
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
-    call_tile = tiles.call_tile
-    _, pack_columns, _ = packers(dtype, L)
-    ACCUMULATE, TABLE = blocking.ACCUMULATE, COLUMN_TABLE
 
     @helper
     def clear(target, count):
@@ -51,8 +60,7 @@ def sums(dtype):
 
     @helper
     def pack_image(source, row_step, step, first_row, rows, h, left, columns, w, live, width, target):
-        """Rows first_row .. of an image and columns -left .. of each, zeros outside the image. In the order of the
-        target's addresses, for `pack_pixels` and `clear` write beyond the end."""
+        # In the order of the target's addresses, for `pack_pixels` and `clear` write beyond the end.
         before = min(left, columns)
         inside = max(0, min(columns - before, w))
         after = columns - before - inside
@@ -66,6 +74,18 @@ def sums(dtype):
                     clear(target + (before + inside) * width * size, after * width)
             target += columns * width * size
 
+    return pack_image
+
+
+def sums(dtype):
+    """The products of all bands, each chunk of bands into its own result."""
+    L = host().lanes(dtype.name)
+    size = dtype.bitwidth // 8
+    call_tile = tiles.call_tile
+    _, pack_columns, _ = packers(dtype, L)
+    pack_image = image_packer(dtype)
+    ACCUMULATE = blocking.ACCUMULATE
+
     def kernel(args, part, parts):
         x, g, results = args[0], args[1], (args[2] + args[3] - 1) // args[3] * args[3]
         scratch = (args[4] + 63) // 64 * 64 + part * args[5]
@@ -78,17 +98,20 @@ def sums(dtype):
         images, bands, blocks, chunks, splits = args[27], args[28], args[29], args[30], args[31]
         result_bytes, panel, pack_g, count = args[32], args[33], args[34], args[35]
         plane_rows, plane, taps = args[36], args[37], args[7] + 8 * args[38]
-        # Panels of a group of outputs, and of all groups.
-        group_panels = (o + panel * L - 1) // (panel * L)
         packed_g = scratch + args[39]
+        pieces, result_step = args[40], args[41]
+        # Panels of a group, and of all groups: of g's columns, or of x's where it is the one that is read in vectors.
+        group_panels = count if pieces else (o + panel * L - 1) // (panel * L)
         units = chunks * splits
         for unit in range(units * part // parts, units * (part + 1) // parts):
             chunk, split = unit // splits, unit % splits
             result = results + chunk * result_bytes
             panel0, panel1 = groups * group_panels * split // splits, groups * group_panels * (split + 1) // splits
             group0, group1 = panel0 // group_panels, (panel1 + group_panels - 1) // group_panels
+            calls = (panel1 - panel0) * (pieces if pieces else count)
             flags = 0
-            for band in range(bands * blocks * chunk // chunks, bands * blocks * (chunk + 1) // chunks):
+            first_band, stop = bands * blocks * chunk // chunks, bands * blocks * (chunk + 1) // chunks
+            for band in range(first_band, stop):
                 image0 = band // bands * images
                 image1 = min(n, image0 + images)
                 row0, row1 = oh * (band % bands) // bands, oh * (band % bands + 1) // bands
@@ -117,8 +140,40 @@ def sums(dtype):
                             to += plane_rows
                         target += plane
                 pixels = g + (image0 * oh + row0) * ow * g_step
+                # What the next band reads is asked for between the tiles of this one.
+                g_next, x_next = pixels + k * g_step, x + image0 * image_step + (row1 * stride - top) * row_step
+                if row1 == oh:
+                    x_next = x + image1 * image_step - top * row_step
+                bytes_g = k * g_step if band + 1 < stop else 0
+                bytes_x = (image1 - image0) * (row1 - row0) * stride * row_step if band + 1 < stop else 0
+                g_end, x_end = g_next + bytes_g, x_next + bytes_x
+                lines_g, lines_x = bytes_g // calls // 64 + 1, bytes_x // calls // 64 + 1
                 for p in range(panel0, panel1):
                     group = p // group_panels
+                    a = scratch + (group - group0) * subgroups * plane
+                    if pieces:
+                        t = TABLE * (p - group * group_panels)
+                        vectors = (table[t + 1] + L - 1) // L
+                        for piece in range(pieces):
+                            i, i1 = group * o + o * piece // pieces, group * o + o * (piece + 1) // pieces
+                            call_tile(
+                                tile,
+                                i1 - i,
+                                vectors,
+                                table[t + 1] - (vectors - 1) * L,
+                                pixels + i * size,
+                                size,
+                                g_step,
+                                a + table[t],
+                                taps,
+                                k,
+                                result + i * result_step + table[t + 2],
+                                result_step,
+                                0,
+                                flags,
+                            )
+                            g_next, x_next = ask(g_next, g_end, lines_g), ask(x_next, x_end, lines_x)
+                        continue
                     j = (p - group * group_panels) * panel * L
                     live = min(o - j, panel * L)
                     vectors = (live + L - 1) // L
@@ -126,53 +181,54 @@ def sums(dtype):
                     if pack_g:
                         pack_columns(b, g_step, size, k, live, vectors * L, packed_g)
                         b, step = packed_g, vectors * L * size
-                    a = scratch + (group - group0) * subgroups * plane
                     c_base = result + (group * o + j) * size
                     last = live - (vectors - 1) * L
-                    for t in range(count):
+                    for t in range(0, TABLE * count, TABLE):
                         call_tile(
                             tile,
-                            table[TABLE * t + 1],
+                            table[t + 1],
                             vectors,
                             last,
-                            a + table[TABLE * t],
+                            a + table[t],
                             size,
                             taps,
                             b,
                             step,
                             k,
-                            c_base + table[TABLE * t + 2],
-                            groups * o * size,
+                            c_base + table[t + 2],
+                            result_step,
                             0,
                             flags,
                         )
+                        g_next, x_next = ask(g_next, g_end, lines_g), ask(x_next, x_end, lines_x)
                 flags = ACCUMULATE
 
     return kernel
 
 
 def finish(dtype):
-    """The sum of all chunks' results, in their order. results, alignment, bytes of one, chunks, table of the byte
-    offsets of rows, rows, columns, out."""
+    """out = the sum of the chunks' results, in their order. results, alignment, bytes of one, chunks, elements,
+    columns of out if the results are its transposes (else 0), out."""
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
 
     def kernel(args, part, parts):
         results, step, chunks = (args[0] + args[1] - 1) // args[1] * args[1], args[2], args[3]
-        table, rows, columns = pointer(args[4], int64), args[5], args[6]
-        whole = columns - columns % L
-        rest = first(columns - whole, L)
-        for row in range(rows * part // parts, rows * (part + 1) // parts):
-            source, out = results + table[row], pointer(args[7] + row * columns * size, dtype)
-            for j in range(0, whole, L):
-                total = load(pointer(source, dtype), j, L)
+        count, columns, out = args[4], args[5], pointer(args[6], dtype)
+        low, high = count * part // parts, count * (part + 1) // parts
+        if columns:
+            for i in range(low, high):
+                source = results + (i % columns * (count // columns) + i // columns) * size
+                total = pointer(source, dtype)[0]
                 for chunk in range(1, chunks):
-                    total = total + load(pointer(source + chunk * step, dtype), j, L)
-                store(out, j, total)
-            if whole < columns:
-                total = load_masked(pointer(source, dtype), whole, rest)
-                for chunk in range(1, chunks):
-                    total = total + load_masked(pointer(source + chunk * step, dtype), whole, rest)
-                store_masked(out, whole, total, rest)
+                    total += pointer(source + chunk * step, dtype)[0]
+                out[i] = total
+            return
+        for i in range(low, high, L):
+            mask = first(high - i, L)
+            total = load_masked(pointer(results, dtype), i, mask)
+            for chunk in range(1, chunks):
+                total = total + load_masked(pointer(results + chunk * step, dtype), i, mask)
+            store_masked(out, i, total, mask)
 
     return kernel

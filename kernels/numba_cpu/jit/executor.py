@@ -45,15 +45,18 @@ def _helpers():
 
     @helper
     def share(pool, kernel, args, parts):
-        """Carry out a job together with the workers. The caller owns the pool."""
+        """Carry out a job together with the workers. The caller owns the pool, and takes part 0 itself: so a core meets
+        in its own cache the share of an array that it had in the instruction before."""
         store(pool + JOB, kernel)
         store(pool + JOB + 8, args)
         store(pool + LEFT, parts)
         job = (load(pool + TICKET) >> 32) + 1
-        store(pool + TICKET, ((job & 0x7FFFFFFF) << 32) | (parts << 16))
+        store(pool + TICKET, ((job & 0x7FFFFFFF) << 32) | (parts << 16) | 1)
         if load(pool + SLEEPERS) > 0:
             add(pool + SIGNAL, 1)
             system.wake(pool + SIGNAL)
+        system.call(kernel, args, 0, parts)
+        add(pool + LEFT, -1)
         while take_part(pool):
             pass
         turns = 0

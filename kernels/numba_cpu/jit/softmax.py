@@ -1,7 +1,7 @@
 """Softmax and its relatives in the compiled backend: one row of c contiguous elements at a time.
 
-A row is `full` elements in whole vectors, and a rest of fewer in a masked one. Narrow kernels are for rows of at most
-two registers: their vectors are two registers wide, and the rest is all that there is. Lanes beyond the end of a row
+A row is `full` elements in whole vectors, and a rest of fewer in a masked one. `narrow` kernels are for rows of at most
+so many registers, 1 or 2: their vectors are as wide, and the rest is all that there is. Lanes beyond the end of a row
 hold -infinity (scores) or 0 (all else), so that they add nothing. Strides are bytes.
 """
 
@@ -31,9 +31,9 @@ NAN = float("nan")
 LOW = -float("inf")
 
 
-def _row(dtype: str, narrow: bool) -> tuple:
+def _row(dtype: str, narrow: int) -> tuple:
     """(element type, lanes of a vector, whole(c): elements of a row in whole vectors)."""
-    L = host().lanes(dtype) * (2 if narrow else 1)
+    L = host().lanes(dtype) * max(1, narrow)
 
     @njit(error_model="numpy")
     def whole(c):
@@ -75,7 +75,7 @@ def _sum(L: int) -> Callable:
     return _spread(L, lambda a, b: a + b)
 
 
-def _scores(dtype: str, narrow: bool) -> tuple[Callable, Callable]:
+def _scores(dtype: str, narrow: int) -> tuple[Callable, Callable]:
     """What a row of scores needs: its rest, and its greatest element in every lane.
 
     The greatest passes over NaN, which makes the sum of exponentials NaN anyway.
@@ -98,7 +98,7 @@ def _scores(dtype: str, narrow: bool) -> tuple[Callable, Callable]:
     return last, top
 
 
-def make_softmax(dtype: str, narrow: bool) -> Callable:
+def make_softmax(dtype: str, narrow: int) -> Callable:
     """args: x, out, n, c, stride of x."""
     F, L, whole = _row(dtype, narrow)
     size = F.bitwidth // 8
@@ -128,7 +128,7 @@ def make_softmax(dtype: str, narrow: bool) -> Callable:
     return kernel
 
 
-def make_log_softmax(dtype: str, narrow: bool) -> Callable:
+def make_log_softmax(dtype: str, narrow: int) -> Callable:
     """args: x, out, n, c, stride of x."""
     F, L, whole = _row(dtype, narrow)
     size, R = F.bitwidth // 8, host().lanes(dtype)
@@ -156,7 +156,7 @@ def make_log_softmax(dtype: str, narrow: bool) -> Callable:
     return kernel
 
 
-def _make_backward(dtype: str, narrow: bool, logarithmic: bool) -> Callable:
+def _make_backward(dtype: str, narrow: int, logarithmic: bool) -> Callable:
     F, L, whole = _row(dtype, narrow)
     size = F.bitwidth // 8
     total, put = _sum(L), _put(L)
@@ -190,17 +190,17 @@ def _make_backward(dtype: str, narrow: bool, logarithmic: bool) -> Callable:
     return kernel
 
 
-def make_softmax_backward(dtype: str, narrow: bool) -> Callable:
+def make_softmax_backward(dtype: str, narrow: int) -> Callable:
     """args: g, y, out, n, c, stride of g, stride of y."""
     return _make_backward(dtype, narrow, False)
 
 
-def make_log_softmax_backward(dtype: str, narrow: bool) -> Callable:
+def make_log_softmax_backward(dtype: str, narrow: int) -> Callable:
     """args: g, y, out, n, c, stride of g, stride of y."""
     return _make_backward(dtype, narrow, True)
 
 
-def make_cross_entropy(dtype: str, narrow: bool) -> Callable:
+def make_cross_entropy(dtype: str, narrow: int) -> Callable:
     """args: x, target, weight (0: none), loss, probabilities, n, c, stride of x, stride of target, smoothing.
 
     With z = x - max, s = sum(exp(z)) and u = weight q, the loss is log(s) sum(u) - sum(u z). The target's part of the
@@ -281,7 +281,7 @@ def make_cross_entropy(dtype: str, narrow: bool) -> Callable:
     return kernel
 
 
-def make_cross_entropy_backward(dtype: str, narrow: bool) -> Callable:
+def make_cross_entropy_backward(dtype: str, narrow: int) -> Callable:
     """args: g, p, target, weight (0: none), out, n, c, strides of g, p, target, smoothing."""
     F, L, whole = _row(dtype, narrow)
     size = F.bitwidth // 8

@@ -14,11 +14,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.numba_cpu.blocking import ACCUMULATE, BIAS, FINISH, most_rows
+from kernels.numba_cpu.blocking import ACCUMULATE, BIAS, FINISH, most_pixels, most_rows
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit.vector import _element_ir, _splat, masked_load, masked_store
 
 UNROLL = 4
+#: Turns of the unrolled loop that are left when C is asked for: about as long as the last cache takes to answer.
+AHEAD = 32
 
 _WORD = ir.IntType(64)
 
@@ -33,7 +35,7 @@ def relu(builder, value):
 ACTIVATIONS = {"relu": relu}
 
 
-def tile(dtype, activation: str | None, taps: bool = False):
+def tile(dtype, activation: str | None, taps: int = 0, row_taps: bool = False):
     """The function tile(rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags), all int64:
 
         C[i, j] (+)= sum_k A[i, k] B[k, j] (+ bias[j], activation)      i < rows, j < vectors * lanes
@@ -41,10 +43,19 @@ def tile(dtype, activation: str | None, taps: bool = False):
     a, b, c, bias are addresses; ars, acs the strides of A for i and k, brs of B for k, crs of C for i, in bytes. B and
     C have unit stride for j. count: columns in the last vector; the rest of it is neither read nor written.
 
-    taps: acs is instead the address of k int64 words, and A[i, k] lies at a + i * ars + acs[k]: the inputs that a
+    taps = 1: acs is instead the address of k int64 words, and A[i, k] lies at a + i * ars + acs[k]: the inputs that a
     convolution's kernel meets are a row of A, wherever they lie in the image.
+
+    taps > 1: acs is the address of k pairs of int64 words, vectors is 1, and an element of A serves `taps` rows of C:
+
+        C[i, j] (+)= sum_k sum_t A[i + t, k] B[k, t, j]
+
+    where A[i, k] lies at a + i * ars + acs[k, 0] and B[k, t, 0] at b + t * brs + acs[k, 1].
+
+    row_taps: brs is the address of k int64 words, and row k of B lies at b + brs[k].
     """
-    lanes, most, element = host().lanes(dtype.name), most_rows(host()), _element_ir(dtype)
+    lanes, element = host().lanes(dtype.name), _element_ir(dtype)
+    most = {1: most_pixels(host(), taps)} if taps > 1 else most_rows(host())
 
     @intrinsic
     def run(typingctx, rows, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags):
@@ -62,7 +73,9 @@ def tile(dtype, activation: str | None, taps: bool = False):
                         block = builder.append_basic_block(f"tile_{r}_{v}_{m}")
                         switch.add_case(_WORD(64 * r + 8 * v + m), block)
                         with builder.goto_block(block):
-                            function = _function(builder.module, element, lanes, r, v, bool(m), activation, taps)
+                            function = _function(
+                                builder.module, element, lanes, r, v, bool(m), activation, taps, row_taps
+                            )
                             builder.call(function, [*rest, count])
                             builder.branch(done)
             builder.position_at_end(done)
@@ -88,7 +101,17 @@ def call_tile(typingctx, address, rows, vectors, count, a, ars, acs, b, brs, k, 
     return types.none(*[types.int64] * 14), codegen
 
 
-def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool, activation: str | None, taps: bool):
+def _function(
+    module,
+    element,
+    lanes: int,
+    rows: int,
+    vectors: int,
+    masked: bool,
+    activation: str | None,
+    taps: int,
+    row_taps: bool,
+):
     """The LLVM function of one variant: (a, ars, acs, b, brs, k, c, crs, bias, flags, count)."""
     name = f"tile_{rows}_{vectors}_{'masked' if masked else 'whole'}"
     if name in module.globals:
@@ -97,17 +120,17 @@ def _function(module, element, lanes: int, rows: int, vectors: int, masked: bool
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    _Tile(function, element, lanes, rows, vectors, masked, activation, taps).build()
+    _Tile(function, element, lanes, rows, vectors, masked, activation, taps, row_taps).build()
     return function
 
 
 class _Tile:
     """Builds the body of one variant."""
 
-    def __init__(self, function, element, lanes, rows, vectors, masked, activation, taps):
+    def __init__(self, function, element, lanes, rows, vectors, masked, activation, taps, row_taps):
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.element, self.lanes, self.rows, self.vectors = element, lanes, rows, vectors
-        self.activation, self.taps = activation, taps
+        self.activation, self.taps, self.row_taps = activation, taps, row_taps
         self.vector = ir.VectorType(element, lanes)
         self.align = 4 if isinstance(element, ir.FloatType) else 8
         self.a, self.ars, self.acs, self.b, self.brs, self.k = function.args[:6]
@@ -144,9 +167,13 @@ class _Tile:
         byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
         prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        for i in range(self.rows):
-            at = b.inttoptr(b.add(self.c, b.mul(self.crs, _WORD(i))), byte)
-            b.call(prefetch, [at, small(0), small(3), small(1)])  # for reading, into the first cache, data
+        line = max(1, 64 // (self.lanes * self.align))  # vectors of a cache line
+        row = self._opaque(self.c)  # nothing of this is worth a register while the loop runs
+        for _ in range(self.rows):
+            for v in range(0, self.vectors, line):
+                at = b.inttoptr(b.add(row, _WORD(v * self.lanes * self.align)), byte)
+                b.call(prefetch, [at, small(1), small(3), small(1)])  # for writing, into the first cache, data
+            row = b.add(row, self.crs)
 
     def _scalar(self, address):
         b = self.builder
@@ -155,7 +182,6 @@ class _Tile:
 
     def build(self) -> None:
         b = self.builder
-        self._prefetch()
         totals = self._loop()
         flags = self.flags
         totals = self._when(flags, ACCUMULATE, totals, self._plus_c)
@@ -237,16 +263,37 @@ class _Tile:
         return [self._either(old, before, new, last) for old, new in zip(values, changed, strict=True)]
 
     def _loop(self):
-        """The sums over k: UNROLL steps at a time, then one at a time."""
+        """The sums over k: UNROLL steps at a time, then one at a time. C is asked for when AHEAD turns are left."""
         b = self.builder
         zero = ir.Constant(self.vector, None)
         values = [zero] * (self.rows * self.vectors)
-        self.offsets = [b.mul(self.ars, _WORD(i)) for i in range(self.rows)]
+        self.offsets = [b.mul(self.ars, _WORD(i)) for i in range(self.rows + max(0, self.taps - 1))]
+        if self.taps > 1:
+            self._prefetch()
+            return self._steps(self.acs, self.b, self.k, 1, values)[2]
         whole = b.and_(self.k, _WORD(-UNROLL))
+        late = b.select(b.icmp_signed("<", whole, _WORD(AHEAD * UNROLL)), whole, _WORD(AHEAD * UNROLL))
+        early = b.sub(whole, late)
         first = self.acs if self.taps else self.a  # what moves along A: the taps, or the place in A
-        a, p, values = self._steps(first, self.b, whole, UNROLL, values)
-        _, _, values = self._steps(a, p, b.sub(self.k, whole), 1, values)
-        return values
+        # The unrolled loop is entered twice: for the early turns, and for the late ones.
+        before = b.block
+        enter, ask, rest = (b.append_basic_block(name) for name in ("enter", "ask", "rest"))
+        b.branch(enter)
+        b.position_at_end(enter)
+        count, left, a, p = (b.phi(_WORD) for _ in range(4))
+        sums = [b.phi(self.vector) for _ in values]
+        last_a, last_b, totals = self._steps(a, p, count, UNROLL, sums)
+        b.cbranch(b.icmp_signed(">=", left, _WORD(0)), ask, rest)
+        b.position_at_end(ask)
+        self._prefetch()
+        b.branch(enter)
+        row = self.brs if self.row_taps else self.b  # what moves along B
+        pairs = [(count, early, left), (left, late, _WORD(-1)), (a, first, last_a), (p, row, last_b)]
+        for phi, at_first, again in [*pairs, *zip(sums, values, totals, strict=True)]:
+            phi.add_incoming(at_first, before)
+            phi.add_incoming(again, ask)
+        b.position_at_end(rest)
+        return self._steps(last_a, last_b, b.sub(self.k, whole), 1, totals)[2]
 
     def _steps(self, a, p, count, unroll: int, values):
         """count / unroll turns of a loop, from pointers a into A or the taps and p into B; what they and the sums are
@@ -260,9 +307,14 @@ class _Tile:
         sums = [b.phi(self.vector) for _ in values]
         next_a, next_b, now = pa, pb, list(sums)
         for _ in range(unroll):
+            if self.taps > 1:
+                now = self._shared_step(next_a, now)
+                next_a = b.add(next_a, _WORD(16))
+                continue
             now = self._step(next_a, next_b, now)
             step = _WORD(8) if self.taps else self.acs
-            next_a, next_b = self._opaque(b.add(next_a, step)), self._opaque(b.add(next_b, self.brs))
+            row_step = _WORD(8) if self.row_taps else self.brs
+            next_a, next_b = self._opaque(b.add(next_a, step)), self._opaque(b.add(next_b, row_step))
         remaining = b.sub(left, _WORD(unroll))
         pairs = [(left, count, remaining), (pa, a, next_a), (pb, p, next_b), *zip(sums, values, now, strict=True)]
         for phi, first, again in pairs:
@@ -281,15 +333,38 @@ class _Tile:
 
     def _step(self, a, p, sums):
         b = self.builder
+        if self.row_taps:
+            p = self._place(self.b, p)
         row = [self._load(p, v) for v in range(self.vectors)]
         if self.taps:
-            a = self._opaque(b.add(self.a, b.load(b.inttoptr(a, _WORD.as_pointer()), align=8, typ=_WORD)))
-        name = f"llvm.fmuladd.v{self.lanes}{'f32' if self.align == 4 else 'f64'}"
-        kind = ir.FunctionType(self.vector, [self.vector] * 3)
-        fma = cgutils.get_or_insert_function(b.module, kind, name)
+            a = self._place(self.a, a)
         result = []
         for i in range(self.rows):
             x = self._scalar(b.add(a, self.offsets[i]))
             for v in range(self.vectors):
-                result.append(b.call(fma, [x, row[v], sums[i * self.vectors + v]]))
+                result.append(self._fma(x, row[v], sums[i * self.vectors + v]))
         return result
+
+    def _shared_step(self, at, sums):
+        """One pair of words at `at`: each element of A is loaded once, for all rows of C that it serves."""
+        b = self.builder
+        a, p = self._place(self.a, at), self._place(self.b, b.add(at, _WORD(8)))
+        weights = [self._load(b.add(p, b.mul(self.brs, _WORD(t))), 0) for t in range(self.taps)]
+        sums = list(sums)
+        for i, offset in enumerate(self.offsets):
+            x = self._scalar(b.add(a, offset))
+            for t, weight in enumerate(weights):
+                if 0 <= i - t < self.rows:
+                    sums[i - t] = self._fma(x, weight, sums[i - t])
+        return sums
+
+    def _place(self, base, at):
+        """base + the word at address `at`."""
+        b = self.builder
+        return self._opaque(b.add(base, b.load(b.inttoptr(at, _WORD.as_pointer()), align=8, typ=_WORD)))
+
+    def _fma(self, x, y, z):
+        b = self.builder
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        name = f"llvm.fmuladd.v{self.lanes}{'f32' if self.align == 4 else 'f64'}"
+        return b.call(cgutils.get_or_insert_function(b.module, kind, name), [x, y, z])

@@ -348,6 +348,20 @@ def store_masked(typingctx, p, index, value, mask):
     return types.none(p, index, value, mask), codegen
 
 
+@intrinsic
+def prefetch(typingctx, address):
+    """prefetch(address): ask for the cache line at an int64 address, which need not be valid, in the second cache."""
+
+    def codegen(context, builder, sig, args):
+        byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(args[0], byte), small(0), small(2), small(1)])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
+
+
 # ---------------------------------------------------------------------------------------- making vectors
 
 
