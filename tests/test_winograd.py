@@ -15,8 +15,8 @@ from kernels.reference import reference
 
 pytest.importorskip("numba")
 
-from kernels.numba_cpu import conv, conv_weight, threads, winograd  # noqa: E402
-from kernels.numba_cpu.jit import lines  # noqa: E402
+from kernels.numba_cpu import conv, conv_weight, threads, winograd
+from kernels.numba_cpu.jit import lines
 
 REFERENCE = reference(np)
 EPS = 2.0**-23
@@ -143,9 +143,9 @@ def test_error_stays_within_its_bound(kind, m, data):
     assert out.shape == wanted.shape and (np.abs(out - wanted) <= allowed).all()
 
 
-@pytest.mark.parametrize("m, most", [(2, 3), (4, 12)])
+@pytest.mark.parametrize("m, most", [(2, 4), (4, 16)])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sizes", [(3, 13, 14, 70, 33), (2, 9, 7, 300, 40), (24, 12, 12, 16, 48), (1, 6, 6, 24, 600)])
+@pytest.mark.parametrize("sizes", [(3, 13, 14, 70, 33), (2, 9, 7, 300, 40), (24, 12, 12, 16, 48), (8, 6, 6, 24, 600)])
 def test_error_on_random_normals(kind, m, most, sizes):
     rng = np.random.default_rng(0)
     first, second, shape = arguments(kind, *sizes, AROUND)

@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from kernels.elementwise import BY_NAME
-from kernels.numba_cpu import threads, winograd
+from kernels.numba_cpu import depthwise, threads, winograd
 from kernels.numba_cpu.blocking import BIAS, FINISH, most_dots
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.correlation import Correlation, Weights, convolution_phases, correlation, transpose_phases
@@ -32,6 +32,10 @@ def conv2d_transpose(x, w, bias, stride, padding, dilation, groups, activation, 
 
 def _convolve(transposed, x, w, bias, stride, padding, dilation, groups, activation, out) -> None:
     if out.size == 0:
+        return
+    if depthwise.fits(w.shape, groups):
+        convolve = depthwise.conv2d_transpose if transposed else depthwise.conv2d
+        convolve(x, w, bias, stride, padding, dilation, groups, activation, out)
         return
     stride, padding, dilation = tuple(stride), tuple(map(tuple, padding)), tuple(dilation)
     fused = activation if activation == "relu" else None

@@ -223,6 +223,27 @@ def offset(typingctx, p, count):
     return p(p, count), codegen
 
 
+def _prefetching(name: str, doc: str, write: int):
+    def function(typingctx, address):
+        def codegen(context, builder, sig, args):
+            byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
+            ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(ask, [builder.inttoptr(args[0], byte), small(write), small(3), small(1)])  # first cache, data
+            return context.get_dummy_value()
+
+        return types.none(types.int64), codegen
+
+    function.__name__, function.__doc__ = name, doc
+    return intrinsic(function)
+
+
+prefetch = _prefetching(
+    "prefetch", "prefetch(address): ask for the cache line at an int64 address, valid or not, to read it soon.", 0
+)
+prefetch_write = _prefetching("prefetch_write", "prefetch_write(address): as prefetch, to write it soon.", 1)
+
+
 def _memory_ir(context, element: types.Type):
     return ir.IntType(8) if element == types.boolean else context.get_data_type(element)
 

@@ -1,7 +1,7 @@
 """Kernels of Winograd's convolution F(m x m, 3 x 3): the transforms of tiles, and products at each of their positions.
 
-A tile is m x m places of the output and the (m + 2) x (m + 2) inputs that they meet. P = (m + 2)^2 transformed values of
-one tile and channel stand at P positions; at each position the channels are multiplied as matrices:
+A tile is m x m places of the output and the (m + 2) x (m + 2) inputs that they meet. The P = (m + 2)^2 transformed
+values of a tile and channel stand at P positions; at each position the channels are multiplied as matrices:
 
     V[position][tile][c]   U[position][panel][c][2 lanes]   M[position][tile][2 lanes]        (lanes of o in panels)
 
@@ -47,11 +47,12 @@ class _Value:
 
 
 def transform(dtype, line, side: int, gather=False, scatter=False, mask="", finish=False):
-    """A helper run(source, source_step, target, target_step, shift, live, bias, relu): side x side vectors, transformed.
+    """run(source, source_step, target, target_step, shift, live, bias, relu): side x side vectors, transformed.
 
     Value k = side * i + j is read at source + k * source_step, or, if `gather`, at shift + word k of the table at
     source; results are written alike (`scatter`). With a table the step is the address of the next tile's table, whose
-    places are asked for in advance: reading or writing images line by line would wait for each of them. mask: "load" or "store": only `live` lanes are in memory there.
+    places are asked for in advance: reading or writing images line by line would wait for each of them.
+    mask: "load" or "store": only `live` lanes are in memory there.
     finish: the bias at `bias` is added to the results, and they are made 0 where they are less and relu is not 0.
     """
     lanes, element_bytes = host().lanes(dtype.name), dtype.bitwidth // 8
@@ -170,8 +171,8 @@ def filters(dtype, m: int):
     0 w  1 U  2 rows (c)  3 columns (o)  4 step of w from tap to tap  5 from row to row  6 from column to column
     7 step of U from position to position  8 from panel to panel  9 scratch  10 bytes of scratch per part
 
-    One of the steps 5 and 6 is an element: w as it is, or transposed; taps are flipped by a negative step 4. A panel has
-    room for whole vectors of rows. A part takes some of the rows, or, transposed, of the vectors of columns.
+    One of the steps 5 and 6 is an element: w as it is, or transposed; taps are flipped by a negative step 4. A panel
+    has room for whole vectors of rows. A part takes some of the rows, or, transposed, of the vectors of columns.
     """
     L, size, P = host().lanes(dtype.name), dtype.bitwidth // 8, (m + 2) ** 2
     run = transform(dtype, lines.LINES[m].filter, 3, mask="load")
@@ -237,14 +238,14 @@ def convolve(dtype, m: int):
     """out = activation(conv2d(x, w) + bias), from U. Arguments:
 
     0 x  1 out  2 U  3 bias or 0  4 scratch  5 bytes of scratch per part  6 columns (o)  7 relu
-    8 tiles  9 tiles down  10 tiles across an image  11 h  12 w  13 c  14 oh  15 ow  16 padding at the top  17 at the left
-    18 step of x from image to image  19 from row to row  20 from column to column  21 ... 23 of out
+    8 tiles  9 tiles down  10 tiles across an image  11 h  12 w  13 c  14 oh  15 ow  16 padding at the top
+    17 at the left  18 step of x from image to image  19 from row to row  20 from column to column  21 ... 23 of out
     24 step of U from position to position  25 from panel to panel  26 blocks of tiles  27 panels of a group
     28 step of V from tile to tile  29 of V from position to position  30 of M from tile to tile
     31 of M from position to position  32 channels of zeros and of the sink  33 address of the micro-kernel
 
-    A block of tiles is transformed to V, which stays in the second cache while each group of panels turns it into M, and
-    that into outputs.
+    A block of tiles is transformed to V, which stays in the second cache while each group of panels turns it into M,
+    and that into outputs.
     """
     L, size, S = host().lanes(dtype.name), dtype.bitwidth // 8, m + 2
     to_v = transform(dtype, lines.LINES[m].input, S, gather=True, mask="load")
@@ -322,8 +323,8 @@ def spread(dtype, m: int):
 
     0 x  1 g, from the first of its columns on  2 V  3 M  4 scratch  5 bytes of scratch per part  6 columns of g
     7 first tile  8 tiles  9 tiles down  10 tiles across an image  11 h  12 w  13 c  14 oh  15 ow
-    16 padding at the top  17 at the left  18 step of x from image to image  19 from row to row  20 from column to column
-    21 ... 23 of g  24 step of V from tile to tile  25 of V from position to position
+    16 padding at the top  17 at the left  18 step of x from image to image  19 from row to row
+    20 from column to column  21 ... 23 of g  24 step of V from tile to tile  25 of V from position to position
     26 step of M from panel to panel  27 of M from position to position  28 channels of zeros
 
     M is in panels here: M[position][panel][tile][2 lanes].
