@@ -71,14 +71,13 @@ def conv2d_weight_gradient(
     scratch = plan.empty(np, (p.scratch,), np.uint8)
     results = out if p.direct else plan.empty(np, (p.results,), np.uint8)
     align = 1 if p.direct else 64
-    launch(
-        "conv2d_weight_gradient", p.kernel, p.parts, x, g, results, align, scratch, *p.words[:2], p.table, *p.words[2:]
-    )
+    launch(p.label, p.kernel, p.parts, x, g, results, align, scratch, *p.words[:2], p.table, *p.words[2:])
     if not p.direct:
         launch("conv2d_weight_gradient", p.finish, p.finish_parts, results, align, *p.sizes, out)
 
 
 class _Plan(NamedTuple):
+    label: plan.Label
     kernel: int
     parts: int
     scratch: int
@@ -187,8 +186,9 @@ def _plan(size, x_shape, x_strides, g_shape, g_step, out_shape, stride, top, lef
         *(pieces, (kh * kw * c if swapped else all_o) * size),
     )
     finish_parts = min(available, max(1, chunks * size_out >> 16))
+    label = plan.Label("conv2d_weight_gradient", flop=2 * work)
     return _Plan(
-        *(kernel, int(parts), int(parts) * scratch + 64, words, table, direct, chunks * result + 64),
+        *(label, kernel, int(parts), int(parts) * scratch + 64, words, table, direct, chunks * result + 64),
         *(finish, finish_parts, (result, chunks, size_out, all_o if swapped else 0)),
     )
 
