@@ -22,6 +22,7 @@ from kernels.numba_cpu.executor import launch
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous, rows
 from kernels.numba_cpu.reduce import reduce
+from kernels.plan import Label
 
 #: Multiplications that are worth a thread.
 LEAST = 1 << 17
@@ -69,7 +70,7 @@ def conv2d_weight_gradient(x, g, stride, padding, dilation, groups, out) -> None
         *(stride, padding[0][0], padding[1][0], dilation, threads.get_num_threads()),
     )
     results = plan.empty(np, (p.results,), np.uint8)
-    launch("conv2d_weight_gradient", p.kernel, p.parts, x, g, results, *p.words)
+    launch(p.label, p.kernel, p.parts, x, g, results, *p.words)
     launch("conv2d_weight_gradient", p.finish, 1, results, 64, *p.sizes, out)
 
 
@@ -97,14 +98,14 @@ def _correlate(transposed, x, w, bias, stride, padding, dilation, activation, ou
         *(stride, padding[0][0], padding[1][0], dilation, threads.get_num_threads()),
     )
     bias = 0 if bias is None else contiguous(bias)
-    name = "conv2d_transpose" if transposed else "conv2d"
     finish = int(activation == "relu")
-    launch(name, p.kernel, p.parts, x, w, bias, out, p.table, finish, *p.words)
+    launch(p.label, p.kernel, p.parts, x, w, bias, out, p.table, finish, *p.words)
     if not fused:
         elementwise(BY_NAME[activation].forward, out, out=out)
 
 
 class _Plan(NamedTuple):
+    label: Label
     kernel: int
     parts: int
     words: tuple[int, ...]
@@ -145,10 +146,12 @@ def _plan(transposed, size, x_shape, x_strides, kernel, out_shape, stride, top, 
     words = (n, h, w, *x_strides[:3], c, oh, ow, *every, *phases)
     address = compile_kernel(f"depthwise/{dtype}", lambda: _make("correlate", dtype))
     parts = min(available, n * oh, max(1, work // LEAST))
-    return _Plan(address, parts, words, table)
+    label = Label("conv2d_transpose" if transposed else "conv2d", flop=2 * work)
+    return _Plan(label, address, parts, words, table)
 
 
 class _WeightPlan(NamedTuple):
+    label: Label
     kernel: int
     parts: int
     words: tuple[int, ...]
@@ -162,13 +165,14 @@ def _weight_plan(size, x_shape, x_strides, g_shape, g_step, kernel, stride, top,
     dtype = "float32" if size == 4 else "float64"
     (n, h, w, _), (_, oh, ow, c), (kh, kw) = x_shape, g_shape, kernel
     together = _rows(kernel)
+    passes = -(-kh // together)
     lanes = host().lanes(dtype)
     line = ((ow - 1) * stride[1] + (kw - 1) * dilation[1] + 1) * lanes * size
     band = max(1, min(oh, BAND // (line * stride[0])))
-    packed = (band - 1) * stride[0] + (-(-kh // together) * together - 1) * dilation[0] + 1
-    scratch = -(-(packed * line + 64) // 64) * 64
+    packed = (band - 1) * stride[0] + (passes * together - 1) * dilation[0] + 1
+    scratch = (packed * line + 127) // 64 * 64
     units = n * -(-oh // band)
-    result = -(-(-(-kh // together)) * together * kw * c * size // 64) * 64
+    result = (passes * together * kw * c * size + 63) // 64 * 64
     chunks, allowed = 1, min(units, CHUNKS, n * oh * ow * c * size // (8 * result))
     while 2 * chunks <= allowed:
         chunks *= 2
@@ -180,9 +184,11 @@ def _weight_plan(size, x_shape, x_strides, g_shape, g_step, kernel, stride, top,
         *(chunks * result, scratch, h, w, *x_strides[:3], c, oh, ow, g_step, kh, *stride, *dilation, top, left),
         *(band, units, chunks, result),
     )
-    parts = min(available, chunks, max(1, n * oh * ow * c * kh * kw // LEAST))
+    work = n * oh * ow * c * kh * kw
+    parts = min(available, chunks, max(1, work // LEAST))
     memory = chunks * result + parts * scratch + 64
-    return _WeightPlan(address, parts, words, memory, finish, (result, chunks, kh * kw * c, 0))
+    label = Label("conv2d_weight_gradient", flop=2 * work)
+    return _WeightPlan(label, address, parts, words, memory, finish, (result, chunks, kh * kw * c, 0))
 
 
 @lru_cache(maxsize=64)

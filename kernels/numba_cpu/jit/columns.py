@@ -16,7 +16,7 @@ from kernels.numba_cpu.jit.vector import (
     load,
     load_masked,
     pointer,
-    prefetch_near,
+    prefetch,
     prefetch_write,
     select,
     splat,
@@ -75,7 +75,7 @@ def lookahead(dtype: str) -> Callable:
 def ask(at, stride, rows):
     """Ask for the cache lines at these addresses."""
     for i in range(rows):
-        prefetch_near(at + i * stride)
+        prefetch(at + i * stride)
 
 
 @helper

@@ -6,7 +6,17 @@ from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import tile as tiles
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.pack import packers
-from kernels.numba_cpu.jit.vector import first, int64, load, load_masked, pointer, prefetch, splat, store, store_masked
+from kernels.numba_cpu.jit.vector import (
+    first,
+    int64,
+    load,
+    load_masked,
+    pointer,
+    prefetch_far,
+    splat,
+    store,
+    store_masked,
+)
 
 
 @helper
@@ -14,7 +24,7 @@ def ask(address, end, lines):
     """Prefetch the next lines of the way to `end`; where to go on."""
     end = min(end, address + 64 * lines)
     while address < end:
-        prefetch(address)
+        prefetch_far(address)
         address += 64
     return address
 

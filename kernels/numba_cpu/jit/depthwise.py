@@ -1,28 +1,17 @@
 """Depthwise convolution: each channel by itself, vectors over channels. kernels.numba_cpu.depthwise says more."""
 
 from kernels.numba_cpu.host import host
+from kernels.numba_cpu.jit import vector
 from kernels.numba_cpu.jit.conv_weight import ask, image_packer
 from kernels.numba_cpu.jit.helper import helper
-from kernels.numba_cpu.jit.vector import (
-    first,
-    fma,
-    int64,
-    load,
-    load_masked,
-    pointer,
-    prefetch,
-    select,
-    splat,
-    store,
-    store_masked,
-)
+from kernels.numba_cpu.jit.vector import first, int64, pointer, splat, store
 
 
 def _generated(dtype, lines: list[str]):
-    """The helper `run` that the lines define."""
-    scope = {name: value for name, value in globals().items() if not name.startswith("_")}
-    exec("\n".join(lines), scope | {"dtype": dtype, "L": host().lanes(dtype.name)}, made := {})
-    return helper(made["run"])
+    """The helper `run` that the lines define; they use the functions of jit/vector.py, dtype and L, its lanes."""
+    scope = {**vars(vector), "dtype": dtype, "L": host().lanes(dtype.name)}
+    exec("\n".join(lines), scope)
+    return helper(scope["run"])
 
 
 def _pixels(dtype, count: int, vectors: int):
@@ -201,11 +190,16 @@ def correlate(dtype):
     return kernel
 
 
+_SUMS = ("x", "x_row", "step", "below", "apart", "g", "g_row", "g_step", "height", "pixels", "total", "total_step")
+_SUMS += ("next_x", "next_g", "mask")
+
+
 def _weight_sums(dtype, rows: int, columns: int, masked: bool):
     """run(...): one vector of channels of some rows of g, times the `rows` x `columns` places of the kernel.
 
-    x: where place (0, 0) meets the first pixel; place (i, j) is i * below + j * apart bytes on. x_row, g_row: bytes from
-    one row of g to the next. next_x, next_g: what to prefetch, a line per pixel. The sums are added to those at total + (i * columns + j) * total_step.
+    x: where place (0, 0) meets the first pixel; place (i, j) is i * below + j * apart bytes on. x_row, g_row: bytes
+    from one row of g to the next. next_x, next_g: what to prefetch, a line per pixel. The sums are added to those at total +
+    (i * columns + j) * total_step.
     """
     places = [(i, j) for i in range(rows) for j in range(columns)]
     get, put = (
@@ -215,7 +209,7 @@ def _weight_sums(dtype, rows: int, columns: int, masked: bool):
     )
     where = {(i, j): f"pointer(total + {i * columns + j} * total_step, dtype)" for i, j in places}
     lines = [
-        "def run(x, x_row, step, below, apart, g, g_row, g_step, height, pixels, total, total_step, next_x, next_g, mask):",
+        f"def run({', '.join(_SUMS)}):",
         *(f"    a{i}_{j} = {get.format(where[i, j])}" for i, j in places),
         "    for row in range(height):",
         "        x0, p = x + row * x_row, g + row * g_row",
@@ -228,8 +222,8 @@ def _weight_sums(dtype, rows: int, columns: int, masked: bool):
         ),
         "            x0 += step",
         "            p += g_step",
-        "            prefetch(next_x)",
-        "            prefetch(next_g)",
+        "            prefetch_far(next_x)",
+        "            prefetch_far(next_g)",
         "            next_x, next_g = next_x + 64, next_g + 64",
         *(f"    {put.format(where[i, j], f'a{i}_{j}')}" for i, j in places),
     ]

@@ -223,13 +223,13 @@ def offset(typingctx, p, count):
     return p(p, count), codegen
 
 
-def _prefetching(name: str, doc: str, write: int, locality: int):
+def _prefetching(name: str, doc: str, write: int, nearness: int = 3):
     def function(typingctx, address):
         def codegen(context, builder, sig, args):
             byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
             kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
             ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            builder.call(ask, [builder.inttoptr(args[0], byte), small(write), small(locality), small(1)])
+            builder.call(ask, [builder.inttoptr(args[0], byte), small(write), small(nearness), small(1)])
             return context.get_dummy_value()
 
         return types.none(types.int64), codegen
@@ -239,13 +239,10 @@ def _prefetching(name: str, doc: str, write: int, locality: int):
 
 
 prefetch = _prefetching(
-    "prefetch",
-    "prefetch(address): ask for the cache line at an int64 address, valid or not, in the second cache.",
-    0,
-    2,
+    "prefetch", "prefetch(address): ask for the cache line at an int64 address, valid or not, to read it soon.", 0
 )
-prefetch_near = _prefetching("prefetch_near", "prefetch_near(address): as prefetch, in the first cache.", 0, 3)
-prefetch_write = _prefetching("prefetch_write", "prefetch_write(address): as prefetch_near, to write to it.", 1, 3)
+prefetch_far = _prefetching("prefetch_far", "prefetch_far(address): as prefetch, but into the second cache.", 0, 2)
+prefetch_write = _prefetching("prefetch_write", "prefetch_write(address): as prefetch, to write it soon.", 1)
 
 
 def _memory_ir(context, element: types.Type):
