@@ -114,7 +114,10 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flag
 
     pack_b = bcs != size or (n % lanes > 0 and not host().has_masked_load)
     pack_b = pack_b or (m >= 32 and (m > 512 or k * n * size > NEAR) and _scattered(k_step, brs))
-    pack_a = acs != size and m >= 12 and columns >= 3 * lanes and _scattered(k_step, acs)
+    if acs == size:
+        pack_a = m >= 32 and columns >= MANY * lanes
+    else:
+        pack_a = m >= 12 and columns >= 3 * lanes and _scattered(k_step, acs)
 
     scratch = 0
     if pack_b:
@@ -131,6 +134,8 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flag
     return kernel, parts, scratch, pack(scratch, m, n, k, *strides, flags, *cut, *words)
 
 
+#: Vectors of columns for which rows of A are laid side by side.
+MANY = 256
 #: Bytes of B that are read where they lie, however far apart its rows are: the second cache holds them.
 NEAR = 1 << 20
 #: Multiplications that are worth a thread.
