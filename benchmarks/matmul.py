@@ -114,7 +114,11 @@ def row(case: Case, rounds: int) -> Row:
     if installed("torch"):
         import torch
 
-        ta, tb, tout = torch.from_numpy(a), torch.from_numpy(b), torch.empty(out.shape, dtype=getattr(torch, case.dtype))
+        ta, tb, tout = (
+            torch.from_numpy(a),
+            torch.from_numpy(b),
+            torch.empty(out.shape, dtype=getattr(torch, case.dtype)),
+        )
         torch.set_num_threads(case.threads)
         candidates["PyTorch"] = repeat(lambda: torch.matmul(ta, tb, out=tout))
 

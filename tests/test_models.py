@@ -8,7 +8,7 @@ import pytest
 
 import nanonet
 import nanonet.functional as F
-from nanonet import data, models, nn, optim
+from nanonet import callbacks, data, models, nn, optim
 from nanonet.errors import OptionError
 
 #: name -> (the network, the shape of its images, its number of parameters)
@@ -88,7 +88,8 @@ def test_a_convolutional_network_reaches_99_percent_of_digits(backend_in_use):
     nanonet.seed(0)
     optimizer = optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     model.compile(optimizer, nn.CrossEntropyLoss(label_smoothing=0.1), ["accuracy"])
-    model.fit(parts.train.x, parts.train.y, batch_size=32, epochs=25, verbose=0)
+    cosine = callbacks.LearningRateScheduler(lambda epoch: 1e-3 * (1 + np.cos(np.pi * epoch / 40)))
+    model.fit(parts.train.x, parts.train.y, batch_size=32, epochs=40, verbose=0, callbacks=[cosine])
     _, accuracy = model.evaluate(parts.test.x, parts.test.y)
     assert accuracy >= 0.99
 

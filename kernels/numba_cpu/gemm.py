@@ -66,10 +66,9 @@ def _multiply(a, b, bias, out, flags) -> None:
 
 
 def _scattered(count: int, stride: int) -> bool:
-    """Whether `count` cache lines `stride` bytes apart crowd each other out of a 32 KiB cache, or out of the TLB."""
+    """Whether `count` cache lines `stride` bytes apart crowd each other out of a 32 KiB cache."""
     lines = max(1, abs(stride) // 64)
-    sets = max(1, 64 // (lines & -lines)) if stride % 64 == 0 else 64
-    return count > 4 * sets or count * abs(stride) > 1 << 18
+    return stride % 64 == 0 and count > 4 * max(1, 64 // (lines & -lines))
 
 
 @lru_cache(maxsize=8192)
@@ -107,7 +106,7 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flag
     block = -(-rows // blocks // most) * most
 
     pack_b = bcs != size or (n % lanes > 0 and not host().has_masked_load)
-    pack_b = pack_b or (m >= 32 and _scattered(k_step, brs) and k * n * size > NEAR)
+    pack_b = pack_b or (m >= 32 and (m > 512 or k * n * size > NEAR) and _scattered(k_step, brs))
     pack_a = acs != size and m >= 12 and columns >= 3 * lanes and _scattered(k_step, acs)
 
     scratch = 0

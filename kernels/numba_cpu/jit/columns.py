@@ -103,12 +103,16 @@ def statistics(dtype: str) -> Callable:
         for i in range(1, n):
             total = total + get(pointer(x + i * stride, F), j, mask)
         shift = total * (F(1) / F(n))
+        total = splat(F(0), L)
+        for i in range(n):
+            total = total + (get(pointer(x + i * stride, F), j, mask) - shift)
+        mean = total * (F(1) / F(n))
         squares = splat(F(0), L)
         for i in range(n):
-            d = get(pointer(x + i * stride, F), j, mask) - shift
+            d = get(pointer(x + i * stride, F), j, mask) - shift - mean
             squares = fma(d, d, squares)
         put(state, j, shift, mask)
-        put(state, j + apart, splat(F(0), L), mask)
+        put(state, j + apart, mean, mask)
         put(state, j + 2 * apart, squares, mask)
 
     @helper

@@ -243,6 +243,7 @@ def convolve(dtype, m: int):
     24 step of U from position to position  25 from panel to panel  26 blocks of tiles  27 panels of a group
     28 step of V from tile to tile  29 of V from position to position  30 of M from tile to tile
     31 of M from position to position  32 channels of zeros and of the sink  33 address of the micro-kernel
+    34 step of V from block to block  35 channels (c) to transform: 0 if V is there from the call before
 
     A block of tiles is transformed to V, which stays in the second cache while each group of panels turns it into M,
     and that into outputs.
@@ -267,21 +268,23 @@ def convolve(dtype, m: int):
         )
         u_position, u_panel, blocks, group = args[24], args[25], args[26], args[27]
         v_tile, v_position, m_tile, m_position = args[28], args[29], args[30], args[31]
-        wide, tile = args[32], args[33]
+        wide, tile, v_block, fresh = args[32], args[33], args[34], args[35]
         sink = zeros + wide * size
         table = sink + wide * size
-        v_base = table + (2 * S * S * 8 + 63) // 64 * 64
-        m_base = v_base + S * S * v_position
+        m_base = table + (2 * S * S * 8 + 63) // 64 * 64
+        v_first = m_base + S * S * m_position
         zero(zeros, wide)
         panels = (o + 2 * L - 1) // (2 * L)
-        for block in range(blocks * part // parts, blocks * (part + 1) // parts):
+        begin_block = blocks * part // parts
+        for block in range(begin_block, blocks * (part + 1) // parts):
+            v_base = v_first + (block - begin_block) * v_block
             first, count = tiles * block // blocks, tiles * (block + 1) // blocks - tiles * block // blocks
             now, ahead = table, table + S * S * 8
             fill_table(now, S, m, first, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
-            for t in range(count):
+            for t in range(count if fresh else 0):
                 after = first + min(t + 1, count - 1)
                 fill_table(ahead, S, m, after, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
-                for v in range(0, c, L):
+                for v in range(0, fresh, L):
                     to_v(now, ahead, v_base + t * v_tile + v * size, v_position, v * size, c - v, 0, 0)
                 now, ahead = ahead, now
             for panel in range(0, panels, group):
@@ -326,6 +329,7 @@ def spread(dtype, m: int):
     16 padding at the top  17 at the left  18 step of x from image to image  19 from row to row
     20 from column to column  21 ... 23 of g  24 step of V from tile to tile  25 of V from position to position
     26 step of M from panel to panel  27 of M from position to position  28 channels of zeros
+    29 channels (c) to transform: 0 if V is there from the call before
 
     M is in panels here: M[position][panel][tile][2 lanes].
     """
@@ -338,20 +342,21 @@ def spread(dtype, m: int):
         x, g, v_base, m_base = args[0], args[1], (args[2] + 63) // 64 * 64, (args[3] + 63) // 64 * 64
         zeros = (args[4] + 63) // 64 * 64 + part * args[5]
         o, first, count, down, across = args[6], args[7], args[8], args[9], args[10]
-        h, w, c, oh, ow, top, left = args[11], args[12], args[13], args[14], args[15], args[16], args[17]
+        h, w, oh, ow, top, left = args[11], args[12], args[14], args[15], args[16], args[17]
         x_image, x_row, x_column, g_image, g_row, g_column = args[18], args[19], args[20], args[21], args[22], args[23]
         v_tile, v_position, m_panel, m_position, wide = args[24], args[25], args[26], args[27], args[28]
+        fresh = args[29]
         table = zeros + wide * size
         zero(zeros, wide)
         begin, end = count * part // parts, count * (part + 1) // parts
         now, ahead = table, table + S * S * 8
         if begin < end:
             fill_table(now, S, m, first + begin, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
-        for t in range(begin, end):
+        for t in range(begin, end if fresh else begin):
             after = first + min(t + 1, end - 1)
             fill_table(ahead, S, m, after, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
-            for v in range(0, c, L):
-                to_v(now, ahead, v_base + t * v_tile + v * size, v_position, v * size, c - v, 0, 0)
+            for v in range(0, fresh, L):
+                to_v(now, ahead, v_base + t * v_tile + v * size, v_position, v * size, fresh - v, 0, 0)
             now, ahead = ahead, now
         if begin < end:
             fill_table(now, m, m, first + begin, down, across, 0, 0, g, oh, ow, g_image, g_row, g_column, zeros)
