@@ -3,19 +3,20 @@
 0 a  1 b  2 c  3 bias  4 scratch  5 bytes of scratch per part  6 m  7 n  8 k
 9 stride of a for i  10 of a for k  11 of b for k  12 of b for j  13 of c for i  (all in bytes)
 14 flags  15 pack a  16 pack b  17 row blocks  18 column blocks  19 batch axes
-20 address of the micro-kernel  21 ... for each batch axis: length, stride of a, of b, of c
+20 address of the micro-kernel  21 vectors of a panel  22 rows of a tile  23 rows of a block  24 steps of k of a block
+25 ... for each batch axis: length, stride of a, of b, of c
 """
 
 from kernels.numba_cpu.host import Host
 
 #: Words of the argument block before the batch axes.
-ARGUMENTS = 21
+ARGUMENTS = 25
 #: Bits of flags: add to what C holds; add the bias; apply the activation.
 ACCUMULATE, BIAS, FINISH = 1, 2, 4
-#: k goes in blocks of at most KC: a panel of B, KC x 2 vectors, comes from the second cache once per tile.
+#: k goes in blocks of at most KC: a panel of B, KC x 3 vectors, comes from the second cache once per tile.
 KC = 512
-#: Rows of A that are worked through per panel; KC of their columns stay in the second cache, too.
-MC = 96
+#: Bytes of A that are worked through per panel: they stay in the second cache.
+BLOCK = 192 << 10
 #: Panels of B that are packed together: a row of them is a few cache lines, and one page of memory.
 STRIP = 4
 #: Columns of packed B, which lies in the last cache.
@@ -27,6 +28,21 @@ def most_rows(machine: Host) -> dict[int, int]:
     if machine.vector_registers <= 16:
         return {1: 6, 2: 6, 3: 4, 4: 3, 5: 2, 6: 2}
     return {1: 12, 2: 12, 3: 8, 4: 6, 5: 4, 6: 4}
+
+
+def usual_panel(machine: Host) -> int:
+    """Vectors of a panel for many rows: 8 x 3 load less than 12 x 2, and eight rows of C a power of two apart leave
+    room in every set of the first cache."""
+    return 2 if machine.vector_registers <= 16 else 3
+
+
+def widest_panel(machine: Host, rows: int, vectors: int) -> int:
+    """Vectors of a panel of B for so many rows of A and vectors of B: more for few rows, which leave registers free."""
+    most = most_rows(machine)
+    for wide in (6, 4, 3):
+        if rows <= most[wide]:
+            return wide
+    return usual_panel(machine) if vectors not in (1, 2, 4) else 2
 
 
 def most_pixels(machine: Host, taps: int) -> int:

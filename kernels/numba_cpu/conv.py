@@ -87,6 +87,8 @@ def _few(inner: int, outer: int, size: int, transposed: bool) -> bool:
     if transposed:
         inner, outer = outer, inner
     lanes = host().lanes("float32" if size == 4 else "float64")
+    if inner % lanes and not host().has_masked_load:
+        return False
     return outer in most_dots(host()) and 2 * outer * -(-inner // lanes) <= inner
 
 

@@ -60,8 +60,9 @@ def replayer(
 def launch(name: str, kernel: int, parts: int, *arguments: Any) -> None:
     """Call a kernel now, and add the call to the plan that this thread records, if it does.
 
-    kernel: address from `compile_kernel`. An argument is an int, a float (the kernel reads it with `float_bits`) or an
-    array (its address; the plan keeps it alive). At most LIMIT of them. name: for people who read the plan.
+    kernel: address from `compile_kernel`. An argument is an int, a float (the kernel reads it with `float_bits`), an
+    array (its address; the plan keeps it alive) or bytes (words that `pack` made, for what never changes). At most
+    LIMIT words. name: for people who read the plan.
     """
     code = _launch(kernel, parts, threads.pool() if parts > 1 else 0, arguments)
     recorder = plan.current()
@@ -197,13 +198,15 @@ def _foreign_execute() -> Callable:
 
 def _packed_launch(kernel: int, parts: int, pool: int, arguments: tuple) -> bytes:
     """`launch` in Python."""
-    words = [
-        address(a) if isinstance(a, np.ndarray) else float_word(a) if isinstance(a, float) else a for a in arguments
-    ]
-    code = pack(kernel, 3 + len(words), parts, *words)
+    words = b"".join(a if isinstance(a, bytes) else pack(_as_word(a)) for a in arguments)
+    code = pack(kernel, 3 + (len(words) >> 3), parts) + words
     _execute(code, 1, 0, pool)
     return code
 
 
+def _as_word(a: Any) -> int:
+    return address(a) if isinstance(a, np.ndarray) else float_word(a) if isinstance(a, float) else a
+
+
 _execute = _native("execute", b"") or _foreign_execute()
-_launch = _native("launch", pack(id(np.ndarray), id(float), _HEADER_BYTES)) or _packed_launch
+_launch = _native("launch", pack(id(np.ndarray), id(float), id(bytes), _HEADER_BYTES)) or _packed_launch

@@ -1,6 +1,8 @@
 """Matrix products: packed or not, shared out how, by how many threads. blocking.py has the argument block."""
 
+import mmap
 import threading
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -8,11 +10,22 @@ import numpy as np
 from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.numba_cpu import threads
-from kernels.numba_cpu.blocking import BIAS, FINISH, KC, MC, NC, STRIP, most_rows
+from kernels.numba_cpu.blocking import (
+    ACCUMULATE,
+    BIAS,
+    BLOCK,
+    FINISH,
+    KC,
+    NC,
+    STRIP,
+    most_rows,
+    usual_panel,
+    widest_panel,
+)
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.copy import copy
 from kernels.numba_cpu.elementwise import elementwise
-from kernels.numba_cpu.executor import launch
+from kernels.numba_cpu.executor import launch, pack
 from kernels.numba_cpu.host import host
 
 
@@ -21,7 +34,7 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool = Fal
 
     Leading axes broadcast. k = 0 gives zeros. The bits do not depend on the number of threads.
     """
-    _multiply(a, b, None, None, out, int(accumulate))
+    _multiply(a, b, 0, out, ACCUMULATE if accumulate else 0)
 
 
 def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, activation: str | None, out: np.ndarray) -> None:
@@ -29,42 +42,40 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, activation: st
 
     activation is one of elementwise.FUSABLE or None; "relu" is applied to the tile while it is in registers.
     """
-    if activation in (None, "relu"):
-        _multiply(x, w, bias, activation, out, 0)
-    else:
-        _multiply(x, w, bias, None, out, 0)
-        elementwise(BY_NAME[activation].forward, out, out=out)
-
-
-def _multiply(a, b, bias, activation, out, flags) -> None:
-    if out.size == 0:
-        return
-    kernel, parts, scratch, sizes, rest = _call(
-        *(out.itemsize, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides),
-        threads.get_num_threads(),
-    )
-    if activation is not None:
-        flags |= FINISH
+    flags = 0
     if bias is None:
         bias = 0
     else:
-        flags |= BIAS
+        flags = BIAS
         if bias.strides[0] != bias.itemsize:
             bias = _contiguous(bias)
-    memory = _scratch(parts * scratch) if scratch else 0
-    launch("matmul", kernel, parts, a, b, out, bias, memory, scratch, *sizes, flags, *rest)
+    if activation == "relu":
+        flags |= FINISH
+    _multiply(x, w, bias, out, flags)
+    if activation not in (None, "relu"):
+        elementwise(BY_NAME[activation].forward, out, out=out)
+
+
+def _multiply(a, b, bias, out, flags) -> None:
+    kernel, parts, scratch, words = _call(
+        *(out.itemsize, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides),
+        *(flags, threads.get_num_threads()),
+    )
+    if kernel:
+        launch("matmul", kernel, parts, a, b, out, bias, _scratch(parts * scratch) if scratch else 0, words)
 
 
 def _scattered(count: int, stride: int) -> bool:
-    """Whether `count` cache lines `stride` bytes apart crowd each other out of a 32 KiB cache, or out of the TLB."""
+    """Whether `count` cache lines `stride` bytes apart crowd each other out of a 32 KiB cache."""
     lines = max(1, abs(stride) // 64)
-    sets = max(1, 64 // (lines & -lines)) if stride % 64 == 0 else 64
-    return count > 4 * sets or count * abs(stride) > 1 << 18
+    return stride % 64 == 0 and count > 4 * max(1, 64 // (lines & -lines))
 
 
 @lru_cache(maxsize=8192)
-def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, available):
-    """(kernel, parts, bytes of scratch per part, words 6 to 13, words 15 on) for these shapes."""
+def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flags, available):
+    """(kernel, parts, bytes of scratch per part, the words from there on) for these shapes; no kernel for no work."""
+    if 0 in c_shape:
+        return 0, 0, 0, b""
     (m, k), n = a_shape[-2:], b_shape[-1]
     (ars, acs), (brs, bcs), crs = a_strides[-2:], b_strides[-2:], c_strides[-2]
     dtype = "float32" if size == 4 else "float64"
@@ -75,39 +86,46 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, avai
         bcs = size
     if k == 1:
         acs = size
-    panels = -(-n // (2 * lanes))
-    step = -(-k // max(1, -(-k // KC)))
-    pack_b = bcs != size or (m >= 32 and _scattered(step, brs)) or (n % lanes > 0 and not host().has_masked_load)
-    if acs == size:
-        pack_a = panels >= 32 and m * k * size > 1 << 16
-    else:
-        pack_a = m >= 12 and panels >= 3 and _scattered(step, acs)
-
     work = batch * m * n * k
     parts = min(available, max(1, work // LEAST))
+    pairs = -(-n // (2 * lanes))
     row_blocks = column_blocks = 1
     if batch < 2 * parts and parts > 1:
-        if panels >= 8 * parts or m < 12 * parts:
-            column_blocks = panels
+        if pairs >= 8 * parts or m < 12 * parts:
+            column_blocks = pairs
         else:
             row_blocks = parts
     parts = min(parts, batch * row_blocks * column_blocks)
 
-    rows = most_rows(host())[2]
+    rows, columns = -(-m // row_blocks), -(-n // min(parts, column_blocks))
+    widest = widest_panel(host(), rows, -(-columns // lanes))
+    most = most_rows(host())[widest]
+    k_step = -(-k // max(1, -(-k // KC)))
+    block = max(most, BLOCK // max(1, k_step * size) // most * most)
+    blocks = -(-rows // block)
+    block = -(-rows // blocks // most) * most
+
+    pack_b = bcs != size or (n % lanes > 0 and not host().has_masked_load)
+    pack_b = pack_b or (m >= 32 and (m > 512 or k * n * size > NEAR) and _scattered(k_step, brs))
+    pack_a = acs != size and m >= 12 and columns >= 3 * lanes and _scattered(k_step, acs)
+
     scratch = 0
     if pack_b:
-        scratch += step * ((min(n, NC) if m > MC else 0) + STRIP * 2 * lanes) * size + 128
+        scratch += k_step * ((min(n, NC) if rows > block else 0) + STRIP * usual_panel(host()) * lanes) * size + 128
     if pack_a:
-        scratch += (MC // rows + 1) * (step * rows * size + 128)
+        scratch += (block // most + 1) * (k_step * most * size + 128)
     scratch = -(-scratch // 64) * 64
 
     kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))
     tile = compile_function(f"tile/{dtype}/relu", lambda: _tile(dtype), "i" * 13)
     words = [word for axis in axes for word in axis]
-    rest = (int(pack_a), int(pack_b), row_blocks, column_blocks, len(axes), tile, *words)
-    return kernel, parts, scratch, (m, n, k, ars, acs, brs, bcs, crs), rest
+    strides = (ars, acs, brs, bcs, crs)
+    cut = (pack_a, pack_b, row_blocks, column_blocks, len(axes), tile, widest, most, block, max(1, k_step))
+    return kernel, parts, scratch, pack(scratch, m, n, k, *strides, flags, *cut, *words)
 
 
+#: Bytes of B that are read where they lie, however far apart its rows are: the second cache holds them.
+NEAR = 1 << 20
 #: Multiplications that are worth a thread.
 LEAST = 1 << 20
 
@@ -160,8 +178,20 @@ def _scratch(count: int) -> np.ndarray:
         return plan.empty(np, (count + 64,), np.uint8)
     memory = getattr(_local, "memory", None)
     if memory is None or memory.size < count + 64:
-        memory = _local.memory = np.empty(count + 64, np.uint8)
+        memory = _local.memory = _pages(count + 64)
     return memory
+
+
+def _pages(count: int) -> np.ndarray:
+    """Memory of at least `count` bytes, where the system can in large pages, which spare the processor look-ups."""
+    if count < 1 << 18 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.empty(count, np.uint8)
+    large = 2 << 20
+    block = mmap.mmap(-1, (count + 2 * large - 1) // large * large)
+    with suppress(OSError):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(block, np.uint8)
+    return whole[-whole.ctypes.data % large :]
 
 
 def _contiguous(bias: np.ndarray) -> np.ndarray:

@@ -11,24 +11,22 @@ def gemm(dtype):
     """C (+)= A B (+ bias, activation) for a batch of strided matrices. Arguments: see `kernels.numba_cpu.blocking`."""
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
-    most = blocking.most_rows(host())
-    M2, M3, M4, M6 = most[2], most[3], most[4], most[6]  # one vector takes as many rows as two
+    M3 = blocking.most_rows(host())[3]
+    WIDE = blocking.usual_panel(host())
     call_tile = tiles.call_tile
     pack_rows, pack_columns, pack_strip = packers(dtype, L)
     ACCUMULATE, BIAS, FINISH = blocking.ACCUMULATE, blocking.BIAS, blocking.FINISH
-    ARGUMENTS, STRIP, KC, MC, NC = blocking.ARGUMENTS, blocking.STRIP, blocking.KC, blocking.MC, blocking.NC
-
-    @helper
-    def widest_panel(m):
-        """Vectors of a panel: 2, but more for few rows, which leave registers free."""
-        return 6 if m <= M6 else 4 if m <= M4 else 3 if m <= M3 else 2
+    ARGUMENTS, STRIP, NC = blocking.ARGUMENTS, blocking.STRIP, blocking.NC
 
     @helper
     def panel_vectors(left, widest):
-        """Vectors of the next panel, when `left` columns are left; the last one may be 3 wide rather than 2 and 1."""
-        if left <= max(widest, 3) * L:
-            return (left + L - 1) // L
-        return widest
+        """Vectors of the next panel, when `left` columns are left: the last are not one vector wide, if it can be."""
+        if left > (widest + 1) * L:
+            return widest
+        vectors = (left + L - 1) // L
+        if vectors <= max(widest, 3):
+            return vectors
+        return (vectors + 1) >> 1
 
     @helper
     def group_tiles(tile, a, ars, acs, b, brs, k, c, crs, bias, flags, rows, vectors, count):
@@ -42,16 +40,16 @@ def gemm(dtype):
             call_tile(tile, rest, vectors, count, a, ars, acs, b, brs, k, c, crs, bias, flags)
 
     @helper
-    def product(tile, a, b, c, bias, scratch, m, n, k, ars, acs, brs, bcs, crs, flags, pack_a, pack_b):
+    def product(
+        tile, a, b, c, bias, scratch, m, n, k, ars, acs, brs, bcs, crs, flags, pack_a, pack_b, widest, most, mc, k_step
+    ):
         """One matrix product."""
-        k_blocks = max(1, (k + KC - 1) // KC)
-        k_step = max(1, (k + k_blocks - 1) // k_blocks)
+        k_blocks = max(1, (k + k_step - 1) // k_step)
         # Packed panels of B: all of them if several blocks of rows use them, else one strip of them after the other.
-        widest = widest_panel(m)
-        keep = m > MC
-        panels_size = k_step * ((min(n, NC) if keep else 0) + STRIP * 2 * L) * size
+        keep = m > mc
+        panels_size = k_step * ((min(n, NC) if keep else 0) + STRIP * WIDE * L) * size
         packed_a = scratch + pack_b * (panels_size // 64 + 1) * 64
-        stride_a = (M2 * k_step * size) // 64 * 64 + 128
+        stride_a = (most * k_step * size) // 64 * 64 + 128
         for j_block in range(0, n, NC):
             columns = min(NC, n - j_block)
             for block in range(k_blocks):
@@ -62,10 +60,10 @@ def gemm(dtype):
                     now |= ACCUMULATE
                 if block == k_blocks - 1:
                     now |= flags & (BIAS | FINISH)
-                for i_block in range(0, m, MC):
-                    # Groups of at most M2 rows, as even as can be: the first `more` have one row more.
-                    rows = min(MC, m - i_block)
-                    groups = (rows + M2 - 1) // M2
+                for i_block in range(0, m, mc):
+                    # Groups of at most `most` rows, as even as can be: the first `more` have one row more.
+                    rows = min(mc, m - i_block)
+                    groups = (rows + most - 1) // most
                     base = rows // groups
                     more = rows - base * groups
                     block_a = a + i_block * ars + p * acs
@@ -82,10 +80,15 @@ def gemm(dtype):
                             if fresh and j >= packed:
                                 strip = 0 if keep else j
                                 packed = j
-                                last = columns - j - (STRIP - 1) * 2 * L  # columns from the strip's last panel on
-                                if widest == 2 and bcs == size and (last == 2 * L or last > 3 * L):
+                                last = columns - j - (STRIP - 1) * WIDE * L  # columns from the strip's last panel on
+                                if (
+                                    widest == WIDE
+                                    and bcs == size
+                                    and last >= WIDE * L
+                                    and panel_vectors(last, WIDE) == WIDE
+                                ):
                                     pack_strip(source, brs, k_now, scratch + (j - strip) * k_now * size)
-                                    packed += STRIP * 2 * L
+                                    packed += STRIP * WIDE * L
                                 else:
                                     live = min(columns - j, width)
                                     pack_columns(
@@ -158,6 +161,10 @@ def gemm(dtype):
                 flags,
                 pack_a,
                 pack_b,
+                args[21],
+                args[22],
+                args[23],
+                args[24],
             )
             unit += last_column - first_column
         return

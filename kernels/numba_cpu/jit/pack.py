@@ -4,7 +4,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.numba_cpu.blocking import STRIP
+from kernels.numba_cpu.blocking import STRIP, usual_panel
+from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.vector import Vector, first, load, load_masked, pointer, splat, store
 
@@ -65,10 +66,10 @@ def packers(dtype, lanes: int):
     pack_rows(source, rs, cs, groups, base, more, k, target, stride): groups of A's rows, the first `more` of base + 1,
         the others of base rows; for each k the rows of a group side by side. Group g begins at target + g * stride;
         up to `lanes` elements beyond its end are overwritten.
-    pack_strip(source, rs, k, target): STRIP panels of two vectors, whose columns lie side by side (cs = size).
+    pack_strip(source, rs, k, target): STRIP panels of the usual width, whose columns lie side by side (cs = size).
     """
     size = dtype.bitwidth // 8
-    L = lanes
+    L, WIDE = lanes, usual_panel(host())
     square_of = square(dtype, lanes)
 
     @helper
@@ -142,15 +143,14 @@ def packers(dtype, lanes: int):
 
     @helper
     def pack_strip(source, rs, k, target):
-        panel = k * 2 * L * size
+        panel = k * WIDE * L * size
         for _ in range(k):
             to = target
-            for v in range(0, STRIP * 2 * L, 2 * L):
-                left, right = load(pointer(source, dtype), v, L), load(pointer(source, dtype), v + L, L)
-                store(pointer(to, dtype), 0, left)
-                store(pointer(to, dtype), L, right)
+            for v in range(0, STRIP * WIDE * L, WIDE * L):
+                for u in range(0, WIDE * L, L):
+                    store(pointer(to, dtype), u, load(pointer(source, dtype), v + u, L))
                 to += panel
             source += rs
-            target += 2 * L * size
+            target += WIDE * L * size
 
     return pack_rows, pack_columns, pack_strip

@@ -102,14 +102,14 @@ def execute():
 def launch():
     """launch(kernel, parts, pool, arguments: tuple) -> the instruction, carried out once.
 
-    An argument is an int, a float (its float64 bits) or an array (its address). `self` is bytes of three words: the
-    types ndarray and float, and the size of an object's header.
+    An argument is an int, a float (its float64 bits), an array (its address) or bytes (words packed already). `self` is
+    bytes of four words: the types ndarray, float and bytes, and the size of an object's header.
     """
     run = helper(executor.execute())
 
     def launch(self, args, count):
         given, table = pointer(args, int64), pointer(_bytes_data(self), int64)
-        array, number, header = table[0], table[1], table[2]
+        array, number, packed, header = table[0], table[1], table[2], table[3]
         arguments = given[3]
         size = _tuple_size(arguments)
         if size > LIMIT:
@@ -117,28 +117,39 @@ def launch():
             return 0
         block = _block()
         code = pointer(block, int64)
-        code[0], code[1], code[2] = _as_word(given[0]), size + 3, _as_word(given[1])
         pool = _as_word(given[2])
+        at = 3
         for i in range(size):
             item = _tuple_item(arguments, i)
             kind = pointer(item + header - 8, int64)[0]
+            if kind == packed:
+                words, data = _bytes_size(item) >> 3, pointer(_bytes_data(item), int64)
+                if at + words + size - i > LIMIT + 3:
+                    _refuse()
+                    return 0
+                for word in range(words):
+                    code[at + word] = data[word]
+                at += words
+                continue
             if kind == array:
-                code[3 + i] = pointer(item + header, int64)[0]
+                code[at] = pointer(item + header, int64)[0]
             elif kind == number:
-                code[3 + i] = _float_word(item)
+                code[at] = _float_word(item)
             elif _low_int(_is_subtype(kind, array)) != 0:
-                code[3 + i] = pointer(item + header, int64)[0]
+                code[at] = pointer(item + header, int64)[0]
             else:
                 word = _as_word(item)
                 if word == -1 and _failed() != 0:
                     return 0
-                code[3 + i] = word
+                code[at] = word
+            at += 1
+        code[0], code[1], code[2] = _as_word(given[0]), at, _as_word(given[1])
         if _failed() != 0:
             return 0
         state = _release()
-        run(code, size + 3, 1, 0, pool)
+        run(code, at, 1, 0, pool)
         _acquire(state)
-        return _bytes_new(block, 8 * (size + 3))
+        return _bytes_new(block, 8 * at)
 
     return launch
 

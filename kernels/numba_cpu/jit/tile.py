@@ -19,6 +19,8 @@ from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit.vector import _element_ir, _splat, masked_load, masked_store
 
 UNROLL = 4
+#: Turns of the unrolled loop that are left when C is asked for: about as long as the last cache takes to answer.
+AHEAD = 32
 
 _WORD = ir.IntType(64)
 
@@ -165,9 +167,13 @@ class _Tile:
         byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
         prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        for i in range(self.rows):
-            at = b.inttoptr(b.add(self.c, b.mul(self.crs, _WORD(i))), byte)
-            b.call(prefetch, [at, small(0), small(3), small(1)])  # for reading, into the first cache, data
+        line = max(1, 64 // (self.lanes * self.align))  # vectors of a cache line
+        row = self._opaque(self.c)  # nothing of this is worth a register while the loop runs
+        for _ in range(self.rows):
+            for v in range(0, self.vectors, line):
+                at = b.inttoptr(b.add(row, _WORD(v * self.lanes * self.align)), byte)
+                b.call(prefetch, [at, small(1), small(3), small(1)])  # for writing, into the first cache, data
+            row = b.add(row, self.crs)
 
     def _scalar(self, address):
         b = self.builder
@@ -176,7 +182,6 @@ class _Tile:
 
     def build(self) -> None:
         b = self.builder
-        self._prefetch()
         totals = self._loop()
         flags = self.flags
         totals = self._when(flags, ACCUMULATE, totals, self._plus_c)
@@ -258,19 +263,37 @@ class _Tile:
         return [self._either(old, before, new, last) for old, new in zip(values, changed, strict=True)]
 
     def _loop(self):
-        """The sums over k: UNROLL steps at a time, then one at a time."""
+        """The sums over k: UNROLL steps at a time, then one at a time. C is asked for when AHEAD turns are left."""
         b = self.builder
         zero = ir.Constant(self.vector, None)
         values = [zero] * (self.rows * self.vectors)
         self.offsets = [b.mul(self.ars, _WORD(i)) for i in range(self.rows + max(0, self.taps - 1))]
         if self.taps > 1:
+            self._prefetch()
             return self._steps(self.acs, self.b, self.k, 1, values)[2]
         whole = b.and_(self.k, _WORD(-UNROLL))
+        late = b.select(b.icmp_signed("<", whole, _WORD(AHEAD * UNROLL)), whole, _WORD(AHEAD * UNROLL))
+        early = b.sub(whole, late)
         first = self.acs if self.taps else self.a  # what moves along A: the taps, or the place in A
+        # The unrolled loop is entered twice: for the early turns, and for the late ones.
+        before = b.block
+        enter, ask, rest = (b.append_basic_block(name) for name in ("enter", "ask", "rest"))
+        b.branch(enter)
+        b.position_at_end(enter)
+        count, left, a, p = (b.phi(_WORD) for _ in range(4))
+        sums = [b.phi(self.vector) for _ in values]
+        last_a, last_b, totals = self._steps(a, p, count, UNROLL, sums)
+        b.cbranch(b.icmp_signed(">=", left, _WORD(0)), ask, rest)
+        b.position_at_end(ask)
+        self._prefetch()
+        b.branch(enter)
         row = self.brs if self.row_taps else self.b  # what moves along B
-        a, p, values = self._steps(first, row, whole, UNROLL, values)
-        _, _, values = self._steps(a, p, b.sub(self.k, whole), 1, values)
-        return values
+        pairs = [(count, early, left), (left, late, _WORD(-1)), (a, first, last_a), (p, row, last_b)]
+        for phi, at_first, again in [*pairs, *zip(sums, values, totals, strict=True)]:
+            phi.add_incoming(at_first, before)
+            phi.add_incoming(again, ask)
+        b.position_at_end(rest)
+        return self._steps(last_a, last_b, b.sub(self.k, whole), 1, totals)[2]
 
     def _steps(self, a, p, count, unroll: int, values):
         """count / unroll turns of a loop, from pointers a into A or the taps and p into B; what they and the sums are
