@@ -10,8 +10,8 @@ from kernels.numba_cpu.threads import single_thread, usable_cores
 
 TITLE = "Matrix product"
 NOTE = (
-    "m x k x n, with the transposed operand in brackets; one thread and float32 unless a case says otherwise. The limit "
-    "is the rate of a loop of nothing but multiply-adds in registers, timed in the same rounds. NumPy's OpenBLAS has "
+    "m x k x n, with the transposed operand in brackets; one thread and float32 unless a case says otherwise. The "
+    "limit is the rate of a loop of nothing but multiply-adds in registers, timed in the same rounds. NumPy has "
     "one thread always, PyTorch as many as the case."
 )
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}

@@ -118,6 +118,32 @@ def test_arguments_of_a_launch(run, monkeypatch):
     assert address(view) == view.ctypes.data == executor._slow_address(view)
 
 
+@pytest.mark.parametrize("run", ["native", "python"])
+def test_packed_words_of_a_launch(note, run, monkeypatch):
+    if run == "python":
+        monkeypatch.setattr(executor, "_launch", executor._packed_launch)
+        monkeypatch.setattr(executor, "_execute", executor._foreign_execute())
+    log = np.zeros(5, np.int64)
+    launch("test", note, 1, log, executor.pack(7))
+    assert log_of(log) == [700]
+    if run == "native":
+        with pytest.raises(TypeError):
+            launch("test", note, 1, log, executor.pack(*[0] * LIMIT))
+
+
+@pytest.mark.parametrize("signature", [executor.signature, executor._slow_signature], ids=["native", "python"])
+def test_a_signature_tells_apart_what_a_kernel_depends_on(signature):
+    x = np.zeros((3, 4), np.float32)
+    others = [
+        *(x[:, ::-1], x[:2], x.T, x.ravel(), x[0, 0:0], x[..., None], np.zeros((3, 4), np.int32)),
+        *(np.zeros((3, 4)), np.zeros((3, 4), ">f4"), np.zeros((3, 4), "m8[s]"), np.zeros((3, 4), bool), x[0, 0, ...]),
+    ]
+    keys = [signature(array, 1) for array in (x, *others)] + [signature(x, 2), signature(x), signature(1, x)]
+    assert len(set(keys)) == len(keys)
+    assert signature(x, 1) == signature(np.ones((3, 4), np.float32).view(), 1)
+    assert signature(*[x] * 70) == signature(*[x.copy()] * 70)
+
+
 @pytest.mark.parametrize("bad", ["text", None, [1], 2**70])
 def test_an_argument_of_another_kind_is_refused(note, bad):
     with pytest.raises((TypeError, OverflowError)):

@@ -42,7 +42,10 @@ def widest_panel(machine: Host, rows: int, vectors: int) -> int:
     for wide in (6, 4, 3):
         if rows <= most[wide]:
             return wide
-    return usual_panel(machine) if vectors not in (1, 2, 4) else 2
+    if vectors <= 2:
+        return 2
+    usual = usual_panel(machine)
+    return 4 if usual == 3 and vectors == 4 else usual
 
 
 def most_pixels(machine: Host, taps: int) -> int:

@@ -14,7 +14,7 @@ from kernels.errors import DtypeError, ShapeError
 from kernels.formula import Formula
 from kernels.numba_cpu import threads
 from kernels.numba_cpu.compiler import compile_kernel
-from kernels.numba_cpu.executor import LIMIT, address, emit, launch, pack
+from kernels.numba_cpu.executor import LIMIT, address, emit, launch, pack, signature
 from kernels.plan import Instruction, Label, Operand
 
 #: Elements that are worth a thread of their own: of a formula of a few instructions, and of others.
@@ -34,7 +34,7 @@ class _Call(NamedTuple):
     kernel: int
     size: int
     least: int  # elements for each thread
-    words: tuple[int, ...]
+    words: bytes
 
 
 _calls: dict[tuple, _Call] = {}
@@ -50,11 +50,11 @@ def elementwise(formula: Formula, *inputs: np.ndarray, out: np.ndarray) -> None:
     if size == 0:
         return
     parts = 1 if size < 2 * least else threads.parts_for(size, least)
-    if len(words) + len(inputs) < LIMIT:
-        launch(label, kernel, parts, out, *inputs, *words)
+    if (len(words) >> 3) + len(inputs) < LIMIT:
+        launch(label, kernel, parts, out, *inputs, words)
     else:
         operands = (out, *inputs)
-        emit(kernel, parts, pack(*[address(x) for x in operands], *words), operands, label)
+        emit(kernel, parts, pack(*[address(x) for x in operands]) + words, operands, label)
 
 
 def instruction(formula: Formula, inputs: Sequence[np.ndarray], out: np.ndarray, leases: Sequence[int]) -> Instruction:
@@ -62,16 +62,13 @@ def instruction(formula: Formula, inputs: Sequence[np.ndarray], out: np.ndarray,
     label, kernel, size, least, words = _call(formula, tuple(inputs), out)
     arrays = (out, *inputs)
     parts = threads.parts_for(size, least)
-    code = pack(kernel, 3 + len(arrays) + len(words), parts, *[address(x) for x in arrays], *words)
+    code = pack(kernel, 3 + len(arrays) + (len(words) >> 3), parts, *[address(x) for x in arrays]) + words
     operands = [Operand.of(x, place, lease) for place, (x, lease) in enumerate(zip(arrays, leases, strict=True))]
     return Instruction(label, code, tuple(operands))
 
 
 def _call(formula: Formula, inputs: tuple[np.ndarray, ...], out: np.ndarray) -> _Call:
-    description = [formula, out.dtype, out.shape, out.strides]
-    for x in inputs:
-        description += x.dtype, x.shape, x.strides
-    key = tuple(description)
+    key = formula, signature(out, *inputs)
     call = _calls.get(key)
     if call is None:
         if len(_calls) >= _KEPT:
@@ -87,7 +84,7 @@ def _prepare(formula: Formula, inputs: Sequence[np.ndarray], out: np.ndarray) ->
             raise DtypeError(f"elementwise {formula}: {name} is {x.dtype}, want one of {', '.join(_DTYPES)}")
     label = Label("elementwise", formula)
     if out.size == 0:
-        return _Call(label, 0, 0, 0, ())
+        return _Call(label, 0, 0, 0, b"")
     starts, axes = _axes(formula, operands)
     n, strides = axes.pop() if axes else (1, tuple(x.itemsize for x in operands))
     layout = "".join(_letter(stride, x) for stride, x in zip(strides, operands, strict=True))
@@ -100,7 +97,7 @@ def _prepare(formula: Formula, inputs: Sequence[np.ndarray], out: np.ndarray) ->
     else:
         kind, words = "flat", (n,)
     kernel = _kernel(kind, formula, _compute(formula, inputs, out), tuple(x.dtype.name for x in operands), layout)
-    return _Call(label, kernel, out.size, LEAST_CHEAP if is_cheap(formula) else LEAST, words)
+    return _Call(label, kernel, out.size, LEAST_CHEAP if is_cheap(formula) else LEAST, pack(*words))
 
 
 def _axes(formula: Formula, operands: Sequence[np.ndarray]) -> tuple[list[int], list[tuple[int, tuple[int, ...]]]]:

@@ -61,7 +61,7 @@ def launch(name: str, kernel: int, parts: int, *arguments: Any) -> None:
     """Call a kernel now, and add the call to the plan that this thread records, if it does.
 
     kernel: address from `compile_kernel`. An argument is an int, a float (the kernel reads it with `float_bits`), an
-    array (its address; the plan keeps it alive) or bytes (words that `pack` made, for what never changes). At most
+    array (its address; the plan keeps it alive) or, last, bytes (words that `pack` made of what never changes). At most
     LIMIT words. name: for people who read the plan.
     """
     code = _launch(kernel, parts, threads.pool() if parts > 1 else 0, arguments)
@@ -133,19 +133,37 @@ address = _fast_address if _KNOWN_LAYOUT else _slow_address
 address.__doc__ = "address(array): where the array's element [0, 0, ...] lies, an int."
 
 
+#: Where in a dtype its kind, letter, byte order, flags and number lie, eight bytes in all.
+_DTYPE_CODE = _HEADER_BYTES + 8
+
+
 def _known_fields() -> bool:
     """Whether an array's header goes on as NumPy's C interface has it: jit/python.py reads it so."""
-    for array in (np.zeros((3, 4), np.float32), np.zeros((4, 3, 2))[:, ::-1], np.zeros((), np.int64)):
+    codes = set()
+    for array in (
+        np.zeros((3, 4), np.float32),
+        np.zeros((4, 3, 2))[:, ::-1],
+        np.zeros((), np.int64),
+        np.zeros(1, ">f4"),
+    ):
+        code = (ctypes.c_char * 8).from_address(id(array.dtype) + _DTYPE_CODE).raw
+        codes.add(code)
+        if code[:3] != f"{array.dtype.kind}{array.dtype.char}{array.dtype.byteorder}".encode():
+            return False
         words = (ctypes.c_int64 * 7).from_address(id(array) + _HEADER_BYTES)
         shape = (ctypes.c_int64 * array.ndim).from_address(words[2]) if array.ndim else ()
         plain = words[6] & 0x0101 == 0x0101
         found = (words[1] & 0xFFFFFFFF, tuple(shape), words[5], plain)
         if found != (array.ndim, array.shape, id(array.dtype), array.flags.c_contiguous):
             return False
-    return True
+    return len(codes) == 4
 
 
 _KNOWN_FIELDS = _KNOWN_LAYOUT and np.ndarray.__basicsize__ >= _HEADER_BYTES + 56 and _known_fields()
+
+
+def _slow_signature(*arguments: Any) -> tuple:
+    return tuple((x.dtype, x.shape, x.strides) if isinstance(x, np.ndarray) else x for x in arguments)
 
 
 # --------------------------------------------------------------- the compiled loop, as Python functions
@@ -210,3 +228,6 @@ def _as_word(a: Any) -> int:
 
 _execute = _native("execute", b"") or _foreign_execute()
 _launch = _native("launch", pack(id(np.ndarray), id(float), id(bytes), _HEADER_BYTES)) or _packed_launch
+_state = pack(id(np.ndarray), _HEADER_BYTES, _DTYPE_CODE)
+signature = (_native("signature", _state) if _KNOWN_FIELDS else None) or _slow_signature
+"""signature(*arguments): a key that is equal where dtypes, shapes and strides of arrays, and ints, are."""

@@ -3,7 +3,6 @@
 import mmap
 import threading
 from contextlib import suppress
-from functools import lru_cache
 
 import numpy as np
 
@@ -25,8 +24,12 @@ from kernels.numba_cpu.blocking import (
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.copy import copy
 from kernels.numba_cpu.elementwise import elementwise
-from kernels.numba_cpu.executor import launch, pack
+from kernels.numba_cpu.executor import launch, pack, signature
 from kernels.numba_cpu.host import host
+
+#: What was worked out for shapes and strides, and for how many at most. When there are more, all are forgotten.
+_calls: dict = {}
+_KEPT = 8192
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool = False) -> None:
@@ -57,10 +60,15 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, activation: st
 
 
 def _multiply(a, b, bias, out, flags) -> None:
-    kernel, parts, scratch, words = _call(
-        *(out.itemsize, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides),
-        *(flags, threads.get_num_threads()),
-    )
+    available = threads.get_num_threads()
+    key = signature(a, b, out, flags, available)
+    call = _calls.get(key)
+    if call is None:
+        if len(_calls) >= _KEPT:
+            _calls.clear()
+        shapes = (a.shape, a.strides, b.shape, b.strides, out.shape, out.strides)
+        call = _calls[key] = _call(out.itemsize, *shapes, flags, available)
+    kernel, parts, scratch, words = call
     if kernel:
         launch("matmul", kernel, parts, a, b, out, bias, _scratch(parts * scratch) if scratch else 0, words)
 
@@ -71,7 +79,6 @@ def _scattered(count: int, stride: int) -> bool:
     return stride % 64 == 0 and count > 4 * max(1, 64 // (lines & -lines))
 
 
-@lru_cache(maxsize=8192)
 def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flags, available):
     """(kernel, parts, bytes of scratch per part, the words from there on) for these shapes; no kernel for no work."""
     if 0 in c_shape:
@@ -107,7 +114,10 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flag
 
     pack_b = bcs != size or (n % lanes > 0 and not host().has_masked_load)
     pack_b = pack_b or (m >= 32 and (m > 512 or k * n * size > NEAR) and _scattered(k_step, brs))
-    pack_a = acs != size and m >= 12 and columns >= 3 * lanes and _scattered(k_step, acs)
+    if acs == size:
+        pack_a = m >= 32 and columns >= MANY * lanes
+    else:
+        pack_a = m >= 12 and columns >= 3 * lanes and _scattered(k_step, acs)
 
     scratch = 0
     if pack_b:
@@ -124,6 +134,8 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flag
     return kernel, parts, scratch, pack(scratch, m, n, k, *strides, flags, *cut, *words)
 
 
+#: Vectors of columns for which rows of A are laid side by side.
+MANY = 256
 #: Bytes of B that are read where they lie, however far apart its rows are: the second cache holds them.
 NEAR = 1 << 20
 #: Multiplications that are worth a thread.

@@ -44,6 +44,7 @@ _tuple_item = _c_function("PyTuple_GetItem", 2)
 _is_subtype = _c_function("PyType_IsSubtype", 2)
 _refuse = _c_function("PyErr_BadArgument", 0)
 _failed = _c_function("PyErr_Occurred", 0)
+_drop = _c_function("Py_DecRef", 1)
 _release = _c_function("PyEval_SaveThread", 0)
 _acquire = _c_function("PyEval_RestoreThread", 1)
 
@@ -152,6 +153,50 @@ def launch():
         return _bytes_new(block, 8 * at)
 
     return launch
+
+
+def signature():
+    """signature(*arguments) -> bytes: of an array its dtype's code, ndim, shape and strides, of an int its value.
+
+    `self` is bytes of three words: the type ndarray, the size of an object's header, and where a dtype's code lies.
+    """
+
+    @helper
+    def is_array(item, header, array):
+        kind = pointer(item + header - 8, int64)[0]
+        return kind == array or _low_int(_is_subtype(kind, array)) != 0
+
+    def signature(self, args, count):
+        given, table = pointer(args, int64), pointer(_bytes_data(self), int64)
+        array, header, place = table[0], table[1], table[2]
+        words = 0
+        for i in range(count):
+            if is_array(given[i], header, array):
+                words += 2 + 2 * (pointer(given[i] + header, int64)[1] & 0xFFFFFFFF)
+            else:
+                words += 1
+        made = _bytes_new(0, 8 * words)
+        if made == 0:
+            return 0
+        to, at = pointer(_bytes_data(made), int64), 0
+        for i in range(count):
+            if not is_array(given[i], header, array):
+                to[at] = _as_word(given[i])
+                if to[at] == -1 and _failed() != 0:
+                    _drop(made)
+                    return 0
+                at += 1
+                continue
+            fields = pointer(given[i] + header, int64)  # data, ndim, shape, strides, base, dtype, flags
+            ndim = fields[1] & 0xFFFFFFFF
+            shape, strides = pointer(fields[2], int64), pointer(fields[3], int64)
+            to[at], to[at + 1] = pointer(fields[5] + place, int64)[0], ndim
+            for axis in range(ndim):
+                to[at + 2 + axis], to[at + 2 + ndim + axis] = shape[axis], strides[axis]
+            at += 2 + 2 * ndim
+        return made
+
+    return signature
 
 
 #: Of an array's flags: its elements lie side by side in C order, each where its type may lie.
