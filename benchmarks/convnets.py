@@ -6,6 +6,7 @@ returns its loss before the update, as in `benchmarks.networks`.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -225,8 +226,7 @@ def nanonet_step(network: ConvNet, jit: bool = True) -> Step:
         return loss
 
     call = nanonet.jit(train) if jit else train
-    x, y = map(nanonet.tensor, network.data())
-    return lambda: call(x, y)
+    return partial(call, *map(nanonet.tensor, network.data()))
 
 
 # ----------------------------------------------------------------------------------------------- PyTorch
@@ -309,8 +309,6 @@ def torch_step(network: ConvNet, fused: bool = False, last: bool = False, wide: 
 
 def jax_step(network: ConvNet) -> Step:
     """JAX, the whole step under jit, its state donated. Running statistics are kept as the others keep them."""
-    from functools import partial
-
     import jax
     import jax.numpy as jnp
 

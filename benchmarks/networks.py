@@ -8,6 +8,7 @@ checked against.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -149,8 +150,7 @@ def nanonet_step(network: Network, jit: bool = True) -> Step:
         return loss
 
     call = nanonet.jit(train) if jit else train
-    x, y = map(nanonet.tensor, network.data())
-    return lambda: call(x, y)
+    return partial(call, *map(nanonet.tensor, network.data()))
 
 
 # ------------------------------------------------------------------------------------------------- peers
@@ -189,8 +189,6 @@ def torch_step(network: Network, fused: bool = False) -> Step:
 
 def jax_step(network: Network) -> Step:
     """JAX, the whole step under jit, its state donated."""
-    from functools import partial
-
     import jax
     import jax.numpy as jnp
 

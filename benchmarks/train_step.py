@@ -1,6 +1,7 @@
 """One training step: recorded by nanonet, against PyTorch, JAX and scikit-learn."""
 
 import os
+from functools import partial
 
 import numpy as np
 
@@ -26,6 +27,7 @@ MLPS = (
     Network("MNIST 784-128-10, batch 128, Adam", (784, 128, 10), 128, "adam", 1e-3),
     Network("wide 784-1024-1024-10, batch 256, Adam", (784, 1024, 1024, 10), 256, "adam", 1e-4),
 )
+CONVNETS = (convnets.CNN, convnets.RESNET20)
 #: How many times faster than each peer the steps are to be, and which part of their limit they are to reach.
 GOALS = (
     {"PyTorch": 15.0, "JAX": 8.0},
@@ -42,7 +44,7 @@ CHECKED = {Network: 10, ConvNet: 4}
 
 def run(quick: bool = False) -> list[Row]:
     """One row for each network."""
-    chosen = MLPS[:1] if quick else (*MLPS, convnets.CNN, convnets.RESNET20)
+    chosen = MLPS[:1] if quick else (*MLPS, *CONVNETS)
     return [_row(network, goal, rounds=5 if quick else 15) for network, goal in zip(chosen, GOALS)]
 
 
@@ -66,7 +68,8 @@ def answer(network: Network | ConvNet) -> networks.Step:
     return networks.reference(network) if isinstance(network, Network) else convnets.torch_step(network, wide=True)
 
 
-def nanonet_step(network: Network | ConvNet) -> networks.Step:
+def nanonet_step(network: Network | ConvNet) -> partial:
+    """The recorded step with its arguments; its `func` is what `nanonet.jit` gave."""
     return (networks if isinstance(network, Network) else convnets).nanonet_step(network)
 
 

@@ -6,6 +6,7 @@ used again once the last view of it is gone. A replay carries out the same calls
 """
 
 import ctypes
+import itertools
 import sys
 import threading
 import weakref
@@ -73,7 +74,8 @@ class Arena:
     def __init__(self):
         self.bytes = 0
         self._free: dict[int, list[np.ndarray]] = {}
-        self._leases: dict[int, tuple[weakref.ref, np.ndarray]] = {}
+        self._leases: dict[int, tuple[weakref.ref, np.ndarray, int]] = {}
+        self._numbers = itertools.count(1)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         count = 1
@@ -84,11 +86,19 @@ class Arena:
         # Views of `owner` have it as their base, because its own base is no ndarray: it lives as long as any of them.
         owner = np.frombuffer((ctypes.c_char * need).from_buffer(block), np.uint8)
         key = id(owner)
-        self._leases[key] = (weakref.ref(owner, lambda _: self._release(key)), block)
+        self._leases[key] = (weakref.ref(owner, lambda _: self._release(key)), block, next(self._numbers))
         return owner[: count * dtype.itemsize].view(dtype).reshape(shape)
 
     def owns(self, array: np.ndarray) -> bool:
         return id(owner(array)) in self._leases
+
+    def lease(self, array: np.ndarray) -> int:
+        """The number of the `empty` that gave the array's memory; 0 if it is not of the arena."""
+        return self._leases[id(owner(array))][2] if self.owns(array) else 0
+
+    def open_leases(self) -> set[int]:
+        """Numbers of those whose arrays somebody still has."""
+        return {number for _, _, number in self._leases.values()}
 
     def block(self, array: np.ndarray) -> np.ndarray:
         """The bytes under an array of the arena. No view of its owner: it does not keep the block from being reused."""
@@ -104,7 +114,7 @@ class Arena:
         return raw[start : start + need]
 
     def _release(self, key: int) -> None:
-        _, block = self._leases.pop(key)
+        block = self._leases.pop(key)[1]
         self._free.setdefault(block.size, []).append(block)
 
 
@@ -131,7 +141,7 @@ class Label(str):
 @dataclass(frozen=True)
 class Operand:
     """An array of an instruction. It lies at bytes low .. high - 1; `place` is the argument that holds its address, or
-    -1 if the address is in another array."""
+    -1 if the address is in another array. lease: of the arena's memory, or 0."""
 
     place: int
     address: int
@@ -140,11 +150,26 @@ class Operand:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype
+    lease: int = 0
 
     @classmethod
-    def of(cls, array: np.ndarray, place: int) -> "Operand":
+    def of(cls, array: np.ndarray, place: int, lease: int = 0) -> "Operand":
         low, high = byte_bounds(array) if array.size else (array.ctypes.data, array.ctypes.data)
-        return cls(place, array.ctypes.data, low, high, array.shape, array.strides, array.dtype)
+        return cls(place, array.ctypes.data, low, high, array.shape, array.strides, array.dtype, lease)
+
+    def array(self) -> np.ndarray:
+        """The array; it does not keep the memory alive."""
+        memory = (ctypes.c_char * (self.high - self.low)).from_address(self.low)
+        return np.ndarray(self.shape, self.dtype, memory, self.address - self.low, self.strides)
+
+    def overlaps(self, other: "Operand") -> bool:
+        return self.low < other.high and other.low < self.high
+
+    def same(self, other: "Operand") -> bool:
+        """Whether both are one array, element by element."""
+        return (self.address, self.shape, self.strides, self.dtype) == (
+            *(other.address, other.shape, other.strides, other.dtype),
+        )
 
     @property
     def size(self) -> int:
@@ -263,7 +288,9 @@ class Recorder:
         uses besides those among them."""
         arrays = [(array, place) for place, array in enumerate(arguments) if isinstance(array, np.ndarray)]
         arrays += [(array, -1) for array in others]
-        self.instructions.append(Instruction(name, code, tuple(Operand.of(*pair) for pair in arrays)))
+        self.instructions.append(
+            Instruction(name, code, tuple(Operand.of(x, place, self.arena.lease(x)) for x, place in arrays))
+        )
         self.keep.extend(array for array, _ in arrays if not self.arena.owns(array))
 
     def host(self, call: Callable[[], None], name: str) -> None:
@@ -271,7 +298,12 @@ class Recorder:
         self.instructions.append(Instruction(name, call=call))
 
     def plan(self) -> "Plan":
-        return Plan(self.instructions, self.arena, self.keep)
+        instructions = self.instructions
+        if any(instruction.code for instruction in instructions):
+            from kernels.numba_cpu.fusion import fused
+
+            instructions = fused(instructions, self.arena.open_leases())
+        return Plan(instructions, self.arena, self.keep)
 
 
 class Plan:

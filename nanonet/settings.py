@@ -167,6 +167,7 @@ class Settings:
         "he_normal", "initial weights: a name, or one with options, as 'normal(mean=1.0, std=0.1)'",
         choices=("he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "lecun_normal", "orthogonal"),
     )  # fmt: skip
+    batch_norm: bool = setting(False, "normalize each hidden layer's sums over the batch, before the activation")
     dropout: float = setting(
         0.0,
         "share of each hidden layer's outputs set to 0 in training",

@@ -29,7 +29,10 @@ def build_model(settings: Settings, input_shape: tuple[int, ...], outputs: int) 
     layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) != 1 else []
     for i, (wide, narrow) in enumerate(pairwise(widths)):
         rng = generator(settings.seed, "weights", i)
-        layers.append(nn.Linear(wide, narrow, weight_init=settings.initializer, rng=rng))
+        normed = settings.batch_norm  # takes the mean away, and with it any bias
+        layers.append(nn.Linear(wide, narrow, bias=not normed, weight_init=settings.initializer, rng=rng))
+        if normed:
+            layers.append(nn.BatchNorm1d(narrow))
         layers.append(nn.activation(settings.activation))
         if settings.dropout:
             layers.append(nn.Dropout(settings.dropout, rng=Stream(settings.seed, i)))
@@ -39,18 +42,19 @@ def build_model(settings: Settings, input_shape: tuple[int, ...], outputs: int) 
 
 
 def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
-    """The optimizer that the settings describe. Weight decay and L1 are for weights, not for biases."""
+    """The optimizer that the settings describe. Weight decay and L1 are for weights, not for biases and norms."""
     options: dict[str, Any] = {"lr": settings.learning_rate}
     if settings.optimizer == "sgd":
         options.update(momentum=settings.momentum, nesterov=settings.nesterov)
     elif settings.optimizer in ADAPTIVE:
         options.update(betas=(settings.beta1, settings.beta2))
-    named = list(model.named_parameters())
-    weights = [p for name, p in named if not name.endswith("bias")]
-    biases = [p for name, p in named if name.endswith("bias")]
     groups = [
-        {"params": weights, "weight_decay": settings.weight_decay, "l1": settings.l1},
-        {"params": biases, "weight_decay": 0.0, "l1": 0.0},
+        {
+            "params": [p for p in model.parameters() if p.ndim > 1],
+            "weight_decay": settings.weight_decay,
+            "l1": settings.l1,
+        },
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0, "l1": 0.0},
     ]
     return get(settings.optimizer)([g for g in groups if g["params"]], **options)
 

@@ -1,6 +1,7 @@
 """jit: a replay does what the step would do, and what is different is recorded again."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import nanonet
 import nanonet.functional as F
 from nanonet import Tensor, nn, optim
 from nanonet.errors import RecordingError
+from nanonet.quick import MISS
 
 X = np.random.default_rng(0).normal(size=(5, 16, 6)).astype(np.float32)  # five mini-batches
 Y = np.random.default_rng(1).integers(0, 3, size=(5, 16))
@@ -424,3 +426,116 @@ def test_a_method_can_be_recorded():
     for value in (1.0, 2.0, 3.0):
         assert counter.double(nanonet.ones(2) * value).tolist() == [2 * value] * 2
     assert Counter.calls == 1
+
+
+# ------------------------------------------------------------------------ inputs read where they lie
+
+
+def test_inputs_of_every_layout_give_the_same():
+    step = nanonet.jit(lambda x, y: (x @ y).sum(0))
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        x, y = rng.normal(size=(2, 6, 6)).astype(np.float32)
+        wide = np.repeat(x, 2, axis=1)[:, ::2]
+        for a in (x, x.T.copy().T, wide, x[::-1][::-1], Tensor(x), Tensor(wide), x.astype(np.float64), x.tolist()):
+            a = a if not isinstance(a, list) else np.array(a, np.float32)
+            np.testing.assert_allclose(step(a, y).numpy(), (x @ y).sum(0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(step(a, Tensor(y)).numpy(), (x @ y).sum(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_call_with_other_shapes_counts_or_kinds_of_arguments():
+    step = nanonet.jit(lambda x, factor=2.0: x * factor)
+    one, two = nanonet.ones(3), nanonet.ones(4)
+    for _ in range(2):
+        assert step(one).tolist() == [2] * 3
+        assert step(two).tolist() == [2] * 4
+        assert step(one, 3.0).tolist() == [3] * 3
+        assert step(one, factor=4.0).tolist() == [4] * 3
+        assert step(one, one).tolist() == [1] * 3
+        assert step(one.numpy()).tolist() == [2] * 3
+        assert step(one.detach().requires_grad_()).tolist() == [2] * 3
+    with nanonet.no_grad():
+        assert step(one).tolist() == [2] * 3
+    with pytest.raises(TypeError):
+        step(one, one, one)
+
+
+def test_an_input_that_the_step_overwrites_by_another_name():
+    """What the step writes must not change what it reads as its argument."""
+    w = nn.Parameter(np.arange(4, dtype=np.float32))
+
+    @nanonet.jit
+    def step(x):
+        with nanonet.no_grad():
+            w.copy_(w * 2)
+        return x + w
+
+    other = Tensor(np.full(4, 10, np.float32))
+    before = w.numpy().copy()
+    np.testing.assert_array_equal(step(other).numpy(), 10 + 2 * before)
+    np.testing.assert_array_equal(step(other).numpy(), 10 + 4 * before)
+    for x in (w.detach(), Tensor(w.array[:])):
+        before = w.numpy().copy()
+        np.testing.assert_array_equal(step(x).numpy(), before + 2 * before)
+
+
+def test_a_gradient_of_the_last_call_as_input():
+    w = nn.Parameter(np.ones(4, np.float32))
+
+    @nanonet.jit
+    def step(x):
+        w.grad = None
+        (w * x * x).sum().backward()
+        return x * 1
+
+    x = Tensor(np.float32([1, 2, 3, 4]))
+    step(x)
+    step(x)
+    for _ in range(3):
+        given = w.grad.numpy().copy()
+        np.testing.assert_array_equal(step(w.grad).numpy(), given)
+        np.testing.assert_array_equal(w.grad.numpy(), given * given)
+        w.grad = Tensor(np.sqrt(w.grad.numpy()))
+        step(x)
+
+
+def test_what_the_step_keeps_of_its_input_is_that_of_the_last_call():
+    kept = []
+
+    @nanonet.jit
+    def step(x):
+        kept[:] = [x, x[1:]]
+        return x.sum()
+
+    for value in (1.0, 2.0, 3.0):
+        assert step(nanonet.ones(3) * value).item() == 3 * value
+        assert kept[0].tolist() == [value] * 3 and kept[1].tolist() == [value] * 2
+
+
+def test_inputs_are_not_copied_and_may_go_after_the_call(backend_in_use):
+    step = nanonet.jit(lambda x: x * 2)
+    step(nanonet.ones(5))
+    for value in range(5):
+        assert step(nanonet.ones(5) * value).tolist() == [2 * value] * 5
+    assert (step._quick((nanonet.ones(5),)) is not MISS) == (backend_in_use.name == "numba_cpu")
+
+
+def test_threads_may_call_one_step():
+    setup = Setup(dropout=0.0)
+    setup.model.eval()
+    step = nanonet.jit(lambda x: setup.model(x))
+    inputs = [np.random.default_rng(i).normal(size=(512, 6)).astype(np.float32) for i in range(4)]
+    step(inputs[0])
+    failures = []
+
+    def work(i):
+        for _ in range(200):
+            if step(inputs[i].copy()).shape != (512, 3):
+                failures.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures

@@ -12,10 +12,10 @@ from nanonet.training import Run
 
 VARIANTS = [
     Settings(hidden=(32,), epochs=10),
-    Settings(hidden=(32, 16), optimizer="sgd", learning_rate=0.05, nesterov=True, dropout=0.3, schedule="cosine"),
+    Settings(hidden=(32, 16), optimizer="sgd", nesterov=True, dropout=0.3, batch_norm=True, schedule="cosine"),
     Settings(hidden=(24,), optimizer="rmsprop", learning_rate=1e-3, activation="gelu", clip_norm=1.0, l1=1e-5),
     Settings(hidden=(16,), optimizer="adamw", schedule="one_cycle", label_smoothing=0.1, batch_size=50, epochs=10),
-    Settings(hidden=(16,), optimizer="adam", early_stopping=4),
+    Settings(hidden=(16,), optimizer="adam", early_stopping=4, batch_norm=True),
     Settings(hidden=(), optimizer="adagrad", learning_rate=0.1, clip_value=0.1, warmup=2, schedule="step"),
 ]
 

@@ -49,6 +49,11 @@ A value that may change between replays (learning rate, step) is passed as the a
 
    backend.py names the slots that have machine code.
 
+3. A row in effects.py, by the beginning of the kernel's name: which arguments it writes, and how many operations it
+   takes. A plan needs it to show them, to fuse what lies around, and to read a step's inputs where they lie.
+
+       "scale": _writes(1, flop=1),
+
    - `compiler.compile_kernel(name, make)` gives the address; `name` must tell apart everything that specialises
      the code (dtype, formula text, layout). It is a dictionary look-up when warm.
    - `executor.launch(name, kernel, parts, *arguments)` runs it now (about 0.4 us) and adds it to the plan that the
@@ -58,7 +63,7 @@ A value that may change between replays (learning rate, step) is passed as the a
    - `threads.parts_for(work, least)`: 1 for small work, else the number of threads.
    - Strides are bytes in NumPy: pass `s // x.itemsize`, and use x[i * stride] on pointers.
 
-3. Sizes known only at run time are arguments, not part of the name, or every new shape would compile.
+4. Sizes known only at run time are arguments, not part of the name, or every new shape would compile.
 
 Warm start: no Numba import, about 0.2 ms per kernel. Objects lie in `compiler.cache_folder()`; NANONET_CACHE_DIR moves
 it, NANONET_CPU forces another processor (host.KNOWN), NANONET_NUM_THREADS the number of threads.

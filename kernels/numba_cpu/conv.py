@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from kernels.elementwise import BY_NAME
-from kernels.numba_cpu import threads, winograd
+from kernels.numba_cpu import depthwise, threads, winograd
 from kernels.numba_cpu.blocking import BIAS, FINISH, most_dots
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.correlation import Correlation, Weights, convolution_phases, correlation, transpose_phases
@@ -14,6 +14,7 @@ from kernels.numba_cpu.executor import launch
 from kernels.numba_cpu.gemm import LEAST, _contiguous, _scratch, linear
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous
+from kernels.plan import Label
 
 #: Elements of the weights that are worth a thread when they are packed.
 _PACKING = 1 << 16
@@ -32,6 +33,10 @@ def conv2d_transpose(x, w, bias, stride, padding, dilation, groups, activation, 
 
 def _convolve(transposed, x, w, bias, stride, padding, dilation, groups, activation, out) -> None:
     if out.size == 0:
+        return
+    if depthwise.fits(w.shape, groups):
+        convolve = depthwise.conv2d_transpose if transposed else depthwise.conv2d
+        convolve(x, w, bias, stride, padding, dilation, groups, activation, out)
         return
     stride, padding, dilation = tuple(stride), tuple(map(tuple, padding)), tuple(dilation)
     fused = activation if activation == "relu" else None
@@ -57,7 +62,7 @@ def _correlate(transposed, x, w, bias, stride, padding, dilation, groups, fused,
     dots = groups == 1 and _few(*w.shape[2:], size, transposed)
     if dots:
         w = contiguous(w if transposed else w.transpose(0, 1, 3, 2))
-    plan, kernel, packer = _plan(
+    plan, label, kernel, packer = _plan(
         *(transposed, dots, size, x.shape, x.strides, w.shape, w.strides, out.shape),
         *(stride, padding, dilation, groups, threads.get_num_threads()),
     )
@@ -72,9 +77,8 @@ def _correlate(transposed, x, w, bias, stride, padding, dilation, groups, fused,
     if plan.packing is not None:
         launch("conv2d weights", packer, threads.parts_for(w.size, _PACKING), w, memory, plan.packing)
         w = memory
-    name = "conv2d_transpose" if transposed else "conv2d"
     memory = (memory, plan.packed, plan.scratch)
-    launch(name, kernel, plan.parts, x, out, w, bias, *memory, plan.description, flags)
+    launch(label, kernel, plan.parts, x, out, w, bias, *memory, plan.description, flags)
 
 
 @lru_cache(maxsize=4096)
@@ -83,6 +87,8 @@ def _few(inner: int, outer: int, size: int, transposed: bool) -> bool:
     if transposed:
         inner, outer = outer, inner
     lanes = host().lanes("float32" if size == 4 else "float64")
+    if inner % lanes and not host().has_masked_load:
+        return False
     return outer in most_dots(host()) and 2 * outer * -(-inner // lanes) <= inner
 
 
@@ -101,8 +107,8 @@ def _plan(
     dilation,
     groups,
     available,
-) -> tuple[Correlation, int, int]:
-    """The arguments for these shapes, and the addresses of the kernel and of the packing kernel."""
+) -> tuple[Correlation, Label, int, int]:
+    """The arguments for these shapes, the instruction's label, and the addresses of the two kernels."""
     kh, kw, inner, outer = w_shape
     if dots and not transposed:
         inner, outer = outer, inner
@@ -130,7 +136,8 @@ def _plan(
     packer = 0
     if plan.packing is not None:
         packer = compile_kernel(f"conv/packing/{dtype}", lambda: _kernel("packing", dtype))
-    return plan, kernel, packer
+    label = Label("conv2d_transpose" if transposed else "conv2d", flop=2 * work)
+    return plan, label, kernel, packer
 
 
 def _kernel(name: str, dtype: str):

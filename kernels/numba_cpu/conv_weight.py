@@ -15,6 +15,7 @@ A fixed number of chunks of bands, given by the shapes, have results of their ow
 """
 
 from functools import lru_cache
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from kernels.numba_cpu.copy import copy
 from kernels.numba_cpu.executor import launch
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous, rows
+from kernels.plan import Label
 
 #: Words of the table for each tile: offset in the packed band, rows, offset in the result.
 TABLE = 3
@@ -71,20 +73,20 @@ def conv2d_weight_gradient(
     scratch = plan.empty(np, (p.scratch,), np.uint8)
     results = out if p.direct else plan.empty(np, (p.results,), np.uint8)
     align = 1 if p.direct else 64
-    launch(
-        "conv2d_weight_gradient", p.kernel, p.parts, x, g, results, align, scratch, *p.words[:2], p.table, *p.words[2:]
-    )
+    words = (*p.words[:2], p.table, *p.words[2:])
+    launch(p.label, p.kernel, p.parts, x, g, results, align, scratch, *words)
     if not p.direct:
         launch("conv2d_weight_gradient", p.finish, p.finish_parts, results, align, *p.sizes, out)
 
 
 class _Plan(NamedTuple):
+    label: Label
     kernel: int
     parts: int
-    scratch: int
     words: tuple[int, ...]
     table: np.ndarray
-    direct: bool
+    direct: bool  # the only chunk's result is out
+    scratch: int
     results: int
     finish: int
     finish_parts: int
@@ -157,7 +159,7 @@ def _plan(size, x_shape, x_strides, g_shape, g_step, out_shape, stride, top, lef
         pieces, panels, pack_g = -(-o // most[panel]), count, False
     else:
         pieces, panels = 0, -(-wide // panel)
-        pack_g = panels > 1 and count >= 8 or (o % lanes > 0 and not host().has_masked_load)
+        pack_g = (panels > 1 and count >= 8) or (o % lanes > 0 and not host().has_masked_load)
 
     # Chunks and threads.
     work = n * pixels * kh * kw * c * all_o
@@ -169,7 +171,7 @@ def _plan(size, x_shape, x_strides, g_shape, g_step, out_shape, stride, top, lef
     while 2 * chunks <= min(allowed, CHUNKS):
         chunks *= 2
     threads_now = min(available, max(1, work // LEAST))
-    splits = min(groups * panels, threads_now // np.gcd(chunks, threads_now))
+    splits = min(groups * panels, threads_now // gcd(chunks, threads_now))
     parts = min(threads_now, chunks * splits)
     planes = _up(groups * subgroups * plane)
     scratch = planes + _up((images * band_rows * ow * panel * lanes) * size)
@@ -177,20 +179,19 @@ def _plan(size, x_shape, x_strides, g_shape, g_step, out_shape, stride, top, lef
     direct = chunks == 1 and not swapped
     kernel = compile_kernel(f"conv_weight/{dtype}", lambda: _loops("sums", dtype))
     finish = compile_kernel(f"conv_weight_finish/{dtype}", lambda: _loops("finish", dtype))
-    tile = compile_function(
-        f"tile/{dtype}/{'rows' if swapped else 'relu/taps'}", lambda: _tile(dtype, swapped), "i" * 13
-    )
+    name = f"tile/{dtype}/rows" if swapped else f"tile/{dtype}/relu/1"
+    tile = compile_function(name, lambda: _tile(dtype, swapped), "i" * 13)
     words = (
         *(scratch, tile, n, h, w, *x_strides[:3], groups, c, o, g_step, oh, ow, stride[0], top, left),
-        *(reach, columns, width, subgroups, images, bands, blocks, chunks, int(splits)),
+        *(reach, columns, width, subgroups, images, bands, blocks, chunks, splits),
         *(result, panel, int(pack_g), count, plane_rows, plane, TABLE * count, planes),
         *(pieces, (kh * kw * c if swapped else all_o) * size),
     )
     finish_parts = min(available, max(1, chunks * size_out >> 16))
-    return _Plan(
-        *(kernel, int(parts), int(parts) * scratch + 64, words, table, direct, chunks * result + 64),
-        *(finish, finish_parts, (result, chunks, size_out, all_o if swapped else 0)),
-    )
+    sizes = (result, chunks, size_out, all_o if swapped else 0)
+    label = Label("conv2d_weight_gradient", flop=2 * work)
+    memory = parts * scratch + 64, chunks * result + 64
+    return _Plan(label, kernel, parts, words, table, direct, *memory, finish, finish_parts, sizes)
 
 
 def _loops(name: str, dtype: str):
@@ -204,4 +205,4 @@ def _tile(dtype: str, swapped: bool):
 
     if swapped:
         return tile.tile(getattr(vector, dtype), None, row_taps=True)
-    return tile.tile(getattr(vector, dtype), "relu", taps=True)
+    return tile.tile(getattr(vector, dtype), "relu", taps=1)

@@ -86,13 +86,21 @@ class Weights:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Arguments of the two kernels in jit/conv.py for one layer and batch; memory sizes in bytes."""
+    """Arguments of the two kernels in jit/conv.py for one layer and batch; memory sizes in bytes.
+
+    description: HEAD words, four for each panel, PHASE for each phase, then the tables of the phases. The words are
+    named where jit/conv.py reads them.
+    """
 
     description: np.ndarray
     packing: np.ndarray | None
     packed: int
     scratch: int
     parts: int
+
+
+#: Words of the description before the panels, and for each phase.
+HEAD, PHASE = 29, 13
 
 
 def correlation(
@@ -110,10 +118,14 @@ def correlation(
     """step: pixels of x from one pixel of a phase to the next; every: those of the result. size: bytes of an element.
 
     tile: the address of the micro-kernel of jit/tile.py for a number of taps, of that of jit/dots.py for 0.
+
     Pixels of x have their channels side by side and follow each other without gaps within a row.
     """
     n, height, width, channels = x_shape
     pixel, lanes = channels * size, host().lanes("float32" if size == 4 else "float64")
+    out_pixel = out_shape[3] * size
+    out_row = out_shape[2] * out_pixel
+    # The columns and, relative to those of the result, the rows that are met.
     left = min((dx for phase in phases for dx, _ in phase.columns), default=0)
     right = max(((p.size[1] - 1) * step[1] + dx + 1 for p in phases for dx, _ in p.columns), default=0)
     top = min((dy for phase in phases for dy, _ in phase.rows), default=0)
@@ -121,84 +133,96 @@ def correlation(
     tall, wide = (max(phase.size[axis] for phase in phases) for axis in (0, 1))
     padded = left < 0 or right > width
     row = (right - left) * pixel if padded else x_strides[1]
-    first, last = min(max(left, 0), width), min(max(right, 0), width)
-    first = min(first, last)
+    last = min(max(right, 0), width)
+    first = min(max(left, 0), last)
 
-    # Units: a few images, a band of rows, a share of the panels.
     vectors = -(-weights.outer // lanes)
     panels, w_row = _panels(weights.outer, wide, lanes), weights.input
     if weights.dots:
         panels = [(0, weights.outer, weights.inner % lanes, most_dots(host())[weights.outer])]
         w_row = weights.inner // lanes
-    per_row = max(1, (right - left) * pixel)
-    fitting = max(1, (BAND // per_row - (bottom - top)) // step[0])
-    bands = -(-tall // fitting)
-    images = 1 if bands > 1 else min(n, -(-PIXELS // (tall * wide)), max(1, n // (UNITS * parts)))
-    if -(-n // images) * bands < UNITS * parts and parts > 1:
-        bands = min(max(bands, tall // 2), -(-UNITS * parts // n))
-    band = -(-tall // bands)
-    bands = -(-tall // band)
-    shares = 1
-    if -(-n // images) * bands < 2 * parts and parts > 1:
-        shares = min(len(panels) * weights.groups, 2 * parts)
+    units = _units(n, tall, wide, (right - left) * pixel, bottom - top, step[0], len(panels) * weights.groups, parts)
+    images, band, _, shares = units
     kept = min(height, (band - 1) * step[0] + bottom - top + 1) if padded else 0
-    scratch = -(-images * kept * row // 64) * 64
-
-    head = [
-        *(n, height, x_strides[0], x_strides[1], int(np.prod(out_shape[1:])) * size, step[0], step[1] * pixel, row),
+    tiles = sum(-(-wide // panel[3]) for panel in panels) * len(phases) * weights.groups
+    words = [
+        *(n, height, x_strides[0], x_strides[1], out_shape[1] * out_row, step[0], step[1] * pixel, row),
         *(int(padded), first * pixel, (first - left) * pixel, (last - first) * pixel, (right - left) * pixel),
-        *(images, band, bands, shares, weights.groups, len(panels), weights.inner * size, weights.outer * size),
+        *(*units, weights.groups, len(panels), weights.inner * size, weights.outer * size),
         *(vectors * lanes * size, int(weights.in_place), w_row, weights.group, top, bottom, len(phases)),
+        max(1, images * band * tiles // shares),
+        *(word for panel in panels for word in panel),
     ]
-    words = [*head, *(word for panel in panels for word in panel)]
     tables = len(words) + PHASE * len(phases)
     table: list[int] = []
-    blocks: list[int] = []
     packing: list[int] = []
     packed = 0
     for phase in phases:
-        k = len(phase.rows) * len(phase.columns) * weights.inner
-        pixels = [(dx - left if padded else dx) * pixel for dx, _ in phase.columns]
-        shared, k_row, most = _shared(phase, step, vectors), len(phase.columns) * weights.inner, 0
-        if weights.dots:
-            shared, k_row = 0, len(phase.columns)
-            taps = [
-                word
-                for dy, i in phase.rows
-                for at, (_, j) in zip(pixels, phase.columns, strict=True)
-                for word in (dy * row + at, i * weights.taps[0] + j * weights.taps[1])
-            ]
-        elif shared > 1:
-            most = most_pixels(host(), shared)
-            row_of_w = weights.input if weights.in_place else lanes * size
-            taps = [
-                word
-                for number, (dy, _) in enumerate(phase.rows)
-                for c in range(weights.inner)
-                for word in (dy * row + pixels[0] + c * size, (number * k_row + c) * row_of_w)
-            ]
-        else:
-            taps = [dy * row + at + c * size for dy, _ in phase.rows for at in pixels for c in range(weights.inner)]
-        place = (phase.start[0] * out_shape[2] + phase.start[1]) * out_shape[3] * size
-        out_row, out_pixel = every[0] * out_shape[2] * out_shape[3] * size, every[1] * out_shape[3] * size
-        blocks += [place, *phase.size, out_row, out_pixel, len(phase.rows), k_row, packed]
-        blocks += [tables + len(table), tables + len(table) + len(phase.rows), shared, tile(shared), most]
-        table += [dy for dy, _ in phase.rows] + taps
+        taps = len(phase.rows) * len(phase.columns)
+        shared = 0 if weights.dots else _shared(phase, step, vectors)
+        k_row = len(phase.columns) * (1 if weights.dots else weights.inner)
+        most = most_pixels(host(), shared) if shared > 1 else 0
+        place = phase.start[0] * out_row + phase.start[1] * out_pixel
+        words += [place, *phase.size, every[0] * out_row, every[1] * out_pixel, len(phase.rows), k_row, packed]
+        words += [tables + len(table), tables + len(table) + len(phase.rows), shared, tile(shared), most]
+        w_bytes = weights.input if weights.in_place else lanes * size
+        steps = _steps(phase, weights, shared, row, pixel, left if padded else 0, size, w_bytes)
+        table += [dy for dy, _ in phase.rows] + steps
         sources = [i * weights.taps[0] + j * weights.taps[1] for _, i in phase.rows for _, j in phase.columns]
         for number, source in enumerate(sources):
-            packing += [source, packed, k, number * weights.inner]
-        packed += weights.groups * vectors * lanes * k * size
-    description = np.array([*words, *blocks, *table], np.int64)
+            packing += [source, packed, taps * weights.inner, number * weights.inner]
+        packed += weights.groups * vectors * lanes * size * taps * weights.inner
+    description, scratch = np.array([*words, *table], np.int64), -(-images * kept * row // 64) * 64
     if weights.in_place:
         return Correlation(description, None, 0, scratch, parts)
-    head = [len(packing) // 4, weights.groups, len(panels), vectors * lanes * size, weights.inner]
-    head += [weights.input, weights.output, weights.group]
-    words = [*head, *(word for panel in panels for word in panel), *packing]
+    words = [
+        *(len(packing) // 4, weights.groups, len(panels), vectors * lanes * size, weights.inner),
+        *(weights.input, weights.output, weights.group, *(word for panel in panels for word in panel), *packing),
+    ]
     return Correlation(description, np.array(words, np.int64), -(-packed // 64) * 64, scratch, parts)
 
 
-#: Words of the description before the panels, and for each phase.
-HEAD, PHASE = 28, 13
+def _units(
+    n: int, tall: int, wide: int, row: int, around: int, step: int, panels: int, parts: int
+) -> tuple[int, int, int, int]:
+    """(images, rows of the result, bands of so many rows, shares of the panels): what is worked on together.
+
+    row: bytes of a row of the image; around: rows that are met beside those of the result, which are `step` apart.
+    """
+    fitting = max(1, (BAND // max(1, row) - around) // step)
+    bands = -(-tall // fitting)
+    images = 1 if bands > 1 else min(n, -(-PIXELS // (tall * wide)), max(1, n // (UNITS * parts)))
+    if parts > 1 and -(-n // images) * bands < UNITS * parts:
+        bands = min(max(bands, tall // 2), -(-UNITS * parts // n))
+    band = -(-tall // bands)
+    bands = -(-tall // band)
+    few = parts > 1 and -(-n // images) * bands < 2 * parts
+    return images, band, bands, min(panels, 2 * parts) if few else 1
+
+
+def _steps(
+    phase: Phase, weights: Weights, shared: int, row: int, pixel: int, left: int, size: int, w_bytes: int
+) -> list[int]:
+    """The micro-kernel's table: where in the image, and for some where among the weights, each step of k begins.
+
+    row, pixel: bytes of the image's rows and pixels; left: its first column; w_bytes: those of a row of a panel.
+    """
+    columns = [(dx - left) * pixel for dx, _ in phase.columns]
+    if shared == 1:
+        return [dy * row + at + c * size for dy, _ in phase.rows for at in columns for c in range(weights.inner)]
+    if shared == 0:
+        return [
+            word
+            for dy, i in phase.rows
+            for at, (_, j) in zip(columns, phase.columns, strict=True)
+            for word in (dy * row + at, i * weights.taps[0] + j * weights.taps[1])
+        ]
+    return [
+        word
+        for number, (dy, _) in enumerate(phase.rows)
+        for c in range(weights.inner)
+        for word in (dy * row + columns[0] + c * size, (number * shared * weights.inner + c) * w_bytes)
+    ]
 
 
 def _shared(phase: Phase, step: Pair, vectors: int) -> int:

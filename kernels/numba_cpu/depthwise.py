@@ -4,7 +4,7 @@ Each output pixel takes a list of taps (row of x, column of x, place in the kern
 The forward has one phase; a transpose with stride s has s along an axis, the pixels y with equal y % s. Where each
 channel has several outputs, x is first repeated for each.
 
-A row of an image outside x is left out; a column outside x is read from a vector of zeros.
+Taps beside the image are left out.
 """
 
 from functools import lru_cache
@@ -22,11 +22,12 @@ from kernels.numba_cpu.executor import launch
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous, rows
 from kernels.numba_cpu.reduce import reduce
+from kernels.plan import Label
 
 #: Multiplications that are worth a thread.
 LEAST = 1 << 17
-#: Chunks of rows with sums of their own, at most; bytes that one works on at a time.
-CHUNKS, BAND = 16, 1 << 18
+#: Chunks of rows with sums of their own, at most; bytes of x that are packed at a time.
+CHUNKS, BAND = 16, 1 << 16
 
 
 def fits(w_shape: tuple[int, ...], groups: int) -> bool:
@@ -69,7 +70,7 @@ def conv2d_weight_gradient(x, g, stride, padding, dilation, groups, out) -> None
         *(stride, padding[0][0], padding[1][0], dilation, threads.get_num_threads()),
     )
     results = plan.empty(np, (p.results,), np.uint8)
-    launch("conv2d_weight_gradient", p.kernel, p.parts, x, g, results, 64, p.zeros, *p.words)
+    launch(p.label, p.kernel, p.parts, x, g, results, *p.words)
     launch("conv2d_weight_gradient", p.finish, 1, results, 64, *p.sizes, out)
 
 
@@ -97,18 +98,17 @@ def _correlate(transposed, x, w, bias, stride, padding, dilation, activation, ou
         *(stride, padding[0][0], padding[1][0], dilation, threads.get_num_threads()),
     )
     bias = 0 if bias is None else contiguous(bias)
-    name = "conv2d_transpose" if transposed else "conv2d"
     finish = int(activation == "relu")
-    launch(name, p.kernel, p.parts, x, w, bias, out, p.zeros, p.table, finish, *p.words)
+    launch(p.label, p.kernel, p.parts, x, w, bias, out, p.table, finish, *p.words)
     if not fused:
         elementwise(BY_NAME[activation].forward, out, out=out)
 
 
 class _Plan(NamedTuple):
+    label: Label
     kernel: int
     parts: int
     words: tuple[int, ...]
-    zeros: np.ndarray
     table: np.ndarray
 
 
@@ -129,25 +129,32 @@ def _plan(transposed, size, x_shape, x_strides, kernel, out_shape, stride, top, 
                 axes.append([(i, way // stride[axis]) for i, way in found if way % stride[axis] == 0])
             else:
                 axes.append([(i, step - before) for i, step in enumerate(steps)])
-        lists.append([(dy, dx, (i * kernel[1] + j) * c * size) for i, dy in axes[0] for j, dx in axes[1]])
+        # In the order of rows, so that those within x are one after the other.
+        taps = [(dy, dx, (i * kernel[1] + j) * c * size) for i, dy in axes[0] for j, dx in axes[1]]
+        taps.sort(key=lambda tap: tap[0])
+        lists.append([(dy * x_strides[1] + dx * x_strides[2], place, dy, dx) for dy, dx, place in taps])
     heads, at = [], 4 * len(lists)
-    for taps in lists:
-        columns = [dx for _, dx, _ in taps] or [0]
-        heads += [at, len(taps), min(columns), max(columns)]
-        at += 3 * len(taps)
+    for phase, taps in zip(np.ndindex(*phases), lists, strict=True):
+        # From pixel `low` to before `high`, no tap lies beside x.
+        columns, pixels = [tap[3] for tap in taps] or [0], -(-(ow - phase[1]) // phases[1])
+        low = min(pixels, max(0, -(min(columns) // every[1])))
+        high = max(low, min(pixels, (w - 1 - max(columns)) // every[1] + 1))
+        heads += [at, len(taps), low, high]
+        at += 4 * len(taps)
     table = np.array(heads + [word for taps in lists for tap in taps for word in tap], np.int64)
     work = n * oh * ow * c * kernel[0] * kernel[1] // (phases[0] * phases[1])
     words = (n, h, w, *x_strides[:3], c, oh, ow, *every, *phases)
     address = compile_kernel(f"depthwise/{dtype}", lambda: _make("correlate", dtype))
     parts = min(available, n * oh, max(1, work // LEAST))
-    return _Plan(address, parts, words, np.zeros(host().lanes(dtype), dtype), table)
+    label = Label("conv2d_transpose" if transposed else "conv2d", flop=2 * work)
+    return _Plan(label, address, parts, words, table)
 
 
 class _WeightPlan(NamedTuple):
+    label: Label
     kernel: int
     parts: int
     words: tuple[int, ...]
-    zeros: np.ndarray
     results: int
     finish: int
     sizes: tuple[int, ...]
@@ -158,12 +165,14 @@ def _weight_plan(size, x_shape, x_strides, g_shape, g_step, kernel, stride, top,
     dtype = "float32" if size == 4 else "float64"
     (n, h, w, _), (_, oh, ow, c), (kh, kw) = x_shape, g_shape, kernel
     together = _rows(kernel)
-    # Columns of g for which every tap lies within x.
-    low = min(ow, -(-left // stride[1]))
-    high = max(low, min(ow, (w - 1 - (kw - 1) * dilation[1] + left) // stride[1] + 1))
-    band = max(1, min(oh, BAND // (ow * c * size * (1 + stride[0] * stride[1]))))
+    passes = -(-kh // together)
+    lanes = host().lanes(dtype)
+    line = ((ow - 1) * stride[1] + (kw - 1) * dilation[1] + 1) * lanes * size
+    band = max(1, min(oh, BAND // (line * stride[0])))
+    packed = (band - 1) * stride[0] + (passes * together - 1) * dilation[0] + 1
+    scratch = (packed * line + 127) // 64 * 64
     units = n * -(-oh // band)
-    result = -(-(-(-kh // together)) * together * kw * c * size // 64) * 64
+    result = (passes * together * kw * c * size + 63) // 64 * 64
     chunks, allowed = 1, min(units, CHUNKS, n * oh * ow * c * size // (8 * result))
     while 2 * chunks <= allowed:
         chunks *= 2
@@ -172,13 +181,14 @@ def _weight_plan(size, x_shape, x_strides, g_shape, g_step, kernel, stride, top,
     )
     finish = compile_kernel(f"conv_weight_finish/{dtype}", lambda: _finish(dtype))
     words = (
-        *(h, w, *x_strides[:3], c, oh, ow, g_step, kh, *stride, *dilation, top, left, low, high),
+        *(chunks * result, scratch, h, w, *x_strides[:3], c, oh, ow, g_step, kh, *stride, *dilation, top, left),
         *(band, units, chunks, result),
     )
-    parts = min(available, chunks, max(1, n * oh * ow * c * kh * kw // LEAST))
-    # Where a row of x is missing, all its columns and taps are read here.
-    zeros = np.zeros((kw - 1) * dilation[1] * (x_strides[2] // size) + host().lanes(dtype), dtype)
-    return _WeightPlan(address, parts, words, zeros, chunks * result + 64, finish, (result, chunks, kh * kw * c, 0))
+    work = n * oh * ow * c * kh * kw
+    parts = min(available, chunks, max(1, work // LEAST))
+    memory = chunks * result + parts * scratch + 64
+    label = Label("conv2d_weight_gradient", flop=2 * work)
+    return _WeightPlan(label, address, parts, words, memory, finish, (result, chunks, kh * kw * c, 0))
 
 
 @lru_cache(maxsize=64)

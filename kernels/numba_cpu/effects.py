@@ -7,6 +7,7 @@ only the slot knows how many operations there are, it launches the kernel under 
 
 import ast
 from collections.abc import Callable, Container
+from math import prod
 
 from kernels import updates
 from kernels.formula import Formula
@@ -87,6 +88,17 @@ def _update(rule: updates.Update) -> Effect:
     return Effect(written, written, flop=flop)
 
 
+def _winograd(*words: int) -> Callable[[Instruction], int]:
+    """The products between the transforms, for (m + 2)^2 positions of each m x m tile. words: the places of the numbers
+    of tiles, input and output channels."""
+
+    def flop(instruction: Instruction) -> int:
+        side = int(compiled_name(instruction.kernel).split("/")[2]) + 2
+        return 2 * side * side * prod(instruction.word(place) for place in words)
+
+    return flop
+
+
 _ADDING = _writes(2, 4, updates={2}, scratch={4}, flop=_products, detail=_epilogue)
 
 EFFECTS = {
@@ -106,10 +118,27 @@ EFFECTS = {
     "scatter_add": _writes(2, updates={2}, flop=lambda instruction: instruction.operand(1).size),
     "advance": _writes(0, updates={0}, flop=1),
     "random": _writes(1),
+    "activation_gradient": _writes(2, 3, flop=3),
     "conv": _writes(1, 4, scratch={4}),
     "conv/packing": _writes(1),
     "conv_weight": _writes(2, 4, scratch={4}),
-    "conv_weight_finish": _writes(7),
+    "conv_weight_finish": _writes(6),
+    "depthwise": _writes(3),
+    "depthwise_weight": _writes(2),
+    "winograd/filters": _writes(1, 9, scratch={9}),
+    "winograd/convolve": _writes(1, 4, updates={4}, flop=_winograd(8, 13, 6)),
+    "winograd/spread": _writes(2, 3, 4, updates={2}, scratch={4}),
+    "winograd/accumulate": _writes(2, updates={2}, flop=_winograd(3, 4, 5)),
+    "winograd/weights": _writes(1),
+    "pool/max_forward": _writes(1, 2, flop=1),
+    "pool/avg_forward": _writes(1, flop=1),
+    "pool/max_backward": _writes(2, flop=1),
+    "pool/avg_backward": _writes(2, flop=1),
+    "pool/cover": _writes(3),
+    "group_norm/rows": _writes(3, 4, 5, flop=7),
+    "group_norm/images": _writes(3, 4, 5, 6, scratch={6}, flop=7),
+    "group_norm/rows_backward": _writes(5, 6, flop=9),
+    "group_norm/images_backward": _writes(5, 6, 7, scratch={7}, flop=9),
     "batch_norm/statistics": _writes(1, flop=4),
     "batch_norm/moments": _writes(3, 4, 5, flop=6),
     "batch_norm/normalize": _writes(3, flop=3),

@@ -15,7 +15,7 @@ from kernels.formula import Formula
 from kernels.numba_cpu import threads
 from kernels.numba_cpu.compiler import compile_kernel
 from kernels.numba_cpu.executor import LIMIT, address, emit, launch, pack, signature
-from kernels.plan import Label
+from kernels.plan import Instruction, Label, Operand
 
 #: Elements that are worth a thread of their own: of a formula of a few instructions, and of others.
 LEAST_CHEAP, LEAST = 1 << 16, 1 << 14
@@ -46,13 +46,7 @@ def elementwise(formula: Formula, *inputs: np.ndarray, out: np.ndarray) -> None:
     Raises DtypeError or ShapeError where an input has a dtype that is none of float32, float64, int64 and bool, or
     does not broadcast to out.shape.
     """
-    key = formula, signature(out, *inputs)
-    call = _calls.get(key)
-    if call is None:
-        if len(_calls) >= _KEPT:
-            _calls.clear()
-        call = _calls[key] = _prepare(formula, inputs, out)
-    label, kernel, size, least, words = call
+    label, kernel, size, least, words = _call(formula, inputs, out)
     if size == 0:
         return
     parts = 1 if size < 2 * least else threads.parts_for(size, least)
@@ -61,6 +55,26 @@ def elementwise(formula: Formula, *inputs: np.ndarray, out: np.ndarray) -> None:
     else:
         operands = (out, *inputs)
         emit(kernel, parts, pack(*[address(x) for x in operands]) + words, operands, label)
+
+
+def instruction(formula: Formula, inputs: Sequence[np.ndarray], out: np.ndarray, leases: Sequence[int]) -> Instruction:
+    """The call as an instruction, which is not carried out. leases: of out and of each input (see kernels.plan)."""
+    label, kernel, size, least, words = _call(formula, tuple(inputs), out)
+    arrays = (out, *inputs)
+    parts = threads.parts_for(size, least)
+    code = pack(kernel, 3 + len(arrays) + (len(words) >> 3), parts, *[address(x) for x in arrays]) + words
+    operands = [Operand.of(x, place, lease) for place, (x, lease) in enumerate(zip(arrays, leases, strict=True))]
+    return Instruction(label, code, tuple(operands))
+
+
+def _call(formula: Formula, inputs: tuple[np.ndarray, ...], out: np.ndarray) -> _Call:
+    key = formula, signature(out, *inputs)
+    call = _calls.get(key)
+    if call is None:
+        if len(_calls) >= _KEPT:
+            _calls.clear()
+        call = _calls[key] = _prepare(formula, inputs, out)
+    return call
 
 
 def _prepare(formula: Formula, inputs: Sequence[np.ndarray], out: np.ndarray) -> _Call:

@@ -15,8 +15,8 @@ from kernels.plan import empty
 WORTH = 1 << 15
 #: Bytes of a chunk of rows, whose gradients for weight and bias are added one after another.
 _CHUNK = 1 << 17
-#: Fewer images than this are shared out by groups, too.
-_IMAGES = 16
+#: Fewer images than this are shared out by groups, too, in pieces of at least so many columns.
+_IMAGES, _WIDTH = 16, 32
 
 
 def group_norm(
@@ -39,8 +39,8 @@ def group_norm(
         kernel = _kernel("rows", x.dtype, mean is not None, weight is not None, bias is not None)
         launch("group_norm", kernel, parts, x, w, b, out, m, scale, n, groups, c // groups, x.strides[0], float(eps))
         return
-    together = groups if n >= _IMAGES else 1
-    parts = min(parts, n * (groups // together))
+    together = _together(n, c, groups)
+    parts = min(parts, n * -(-groups // together))
     scratch = empty(np, (parts, 6, c), x.dtype)
     sizes = (n, s, c, groups, together, *x.strides[:2])
     launch("group_norm", _kernel("images", x.dtype), parts, x, w, b, out, m, scale, scratch, *sizes, float(eps))
@@ -71,8 +71,8 @@ def group_norm_backward(
         sizes = (n, groups, c // groups, g.strides[0], x.strides[0], chunk)
         launch("group_norm_backward", kernel, parts, g, x, w, m, scale, out, partial, *sizes)
     else:
-        together = groups if n >= _IMAGES else 1
-        parts = min(parts, n * (groups // together))
+        together = _together(n, c, groups)
+        parts = min(parts, n * -(-groups // together))
         partial, scratch = empty(np, (n, 2, c), x.dtype), empty(np, (parts, 4, c), x.dtype)
         sizes = (n, s, c, groups, together, *g.strides[:2], *x.strides[:2])
         kernel = _kernel("images_backward", x.dtype)
@@ -99,6 +99,11 @@ def _of_nothing(x: np.ndarray, eps: float, mean: np.ndarray | None, scale: np.nd
     for out in (mean, scale):
         if out is not None and out.size:
             copy(np.broadcast_to(nan, out.shape), out)
+
+
+def _together(n: int, c: int, groups: int) -> int:
+    """Groups in a piece of work."""
+    return groups if n >= _IMAGES else min(groups, -(-_WIDTH // (c // groups)))
 
 
 @lru_cache(maxsize=4096)

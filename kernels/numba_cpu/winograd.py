@@ -15,7 +15,7 @@ of so many terms, and eps = 2^-23,
 
     |error| <= (terms + 32) * AMPLIFICATION[m] * eps / 2 * S
 
-for all inputs; what happens is far less. On random normals the error is at most 3 (m = 2) or 12 (m = 4) times
+for all inputs; what happens is far less. On random normals the error is at most 4 (m = 2) or 16 (m = 4) times
 eps * conv2d(|x|, |w|), where the sum over taps has 1. A NaN or an infinity may make all of its tile NaN. float64 is
 always computed directly.
 """
@@ -23,6 +23,7 @@ always computed directly.
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from kernels.numba_cpu.executor import launch
 from kernels.numba_cpu.gemm import LEAST, _contiguous, _scratch, _tile
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous
+from kernels.plan import Label
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -46,8 +48,11 @@ LEAST_TILES, MOST_TILES = 24, 96
 GROUP = 4
 #: Bytes of U that stay in the last cache: where there are more, the columns go in chunks.
 U_BYTES = 8 << 20
-#: The same for the weight gradient, and the bytes and numbers of the tiles of a block of it, in the last cache too.
+#: Bytes of V of all tiles that are kept for the next chunk of columns; where there are more, they are computed again.
+KEPT_BYTES = 16 << 20
+#: Bytes of U of a chunk of columns of the weight gradient.
 SUM_BYTES = 12 << 20
+#: Bytes of V and M of a block of its tiles, and how many they are: few of them read and write U too often.
 SPREAD_BYTES = 8 << 20
 LEAST_SPREAD, MOST_SPREAD = 128, 256
 
@@ -56,7 +61,7 @@ AMPLIFICATION = {2: 16.0, 4: 176.0}
 
 #: What transforms cost, in multiplications that the micro-kernel does in the same time: of a tile and channel of the
 #: input or output, and of a pair of channels of the kernel. Measured with AVX-512; half as many lanes do half as many.
-_TILE_COST = {2: 320, 4: 800}
+_TILE_COST = {2: 320, 4: 700}
 _FILTER_COST = {2: 300, 4: 800}
 #: The share of the peak that the sum over taps reaches, less a margin.
 _GAIN = 0.85
@@ -156,7 +161,7 @@ def weight_gradient(x: np.ndarray, g: np.ndarray, padding: Padding, out: np.ndar
     x, g = _rows(x), _rows(g)
     plan = _weight(x.shape, x.strides, g.shape, g.strides, top, left, tile, threads.get_num_threads())
     memory = _scratch(plan.bytes)
-    v, m, u, rest = (memory[start:] for start in plan.starts)
+    v, m, u, rest = (memory[start:stop] for start, stop in pairwise(plan.starts))
     taps = out.reshape(9, *out.shape[2:])
     for first, last in plan.chunks:
         columns = last - first
@@ -164,10 +169,11 @@ def weight_gradient(x: np.ndarray, g: np.ndarray, padding: Padding, out: np.ndar
             count = stop - start
             launch(
                 *("winograd spread", plan.spread, plan.parts, x, g[..., first:last], v, m, rest, plan.part_bytes),
-                *(columns, start, count, *plan.words),
+                *(columns, start, count, *plan.words, 0 if first and len(plan.blocks) == 1 else x.shape[3]),
             )
+            label = Label("winograd accumulate", flop=2 * (tile + 2) ** 2 * count * x.shape[3] * columns)
             launch(
-                *("winograd accumulate", plan.accumulate, plan.parts, v, m, u, count, x.shape[3], columns),
+                *(label, plan.accumulate, plan.parts, v, m, u, count, x.shape[3], columns),
                 *(*plan.steps, ACCUMULATE if start else 0, plan.micro_kernel),
             )
         launch(
@@ -184,17 +190,19 @@ def _convolve(x, w, bias, top, left, activation, out, tile, transposed) -> None:
     if bias is not None and bias.strides[0] != _SIZE:
         bias = _contiguous(bias)
     memory = _scratch(plan.bytes)
-    rest = memory[plan.u_bytes :]
+    u, scratch, rest = (memory[start:stop] for start, stop in pairwise(plan.starts))
     relu = int(activation == "relu")
     for first, last in plan.chunks:
         part = w[2, 2, first:last] if transposed else w[0, 0, :, first:last]
         launch(
-            *("winograd filter", plan.filter, plan.filter_parts, part, memory, x.shape[3], last - first),
-            *(*plan.filter_steps, rest, plan.filter_bytes),
+            *("winograd filter", plan.filter, plan.filter_parts, part, u, x.shape[3], last - first),
+            *(*plan.filter_steps, scratch, plan.filter_bytes),
         )
+        label = Label("winograd", flop=plan.flop * (last - first))
         launch(
-            *("winograd", plan.convolve, plan.parts, x, out[..., first:last], memory),
+            *(label, plan.convolve, plan.parts, x, out[..., first:last], u),
             *(0 if bias is None else bias[first:last], rest, plan.part_bytes, last - first, relu, *plan.words),
+            0 if first and plan.kept else x.shape[3],
         )
     if activation is not None and not relu:
         elementwise(BY_NAME[activation].forward, out, out=out)
@@ -210,8 +218,10 @@ def _rows(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Forward:
+    flop: int  # for each channel of the result
     bytes: int
-    u_bytes: int
+    starts: tuple[int, ...]
+    kept: bool
     chunks: list[tuple[int, int]]
     filter: int
     filter_parts: int
@@ -262,14 +272,22 @@ def _forward(x_shape, x_strides, out_shape, top, left, tile, transposed, availab
     m_tile = _odd(min(GROUP, -(-o // (2 * lanes))) * panel_bytes)
     m_position = _odd(most * m_tile)
 
+    kept = len(chunks) > 1 and blocks * places * v_position <= KEPT_BYTES
+    v_bytes = places * v_position
+
     wide = _up(max(c, o), 2 * lanes)
-    part_bytes = _up(2 * wide * _SIZE + _up(16 * places, _LINE) + places * (v_position + m_position), 4096) + _LINE
+    part_bytes = 2 * wide * _SIZE + _up(16 * places, _LINE) + places * m_position
+    part_bytes = _up(part_bytes + v_bytes * (-(-blocks // parts) if kept else 1), 4096) + _LINE
     filter_bytes = places * lanes * lanes * _SIZE + _LINE
     filter_parts = threads.parts_for(c * o, 1 << 13)
     u_bytes = _up(places * u_position, 4096) + _LINE
+    starts = (0, u_bytes, u_bytes + filter_parts * filter_bytes + _LINE)
+    end = starts[-1] + parts * part_bytes + _LINE
     return _Forward(
-        bytes=u_bytes + max(parts * part_bytes, filter_parts * filter_bytes) + _LINE,
-        u_bytes=u_bytes,
+        flop=2 * places * tiles * c,
+        bytes=end,
+        starts=(*starts, end),
+        kept=kept,
         chunks=chunks,
         filter=_kernel("filters", tile),
         filter_parts=filter_parts,
@@ -284,7 +302,7 @@ def _forward(x_shape, x_strides, out_shape, top, left, tile, transposed, availab
         words=(
             *(tiles, down, across, h, w, c, oh, ow, top, left, *x_strides[:3]),
             *(oh * ow * o * _SIZE, ow * o * _SIZE, o * _SIZE, u_position, u_panel, blocks, GROUP),
-            *(v_tile, v_position, m_tile, m_position, wide, _micro_kernel()),
+            *(v_tile, v_position, m_tile, m_position, wide, _micro_kernel(), v_bytes if kept else 0),
         ),
     )
 
@@ -319,8 +337,8 @@ def _weight(x_shape, x_strides, g_shape, g_strides, top, left, tile, available) 
     for size in sizes:
         starts.append(starts[-1] + _up(size, 4096) + _LINE)
     return _Weight(
-        bytes=starts[-1] + _LINE,
-        starts=tuple(starts[:-1]),
+        bytes=starts[-1],
+        starts=tuple(starts),
         chunks=chunks,
         blocks=blocks,
         parts=parts,

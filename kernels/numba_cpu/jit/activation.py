@@ -38,10 +38,14 @@ def make_gradient(dtype: str, activation: str) -> Callable:
     F, L = getattr(types, dtype), host().lanes(dtype)
     size = F.bitwidth // 8
     get, put = columns.access(dtype)
-    derivative = _derivative(activation, dtype)
+    distance, derivative = columns.lookahead(dtype), _derivative(activation, dtype)
 
     @helper
-    def some(g, s, y, t, out, u, rows, j, sums, begin, mask):
+    def some(g, s, y, t, out, u, ahead, rows, j, sums, begin, mask):
+        if rows == 8:
+            columns.ask(g + ahead * s + j * size, s, 8)
+            columns.ask(y + ahead * t + j * size, t, 8)
+            columns.ask_to_write(out + ahead * u + j * size, u, 8)
         total = splat(F(0), L)
         for i in range(rows):
             v = derivative(get(pointer(g + i * s, F), j, mask), get(pointer(y + i * t, F), j, mask))
@@ -60,6 +64,7 @@ def make_gradient(dtype: str, activation: str) -> Callable:
             cols = min(width, m - column)
             full = cols - cols % L
             rest = first(cols - full, L)
+            ahead = distance(cols)
             sums = pointer(partial + (number * m + column) * size, F)
             for i in range(begin, stop, 8):
                 g, y = args[0] + i * s + column * size, args[1] + i * t + column * size
@@ -67,10 +72,10 @@ def make_gradient(dtype: str, activation: str) -> Callable:
                 rows = min(8, stop - i)
                 for j in range(0, full, L):
                     if rows == 8:
-                        some(g, s, y, t, out, u, 8, j, sums, i == begin, None)
+                        some(g, s, y, t, out, u, ahead, 8, j, sums, i == begin, None)
                     else:
-                        some(g, s, y, t, out, u, rows, j, sums, i == begin, None)
+                        some(g, s, y, t, out, u, ahead, rows, j, sums, i == begin, None)
                 if full < cols:
-                    some(g, s, y, t, out, u, rows, full, sums, i == begin, rest)
+                    some(g, s, y, t, out, u, ahead, rows, full, sums, i == begin, rest)
 
     return kernel

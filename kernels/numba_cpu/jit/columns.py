@@ -16,6 +16,8 @@ from kernels.numba_cpu.jit.vector import (
     load,
     load_masked,
     pointer,
+    prefetch,
+    prefetch_write,
     select,
     splat,
     sqrt,
@@ -57,6 +59,32 @@ def scaling(dtype: str) -> Callable:
     return scaling
 
 
+def lookahead(dtype: str) -> Callable:
+    """ahead(c): how many rows ahead of c columns of a matrix to ask for memory, as processors foresee no walk over
+    several rows at once."""
+    size = getattr(types, dtype).bitwidth // 8
+
+    @helper
+    def ahead(c):
+        return max(8, 4096 // (c * size))
+
+    return ahead
+
+
+@helper
+def ask(at, stride, rows):
+    """Ask for the cache lines at these addresses."""
+    for i in range(rows):
+        prefetch(at + i * stride)
+
+
+@helper
+def ask_to_write(at, stride, rows):
+    """As `ask`, for lines that will be written."""
+    for i in range(rows):
+        prefetch_write(at + i * stride)
+
+
 def statistics(dtype: str) -> Callable:
     """statistics(x, stride, n, c, state, apart): mean and spread of each of c columns over n > 0 rows.
 
@@ -65,7 +93,9 @@ def statistics(dtype: str) -> Callable:
     joins the rest by the formula of Chan, Golub & LeVeque (1979).
     """
     F, L = getattr(types, dtype), host().lanes(dtype)
+    size = F.bitwidth // 8
     get, put = access(dtype)
+    distance = lookahead(dtype)
 
     @helper
     def begin(x, stride, n, j, state, apart, mask):
@@ -73,16 +103,21 @@ def statistics(dtype: str) -> Callable:
         for i in range(1, n):
             total = total + get(pointer(x + i * stride, F), j, mask)
         shift = total * (F(1) / F(n))
+        total = splat(F(0), L)
+        for i in range(n):
+            total = total + (get(pointer(x + i * stride, F), j, mask) - shift)
+        mean = total * (F(1) / F(n))
         squares = splat(F(0), L)
         for i in range(n):
-            d = get(pointer(x + i * stride, F), j, mask) - shift
+            d = get(pointer(x + i * stride, F), j, mask) - shift - mean
             squares = fma(d, d, squares)
         put(state, j, shift, mask)
-        put(state, j + apart, splat(F(0), L), mask)
+        put(state, j + apart, mean, mask)
         put(state, j + 2 * apart, squares, mask)
 
     @helper
-    def join(x, s, j, state, apart, share, weight, mask):
+    def join(x, s, ahead, j, state, apart, share, weight, mask):
+        ask(x + ahead * s + j * size, s, 8)
         shift = get(state, j, mask)
         a = get(pointer(x, F), j, mask) - shift
         b = get(pointer(x + s, F), j, mask) - shift
@@ -106,6 +141,7 @@ def statistics(dtype: str) -> Callable:
         full = c - c % L
         rest = first(c - full, L)
         head = n % 8 if n % 8 else 8
+        ahead = distance(c)
         for j in range(0, full, L):
             begin(x, stride, head, j, state, apart, None)
         if full < c:
@@ -115,9 +151,9 @@ def statistics(dtype: str) -> Callable:
             weight = F(8.0 * i / (i + 8))
             at = x + i * stride
             for j in range(0, full, L):
-                join(at, stride, j, state, apart, share, weight, None)
+                join(at, stride, ahead, j, state, apart, share, weight, None)
             if full < c:
-                join(at, stride, full, state, apart, share, weight, rest)
+                join(at, stride, ahead, full, state, apart, share, weight, rest)
 
     return statistics
 
@@ -125,7 +161,9 @@ def statistics(dtype: str) -> Callable:
 def normalize(dtype: str) -> Callable:
     """normalize(x, stride, n, c, mean, scale, bias, low, out, out_stride): max(scale * (x - mean) + bias, low)."""
     F, L = getattr(types, dtype), host().lanes(dtype)
+    size = F.bitwidth // 8
     get, put = access(dtype)
+    distance = lookahead(dtype)
 
     @helper
     def one(x, out, j, mean, scale, bias, low, mask):
@@ -133,7 +171,9 @@ def normalize(dtype: str) -> Callable:
         put(pointer(out, F), j, select(y < low, low, y), mask)
 
     @helper
-    def four(x, s, out, t, j, mean, scale, bias, low, mask):
+    def four(x, s, ahead, out, t, j, mean, scale, bias, low, mask):
+        ask(x + ahead * s + j * size, s, 4)
+        ask_to_write(out + ahead * t + j * size, t, 4)
         m, a, b = get(mean, j, mask), get(scale, j, mask), get(bias, j, mask)
         one(x, out, j, m, a, b, low, mask)
         one(x + s, out + t, j, m, a, b, low, mask)
@@ -145,12 +185,13 @@ def normalize(dtype: str) -> Callable:
         full = c - c % L
         rest = first(c - full, L)
         low = splat(low, L)
+        ahead = distance(c)
         for i in range(0, n - 3, 4):
             at, to = x + i * stride, out + i * out_stride
             for j in range(0, full, L):
-                four(at, stride, to, out_stride, j, mean, scale, bias, low, None)
+                four(at, stride, ahead, to, out_stride, j, mean, scale, bias, low, None)
             if full < c:
-                four(at, stride, to, out_stride, full, mean, scale, bias, low, rest)
+                four(at, stride, ahead, to, out_stride, full, mean, scale, bias, low, rest)
         for i in range(n - n % 4, n):
             at, to = x + i * stride, out + i * out_stride
             for j in range(0, full, L):
@@ -182,11 +223,16 @@ def gradient_sums(dtype: str, relu: bool) -> Callable:
     sums points to two rows, `apart` elements from each other. scale and bias are read with `relu` alone.
     """
     F, L = getattr(types, dtype), host().lanes(dtype)
+    size = F.bitwidth // 8
     get, put = access(dtype)
+    distance = lookahead(dtype)
     passed = _passed(dtype, relu)
 
     @helper
-    def some(g, t, x, s, rows, j, mean, scale, bias, sums, apart, mask):
+    def some(g, t, x, s, ahead, rows, j, mean, scale, bias, sums, apart, mask):
+        if rows == 8:
+            ask(x + ahead * s + j * size, s, 8)
+            ask(g + ahead * t + j * size, t, 8)
         m = get(mean, j, mask)
         a = get(scale, j, mask) if relu else m
         b = get(bias, j, mask) if relu else m
@@ -204,59 +250,67 @@ def gradient_sums(dtype: str, relu: bool) -> Callable:
     def gradient_sums(g, g_stride, x, stride, n, c, mean, scale, bias, sums, apart):
         full = c - c % L
         rest = first(c - full, L)
+        ahead = distance(c)
         for j in range(c):
             sums[j] = F(0)
             sums[j + apart] = F(0)
         for i in range(0, n - 7, 8):
             at, by = x + i * stride, g + i * g_stride
             for j in range(0, full, L):
-                some(by, g_stride, at, stride, 8, j, mean, scale, bias, sums, apart, None)
+                some(by, g_stride, at, stride, ahead, 8, j, mean, scale, bias, sums, apart, None)
             if full < c:
-                some(by, g_stride, at, stride, 8, full, mean, scale, bias, sums, apart, rest)
+                some(by, g_stride, at, stride, ahead, 8, full, mean, scale, bias, sums, apart, rest)
         if n % 8:
             at, by = x + (n - n % 8) * stride, g + (n - n % 8) * g_stride
             for j in range(0, full, L):
-                some(by, g_stride, at, stride, n % 8, j, mean, scale, bias, sums, apart, None)
+                some(by, g_stride, at, stride, ahead, n % 8, j, mean, scale, bias, sums, apart, None)
             if full < c:
-                some(by, g_stride, at, stride, n % 8, full, mean, scale, bias, sums, apart, rest)
+                some(by, g_stride, at, stride, ahead, n % 8, full, mean, scale, bias, sums, apart, rest)
 
     return gradient_sums
 
 
 def gradient(dtype: str, relu: bool) -> Callable:
-    """gradient(g, g_stride, x, stride, n, c, mean, scale, bias, slope, level, out, out_stride):
+    """gradient(g, t, x, s, n, c, mean, scale, bias, slope, level, out, u), with t, s, u the strides of g, x, out:
 
         scale * g' - (slope * (x - mean) + level)
 
     bias is read with `relu` alone.
     """
     F, L = getattr(types, dtype), host().lanes(dtype)
+    size = F.bitwidth // 8
     get, put = access(dtype)
+    distance = lookahead(dtype)
     passed = _passed(dtype, relu)
 
     @helper
-    def some(g, t, x, s, rows, j, mean, scale, bias, slope, level, out, u, mask):
+    def some(g, t, x, s, ahead, rows, j, mean, scale, bias, slope, level, out, u, mask):
         m, a, q, r = get(mean, j, mask), get(scale, j, mask), get(slope, j, mask), get(level, j, mask)
         b = get(bias, j, mask) if relu else m
+        if rows == 4:
+            ask(x + ahead * s + j * size, s, 4)
+            ask(g + ahead * t + j * size, t, 4)
+            ask_to_write(out + ahead * u + j * size, u, 4)
         for i in range(rows):
             d = get(pointer(x + i * s, F), j, mask) - m
             v = passed(get(pointer(g + i * t, F), j, mask), d, a, b)
             put(pointer(out + i * u, F), j, fma(v, a, -fma(d, q, r)), mask)
 
     @helper
-    def gradient(g, g_stride, x, stride, n, c, mean, scale, bias, slope, level, out, out_stride):
+    def gradient(g, t, x, s, n, c, mean, scale, bias, slope, level, out, u):
         full = c - c % L
         rest = first(c - full, L)
+        ahead = distance(c)
         for i in range(0, n, 4):
-            at, by, to = x + i * stride, g + i * g_stride, out + i * out_stride
+            at, by, to = x + i * s, g + i * t, out + i * u
             rows = min(4, n - i)
             for j in range(0, full, L):
                 if rows == 4:
-                    some(by, g_stride, at, stride, 4, j, mean, scale, bias, slope, level, to, out_stride, None)
+                    some(by, t, at, s, ahead, 4, j, mean, scale, bias, slope, level, to, u, None)
                 else:
-                    some(by, g_stride, at, stride, rows, j, mean, scale, bias, slope, level, to, out_stride, None)
+                    some(by, t, at, s, ahead, rows, j, mean, scale, bias, slope, level, to, u, None)
             if full < c:
-                some(by, g_stride, at, stride, rows, full, mean, scale, bias, slope, level, to, out_stride, rest)
+                some(by, t, at, s, ahead, rows, full, mean, scale, bias, slope, level, to, u, rest)
 
     return gradient
 

@@ -1,6 +1,9 @@
 """The loops of correlations around the micro-kernel. kernels/numba_cpu/correlation.py makes their arguments."""
 
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from kernels.numba_cpu.correlation import HEAD, PHASE
 from kernels.numba_cpu.host import host
@@ -19,6 +22,20 @@ def clear(out, size):
     at = pointer(out, types.int32)
     for i in range(size // 4):
         at[i] = 0
+
+
+@intrinsic
+def fetch(typingctx, address):
+    """fetch(address): ask for a cache line, to have it in the second cache soon."""
+
+    def codegen(context, builder, sig, args):
+        byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(prefetch, [builder.inttoptr(args[0], byte), small(0), small(2), small(1)])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
 
 
 def correlation(dtype):
@@ -47,11 +64,12 @@ def correlation(dtype):
         padded, skipped, before, here, whole = d[8], d[9], d[10], d[11], d[12]
         images, band, bands, shares, groups, panels = d[13], d[14], d[15], d[16], d[17], d[18]
         group_in, group_out, w_row, in_place, brs_in_place, w_group = d[19], d[20], d[21], d[22], d[23], d[24]
-        top, bottom, phases = d[25], d[26], d[27]
+        top, bottom, phases, calls = d[25], d[26], d[27], d[28]
         if not in_place:
             weights = memory
         units = (n + images - 1) // images * bands * shares
-        for unit in range(units * part // parts, units * (part + 1) // parts):
+        last = units * (part + 1) // parts
+        for unit in range(units * part // parts, last):
             share = unit % shares
             q0 = unit // shares % bands * band
             i0 = unit // (shares * bands) * images
@@ -65,6 +83,16 @@ def correlation(dtype):
                 first, between = scratch - r0 * row, (r1 - r0) * row
             else:
                 first, between = x + i0 * image_bytes, image_bytes
+            # The input of the next unit, of which each tile fetches some lines.
+            ahead = end = lines = 0
+            if padded and unit + shares < last:
+                following = unit // shares + 1
+                row0 = max(0, following % bands * band * step + top)
+                row1 = min(height, row0 + band * step + bottom - top)
+                ahead = x + following // bands * images * image_bytes
+                end = ahead + (min(images, n - following // bands * images) - 1) * image_bytes + row1 * row_bytes
+                ahead += row0 * row_bytes
+                lines = (end - ahead) // 64 // calls + 1
             for phase in range(phases):
                 f = HEAD + 4 * panels + PHASE * phase
                 place, tall, wide, out_row, crs = d[f], d[f + 1], d[f + 2], d[f + 3], d[f + 4]
@@ -122,6 +150,10 @@ def correlation(dtype):
                                     bias + column,
                                     flags,
                                 )
+                                for _ in range(lines):
+                                    if ahead < end:
+                                        fetch(ahead)
+                                        ahead += 64
                                 a += now * ars
                                 c += now * crs
 

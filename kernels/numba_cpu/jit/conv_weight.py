@@ -6,16 +6,35 @@ from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import tile as tiles
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.pack import packers
-from kernels.numba_cpu.jit.vector import first, int64, load, load_masked, pointer, prefetch, splat, store, store_masked
+from kernels.numba_cpu.jit.vector import (
+    first,
+    int64,
+    load,
+    load_masked,
+    pointer,
+    prefetch_far,
+    splat,
+    store,
+    store_masked,
+)
 
 
-def sums(dtype):
-    """The products of all bands, each chunk of bands into its own result."""
+@helper
+def ask(address, end, lines):
+    """Prefetch the next lines of the way to `end`; where to go on."""
+    end = min(end, address + 64 * lines)
+    while address < end:
+        prefetch_far(address)
+        address += 64
+    return address
+
+
+def image_packer(dtype):
+    """pack_image(source, row_step, step, first_row, rows, h, left, columns, w, live, width, target): `live` elements of
+    each pixel, and zeros up to `width`, of the rows first_row .. of an image and of the columns -left .. of each; zeros
+    outside the image. Up to a vector beyond the end is overwritten."""
     L = host().lanes(dtype.name)
     size = dtype.bitwidth // 8
-    call_tile = tiles.call_tile
-    _, pack_columns, _ = packers(dtype, L)
-    ACCUMULATE = blocking.ACCUMULATE
 
     @helper
     def clear(target, count):
@@ -51,8 +70,7 @@ def sums(dtype):
 
     @helper
     def pack_image(source, row_step, step, first_row, rows, h, left, columns, w, live, width, target):
-        """Rows first_row .. of an image and columns -left .. of each, zeros outside the image. In the order of the
-        target's addresses, for `pack_pixels` and `clear` write beyond the end."""
+        # In the order of the target's addresses, for `pack_pixels` and `clear` write beyond the end.
         before = min(left, columns)
         inside = max(0, min(columns - before, w))
         after = columns - before - inside
@@ -66,14 +84,17 @@ def sums(dtype):
                     clear(target + (before + inside) * width * size, after * width)
             target += columns * width * size
 
-    @helper
-    def ask(address, end, lines):
-        """Prefetch the next lines of the way to `end`; where to go on."""
-        end = min(end, address + 64 * lines)
-        while address < end:
-            prefetch(address)
-            address += 64
-        return address
+    return pack_image
+
+
+def sums(dtype):
+    """The products of all bands, each chunk of bands into its own result."""
+    L = host().lanes(dtype.name)
+    size = dtype.bitwidth // 8
+    call_tile = tiles.call_tile
+    _, pack_columns, _ = packers(dtype, L)
+    pack_image = image_packer(dtype)
+    ACCUMULATE = blocking.ACCUMULATE
 
     def kernel(args, part, parts):
         x, g, results = args[0], args[1], (args[2] + args[3] - 1) // args[3] * args[3]

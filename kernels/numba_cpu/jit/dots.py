@@ -26,9 +26,9 @@ def dots(dtype, activation: str | None):
 
         C[i, j] = sum_k sum_l A[i, k, l] B[k, j, l] (+ bias[j], activation)      i < rows, j < outer
 
-    l runs over whole * lanes + rest inputs that lie side by side. A[i, k] lies at a + i * ars + taps[k, 0], B[k, j] at
-    b + taps[k, 1] + j * (bytes of all l); taps is the address of k pairs of int64 words. The rows of C are crs bytes
-    apart, its elements j side by side.
+    l runs over whole * lanes + rest inputs that lie side by side; rest is 0 where masked loads are slow. A[i, k] lies
+    at a + i * ars + taps[k, 0], B[k, j] at b + taps[k, 1] + j * (bytes of all l); taps is the address of k pairs of
+    int64 words. The rows of C are crs bytes apart, its elements j side by side.
     """
     element, lanes, most = _element_ir(dtype), host().lanes(dtype.name), most_dots(host())
 
@@ -90,6 +90,8 @@ class _Dots:
             a = self._place(self.a, at)
             p = self._place(self.b, b.add(at, _WORD(8)))
             a, p, *sums = self._repeat(self.whole, [a, p, *sums], lambda now: self._products(now, step, None))
+            if not host().has_masked_load:
+                return [b.add(at, _WORD(16)), *sums]
             rest = b.zext(b.icmp_signed(">", self.rest, _WORD(0)), _WORD)
             _, _, *sums = self._repeat(rest, [a, p, *sums], lambda now: self._products(now, step, mask))
             return [b.add(at, _WORD(16)), *sums]

@@ -223,6 +223,28 @@ def offset(typingctx, p, count):
     return p(p, count), codegen
 
 
+def _prefetching(name: str, doc: str, write: int, nearness: int = 3):
+    def function(typingctx, address):
+        def codegen(context, builder, sig, args):
+            byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
+            ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(ask, [builder.inttoptr(args[0], byte), small(write), small(nearness), small(1)])
+            return context.get_dummy_value()
+
+        return types.none(types.int64), codegen
+
+    function.__name__, function.__doc__ = name, doc
+    return intrinsic(function)
+
+
+prefetch = _prefetching(
+    "prefetch", "prefetch(address): ask for the cache line at an int64 address, valid or not, to read it soon.", 0
+)
+prefetch_far = _prefetching("prefetch_far", "prefetch_far(address): as prefetch, but into the second cache.", 0, 2)
+prefetch_write = _prefetching("prefetch_write", "prefetch_write(address): as prefetch, to write it soon.", 1)
+
+
 def _memory_ir(context, element: types.Type):
     return ir.IntType(8) if element == types.boolean else context.get_data_type(element)
 
@@ -325,20 +347,6 @@ def store_masked(typingctx, p, index, value, mask):
         return context.get_dummy_value()
 
     return types.none(p, index, value, mask), codegen
-
-
-@intrinsic
-def prefetch(typingctx, address):
-    """prefetch(address): ask for the cache line at an int64 address, which need not be valid, in the second cache."""
-
-    def codegen(context, builder, sig, args):
-        byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, small, small, small])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(args[0], byte), small(0), small(2), small(1)])
-        return context.get_dummy_value()
-
-    return types.none(types.int64), codegen
 
 
 # ---------------------------------------------------------------------------------------- making vectors

@@ -1,7 +1,7 @@
 """Kernels of Winograd's convolution F(m x m, 3 x 3): the transforms of tiles, and products at each of their positions.
 
-A tile is m x m places of the output and the (m + 2) x (m + 2) inputs that they meet. P = (m + 2)^2 transformed values of
-one tile and channel stand at P positions; at each position the channels are multiplied as matrices:
+A tile is m x m places of the output and the (m + 2) x (m + 2) inputs that they meet. The P = (m + 2)^2 transformed
+values of a tile and channel stand at P positions; at each position the channels are multiplied as matrices:
 
     V[position][tile][c]   U[position][panel][c][2 lanes]   M[position][tile][2 lanes]        (lanes of o in panels)
 
@@ -47,11 +47,12 @@ class _Value:
 
 
 def transform(dtype, line, side: int, gather=False, scatter=False, mask="", finish=False):
-    """A helper run(source, source_step, target, target_step, shift, live, bias, relu): side x side vectors, transformed.
+    """run(source, source_step, target, target_step, shift, live, bias, relu): side x side vectors, transformed.
 
     Value k = side * i + j is read at source + k * source_step, or, if `gather`, at shift + word k of the table at
     source; results are written alike (`scatter`). With a table the step is the address of the next tile's table, whose
-    places are asked for in advance: reading or writing images line by line would wait for each of them. mask: "load" or "store": only `live` lanes are in memory there.
+    places are asked for in advance: reading or writing images line by line would wait for each of them.
+    mask: "load" or "store": only `live` lanes are in memory there.
     finish: the bias at `bias` is added to the results, and they are made 0 where they are less and relu is not 0.
     """
     lanes, element_bytes = host().lanes(dtype.name), dtype.bitwidth // 8
@@ -170,8 +171,8 @@ def filters(dtype, m: int):
     0 w  1 U  2 rows (c)  3 columns (o)  4 step of w from tap to tap  5 from row to row  6 from column to column
     7 step of U from position to position  8 from panel to panel  9 scratch  10 bytes of scratch per part
 
-    One of the steps 5 and 6 is an element: w as it is, or transposed; taps are flipped by a negative step 4. A panel has
-    room for whole vectors of rows. A part takes some of the rows, or, transposed, of the vectors of columns.
+    One of the steps 5 and 6 is an element: w as it is, or transposed; taps are flipped by a negative step 4. A panel
+    has room for whole vectors of rows. A part takes some of the rows, or, transposed, of the vectors of columns.
     """
     L, size, P = host().lanes(dtype.name), dtype.bitwidth // 8, (m + 2) ** 2
     run = transform(dtype, lines.LINES[m].filter, 3, mask="load")
@@ -237,14 +238,15 @@ def convolve(dtype, m: int):
     """out = activation(conv2d(x, w) + bias), from U. Arguments:
 
     0 x  1 out  2 U  3 bias or 0  4 scratch  5 bytes of scratch per part  6 columns (o)  7 relu
-    8 tiles  9 tiles down  10 tiles across an image  11 h  12 w  13 c  14 oh  15 ow  16 padding at the top  17 at the left
-    18 step of x from image to image  19 from row to row  20 from column to column  21 ... 23 of out
+    8 tiles  9 tiles down  10 tiles across an image  11 h  12 w  13 c  14 oh  15 ow  16 padding at the top
+    17 at the left  18 step of x from image to image  19 from row to row  20 from column to column  21 ... 23 of out
     24 step of U from position to position  25 from panel to panel  26 blocks of tiles  27 panels of a group
     28 step of V from tile to tile  29 of V from position to position  30 of M from tile to tile
     31 of M from position to position  32 channels of zeros and of the sink  33 address of the micro-kernel
+    34 step of V from block to block  35 channels (c) to transform: 0 if V is there from the call before
 
-    A block of tiles is transformed to V, which stays in the second cache while each group of panels turns it into M, and
-    that into outputs.
+    A block of tiles is transformed to V, which stays in the second cache while each group of panels turns it into M,
+    and that into outputs.
     """
     L, size, S = host().lanes(dtype.name), dtype.bitwidth // 8, m + 2
     to_v = transform(dtype, lines.LINES[m].input, S, gather=True, mask="load")
@@ -266,21 +268,23 @@ def convolve(dtype, m: int):
         )
         u_position, u_panel, blocks, group = args[24], args[25], args[26], args[27]
         v_tile, v_position, m_tile, m_position = args[28], args[29], args[30], args[31]
-        wide, tile = args[32], args[33]
+        wide, tile, v_block, fresh = args[32], args[33], args[34], args[35]
         sink = zeros + wide * size
         table = sink + wide * size
-        v_base = table + (2 * S * S * 8 + 63) // 64 * 64
-        m_base = v_base + S * S * v_position
+        m_base = table + (2 * S * S * 8 + 63) // 64 * 64
+        v_first = m_base + S * S * m_position
         zero(zeros, wide)
         panels = (o + 2 * L - 1) // (2 * L)
-        for block in range(blocks * part // parts, blocks * (part + 1) // parts):
+        begin_block = blocks * part // parts
+        for block in range(begin_block, blocks * (part + 1) // parts):
+            v_base = v_first + (block - begin_block) * v_block
             first, count = tiles * block // blocks, tiles * (block + 1) // blocks - tiles * block // blocks
             now, ahead = table, table + S * S * 8
             fill_table(now, S, m, first, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
-            for t in range(count):
+            for t in range(count if fresh else 0):
                 after = first + min(t + 1, count - 1)
                 fill_table(ahead, S, m, after, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
-                for v in range(0, c, L):
+                for v in range(0, fresh, L):
                     to_v(now, ahead, v_base + t * v_tile + v * size, v_position, v * size, c - v, 0, 0)
                 now, ahead = ahead, now
             for panel in range(0, panels, group):
@@ -322,9 +326,10 @@ def spread(dtype, m: int):
 
     0 x  1 g, from the first of its columns on  2 V  3 M  4 scratch  5 bytes of scratch per part  6 columns of g
     7 first tile  8 tiles  9 tiles down  10 tiles across an image  11 h  12 w  13 c  14 oh  15 ow
-    16 padding at the top  17 at the left  18 step of x from image to image  19 from row to row  20 from column to column
-    21 ... 23 of g  24 step of V from tile to tile  25 of V from position to position
+    16 padding at the top  17 at the left  18 step of x from image to image  19 from row to row
+    20 from column to column  21 ... 23 of g  24 step of V from tile to tile  25 of V from position to position
     26 step of M from panel to panel  27 of M from position to position  28 channels of zeros
+    29 channels (c) to transform: 0 if V is there from the call before
 
     M is in panels here: M[position][panel][tile][2 lanes].
     """
@@ -337,20 +342,21 @@ def spread(dtype, m: int):
         x, g, v_base, m_base = args[0], args[1], (args[2] + 63) // 64 * 64, (args[3] + 63) // 64 * 64
         zeros = (args[4] + 63) // 64 * 64 + part * args[5]
         o, first, count, down, across = args[6], args[7], args[8], args[9], args[10]
-        h, w, c, oh, ow, top, left = args[11], args[12], args[13], args[14], args[15], args[16], args[17]
+        h, w, oh, ow, top, left = args[11], args[12], args[14], args[15], args[16], args[17]
         x_image, x_row, x_column, g_image, g_row, g_column = args[18], args[19], args[20], args[21], args[22], args[23]
         v_tile, v_position, m_panel, m_position, wide = args[24], args[25], args[26], args[27], args[28]
+        fresh = args[29]
         table = zeros + wide * size
         zero(zeros, wide)
         begin, end = count * part // parts, count * (part + 1) // parts
         now, ahead = table, table + S * S * 8
         if begin < end:
             fill_table(now, S, m, first + begin, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
-        for t in range(begin, end):
+        for t in range(begin, end if fresh else begin):
             after = first + min(t + 1, end - 1)
             fill_table(ahead, S, m, after, down, across, top, left, x, h, w, x_image, x_row, x_column, zeros)
-            for v in range(0, c, L):
-                to_v(now, ahead, v_base + t * v_tile + v * size, v_position, v * size, c - v, 0, 0)
+            for v in range(0, fresh, L):
+                to_v(now, ahead, v_base + t * v_tile + v * size, v_position, v * size, fresh - v, 0, 0)
             now, ahead = ahead, now
         if begin < end:
             fill_table(now, m, m, first + begin, down, across, 0, 0, g, oh, ow, g_image, g_row, g_column, zeros)
