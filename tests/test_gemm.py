@@ -200,14 +200,14 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(dtype, shape, lead, mon
     found = []
     try:
         for count in (1, 2, 3, 8):
-            gemm._call.cache_clear()
+            gemm._calls.clear()
             threads.set_num_threads(count)
             out = np.full((*lead, m, n), np.nan, dtype)
             matmul(a, b, out)
             found.append(out.tobytes())
     finally:
         threads.set_num_threads(before)
-        gemm._call.cache_clear()
+        gemm._calls.clear()
     assert len(set(found)) == 1
 
 
