@@ -23,6 +23,7 @@ FUNCTIONS = {
     "tanh": np.tanh,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "erf": lambda x: special.erf(x.astype(np.float64)),
+    "gelu": lambda x: np.maximum(x, -1e9).astype(np.float64) * special.ndtr(x.astype(np.float64)),
     "sin": np.sin,
     "cos": np.cos,
 }
