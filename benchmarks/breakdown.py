@@ -16,10 +16,10 @@ TITLE = "Where a training step goes"
 NOTE = (
     "The instructions of each recorded step by their kernel, how many of them, and their time together when they are "
     "carried out one by one in the order of the plan. (Of a plan of less than a millisecond all beginnings are timed, "
-    "and an instruction's time is what it adds.) An instruction's limit is the larger of its FLOP / peak on all cores and its bytes / bandwidth "
-    "of a copy that stays in the caches; where several instructions pass over the same memory, each counts it. "
-    "Winograd's products count as such, so they may not pass their limit. 'between' is what replaying takes beyond "
-    "that, and 'call' what Python adds."
+    "and an instruction's time is what it adds.) An instruction's limit is the larger of its FLOP / peak on all cores "
+    "and its bytes / bandwidth of a copy that stays in the caches; where several instructions pass over the same "
+    "memory, each counts it. Winograd's products count as such, so they may not pass their limit. 'between' is what "
+    "replaying takes beyond that, and 'call' what Python adds."
 )
 ENVIRONMENT: dict[str, str] = {}
 #: Kernels that have a line of their own for each network.

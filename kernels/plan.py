@@ -350,7 +350,7 @@ class Plan:
         from kernels.numba_cpu.executor import replayer
         from kernels.numba_cpu.threads import pool
 
-        bounds = [byte_bounds(array) for array in arrays]
+        inputs = [Operand.of(array, 0) for array in arrays]
         places: list[list[tuple[int, int]]] = [[] for _ in arrays]
         written, begin = [], 0
         for instruction in self.instructions:
@@ -358,11 +358,11 @@ class Plan:
                 changed = instruction.effect.writes(x.place)
                 if changed:
                     written.append((x.low, x.high))
-                for (low, high), found in zip(bounds, places, strict=True):
-                    if x.low < high and low < x.high:
+                for y, found in zip(inputs, places, strict=True):
+                    if x.overlaps(y):
                         if x.place < 0 or changed:
                             return None, None
-                        found.append((begin + HEAD + x.place, x.address - low))
+                        found.append((begin + HEAD + x.place, x.address - y.low))
             begin += len(instruction.code) >> 3
         run = replayer(self._segments[0], list(zip(arrays, places, strict=True)), joined(written))
         return run, pool if any(instruction.parts > 1 for instruction in self.instructions) else None

@@ -69,10 +69,10 @@ class Recording:
         self._names = _names_outside(function)
         pairs = [recorder.argument(as_tensor(leaf).array) for leaf in leaves]
         self._buffers = [buffer for _, buffer in pairs]
-        inside = _rebuild((args, kwargs or {}), iter([Tensor(array) for array, _ in pairs]))
+        given = _rebuild((args, kwargs or {}), iter([Tensor(array) for array, _ in pairs]))
         with plan.recording(recorder):
-            outputs = function(*inside[0], **inside[1])
-        del inside, pairs
+            outputs = function(*given[0], **given[1])
+        del given, pairs
         self._guards = list(recorder.guards.values())
         self._changed = [(t, name, getattr(t, name)) for t, name, v in self._guards if getattr(t, name) is not v]
         self._read = recorder.read
@@ -80,9 +80,8 @@ class Recording:
 
         def overwritten(value: Any) -> Any:
             """A tensor in memory that replays write, as _Overwritten."""
-            return (
-                _Overwritten(value.array) if isinstance(value, Tensor) and recorder.arena.owns(value.array) else value
-            )
+            inside = isinstance(value, Tensor) and recorder.arena.owns(value.array)
+            return _Overwritten(value.array) if inside else value
 
         self._outputs = _map(outputs, overwritten)
         del outputs
@@ -237,6 +236,9 @@ def jit(function: Callable) -> Jitted:
     Its Python code does not run again, and numbers that it computes or finds in objects are constants. Watched are
     training mode, `requires_grad`, which gradients are present, and the numbers, texts and tensors that its names stand
     for outside it (globals and closure): the step is recorded again when one of them differs.
+
+    `print(step.plan)` shows what the newest recording runs: each kernel, its arrays, bytes and FLOP; the same as data
+    are `step.plan.instructions`.
 
     What is returned is fresh memory, without a past. What the step leaves elsewhere, as in `grad`, is overwritten by
     the next replay; clone it to keep it. Within `detect_anomaly` the step runs eagerly. Raises

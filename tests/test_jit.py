@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+import kernels
 import nanonet
 import nanonet.functional as F
 from nanonet import Tensor, nn, optim
@@ -53,6 +54,35 @@ def test_replayed_training_equals_eager_training_bit_for_bit(optimizer, backend_
         assert step(*tensors(i)).item() == expected
     assert np.array_equal(recorded.weights(), eager.weights())
     assert len(step.recordings) == 1
+
+
+def test_fused_formulas_keep_the_bits_of_eager_training():
+    nets = []
+    for _ in range(2):
+        nanonet.seed(5)
+        model = nn.Sequential(nn.Linear(20, 128), nn.LeakyReLU(0.1), nn.Dropout(0.2), nn.GELU(), nn.Linear(128, 3))
+        nets.append((model, optim.Adam(model.parameters(), lr=0.01, l1=1e-4)))
+
+    def trainer(model, optimizer):
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
+            loss.backward()
+            optim.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            return loss
+
+        return step
+
+    eager, recorded = trainer(*nets[0]), nanonet.jit(trainer(*nets[1]))
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        x, y = nanonet.tensor(rng.normal(size=(64, 20))), nanonet.tensor(rng.integers(0, 3, 64))
+        assert eager(x, y).item() == recorded(x, y).item()
+    for p, q in zip(nets[0][0].parameters(), nets[1][0].parameters(), strict=True):
+        assert np.array_equal(p.numpy(), q.numpy())
+    if kernels.available()["numba_cpu"] is None:
+        assert any("where(" in i.title and "* x" in i.title for i in recorded.plan.instructions)
 
 
 def test_arrays_lists_dicts_and_keywords_are_arguments(backend_in_use):

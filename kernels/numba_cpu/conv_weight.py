@@ -33,7 +33,7 @@ from kernels.plan import Label
 #: Words of the table for each tile: offset in the packed band, rows, offset in the result.
 TABLE = 3
 #: Pixels of a band, about.
-BAND = 256
+BAND = 384
 #: Multiplications that are worth a thread.
 LEAST = 1 << 18
 #: Bytes that the results of chunks may take, as a share of the bytes of x and g.

@@ -11,7 +11,7 @@ from kernels.numba_cpu.jit import columns
 from kernels.numba_cpu.jit.formula import emit
 from kernels.numba_cpu.jit.helper import helper
 from kernels.numba_cpu.jit.values import ELEMENTS, Lanes
-from kernels.numba_cpu.jit.vector import first, pointer, splat
+from kernels.numba_cpu.jit.vector import first, load, pointer, store
 
 
 def _derivative(activation: str, dtype: str) -> Callable:
@@ -33,28 +33,27 @@ def _derivative(activation: str, dtype: str) -> Callable:
 def make_gradient(dtype: str, activation: str) -> Callable:
     """args: g, y, out, partial (chunks, m), n, m, strides of g and y in bytes, chunk, width.
 
-    partial: sums of out over chunks of rows. Eight rows are added before they join the rest.
+    partial: sums of out over chunks of rows. Four rows are added before they join the rest.
     """
     F, L = getattr(types, dtype), host().lanes(dtype)
     size = F.bitwidth // 8
     get, put = columns.access(dtype)
-    distance, derivative = columns.lookahead(dtype), _derivative(activation, dtype)
+    derivative = _derivative(activation, dtype)
 
     @helper
-    def some(g, s, y, t, out, u, ahead, rows, j, sums, begin, mask):
-        if rows == 8:
-            columns.ask(g + ahead * s + j * size, s, 8)
-            columns.ask(y + ahead * t + j * size, t, 8)
-            columns.ask_to_write(out + ahead * u + j * size, u, 8)
-        total = splat(F(0), L)
-        for i in range(rows):
-            v = derivative(get(pointer(g + i * s, F), j, mask), get(pointer(y + i * t, F), j, mask))
-            put(pointer(out + i * u, F), j, v, mask)
-            total = total + v
-        put(sums, j, total if begin else get(sums, j, mask) + total, mask)
+    def step(g, y, out, j, mask):
+        v = derivative(get(pointer(g, F), j, mask), get(pointer(y, F), j, mask))
+        put(pointer(out, F), j, v, mask)
+        return v
+
+    @helper
+    def four(g, s, y, t, out, u, j, mask):
+        a, b = step(g, y, out, j, mask), step(g + s, y + t, out + u, j, mask)
+        c = step(g + 2 * s, y + 2 * t, out + 2 * u, j, mask)
+        return (a + b) + (c + step(g + 3 * s, y + 3 * t, out + 3 * u, j, mask))
 
     def kernel(args, part, parts):
-        partial, n, m, s, t = args[3], args[4], args[5], args[6], args[7]
+        n, m, s, t = args[4], args[5], args[6], args[7]
         chunk, width = args[8], args[9]
         chunks, panels, u = (n + chunk - 1) // chunk, (m + width - 1) // width, m * size
         items = chunks * panels
@@ -64,18 +63,22 @@ def make_gradient(dtype: str, activation: str) -> Callable:
             cols = min(width, m - column)
             full = cols - cols % L
             rest = first(cols - full, L)
-            ahead = distance(cols)
-            sums = pointer(partial + (number * m + column) * size, F)
-            for i in range(begin, stop, 8):
-                g, y = args[0] + i * s + column * size, args[1] + i * t + column * size
-                out = args[2] + i * u + column * size
-                rows = min(8, stop - i)
+            sums = pointer(args[3] + (number * m + column) * size, F)
+            for j in range(cols):
+                sums[j] = F(0)
+            at = column * size
+            g, y, out = args[0] + begin * s + at, args[1] + begin * t + at, args[2] + begin * u + at
+            for _ in range((stop - begin) // 4):
                 for j in range(0, full, L):
-                    if rows == 8:
-                        some(g, s, y, t, out, u, ahead, 8, j, sums, i == begin, None)
-                    else:
-                        some(g, s, y, t, out, u, ahead, rows, j, sums, i == begin, None)
+                    store(sums, j, load(sums, j, L) + four(g, s, y, t, out, u, j, None))
                 if full < cols:
-                    some(g, s, y, t, out, u, ahead, rows, full, sums, i == begin, rest)
+                    put(sums, full, get(sums, full, rest) + four(g, s, y, t, out, u, full, rest), rest)
+                g, y, out = g + 4 * s, y + 4 * t, out + 4 * u
+            for _ in range((stop - begin) % 4):
+                for j in range(0, full, L):
+                    store(sums, j, load(sums, j, L) + step(g, y, out, j, None))
+                if full < cols:
+                    put(sums, full, get(sums, full, rest) + step(g, y, out, full, rest), rest)
+                g, y, out = g + s, y + t, out + u
 
     return kernel

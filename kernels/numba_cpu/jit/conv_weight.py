@@ -12,21 +12,10 @@ from kernels.numba_cpu.jit.vector import (
     load,
     load_masked,
     pointer,
-    prefetch_far,
     splat,
     store,
     store_masked,
 )
-
-
-@helper
-def ask(address, end, lines):
-    """Prefetch the next lines of the way to `end`; where to go on."""
-    end = min(end, address + 64 * lines)
-    while address < end:
-        prefetch_far(address)
-        address += 64
-    return address
 
 
 def image_packer(dtype):
@@ -118,10 +107,8 @@ def sums(dtype):
             result = results + chunk * result_bytes
             panel0, panel1 = groups * group_panels * split // splits, groups * group_panels * (split + 1) // splits
             group0, group1 = panel0 // group_panels, (panel1 + group_panels - 1) // group_panels
-            calls = (panel1 - panel0) * (pieces if pieces else count)
             flags = 0
-            first_band, stop = bands * blocks * chunk // chunks, bands * blocks * (chunk + 1) // chunks
-            for band in range(first_band, stop):
+            for band in range(bands * blocks * chunk // chunks, bands * blocks * (chunk + 1) // chunks):
                 image0 = band // bands * images
                 image1 = min(n, image0 + images)
                 row0, row1 = oh * (band % bands) // bands, oh * (band % bands + 1) // bands
@@ -150,14 +137,6 @@ def sums(dtype):
                             to += plane_rows
                         target += plane
                 pixels = g + (image0 * oh + row0) * ow * g_step
-                # What the next band reads is asked for between the tiles of this one.
-                g_next, x_next = pixels + k * g_step, x + image0 * image_step + (row1 * stride - top) * row_step
-                if row1 == oh:
-                    x_next = x + image1 * image_step - top * row_step
-                bytes_g = k * g_step if band + 1 < stop else 0
-                bytes_x = (image1 - image0) * (row1 - row0) * stride * row_step if band + 1 < stop else 0
-                g_end, x_end = g_next + bytes_g, x_next + bytes_x
-                lines_g, lines_x = bytes_g // calls // 64 + 1, bytes_x // calls // 64 + 1
                 for p in range(panel0, panel1):
                     group = p // group_panels
                     a = scratch + (group - group0) * subgroups * plane
@@ -182,7 +161,6 @@ def sums(dtype):
                                 0,
                                 flags,
                             )
-                            g_next, x_next = ask(g_next, g_end, lines_g), ask(x_next, x_end, lines_x)
                         continue
                     j = (p - group * group_panels) * panel * L
                     live = min(o - j, panel * L)
@@ -210,7 +188,6 @@ def sums(dtype):
                             0,
                             flags,
                         )
-                        g_next, x_next = ask(g_next, g_end, lines_g), ask(x_next, x_end, lines_x)
                 flags = ACCUMULATE
 
     return kernel

@@ -2,9 +2,19 @@
 
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.jit import vector
-from kernels.numba_cpu.jit.conv_weight import ask, image_packer
+from kernels.numba_cpu.jit.conv_weight import image_packer
 from kernels.numba_cpu.jit.helper import helper
-from kernels.numba_cpu.jit.vector import first, int64, pointer, splat, store
+from kernels.numba_cpu.jit.vector import first, int64, pointer, prefetch_far, splat, store
+
+
+@helper
+def ask(address, end, lines):
+    """Prefetch the next lines of the way to `end`; where to go on."""
+    end = min(end, address + 64 * lines)
+    while address < end:
+        prefetch_far(address)
+        address += 64
+    return address
 
 
 def _generated(dtype, lines: list[str]):
@@ -198,8 +208,8 @@ def _weight_sums(dtype, rows: int, columns: int, masked: bool):
     """run(...): one vector of channels of some rows of g, times the `rows` x `columns` places of the kernel.
 
     x: where place (0, 0) meets the first pixel; place (i, j) is i * below + j * apart bytes on. x_row, g_row: bytes
-    from one row of g to the next. next_x, next_g: what to prefetch, a line per pixel. The sums are added to those at total +
-    (i * columns + j) * total_step.
+    from one row of g to the next. next_x, next_g: what to prefetch, a line per pixel. The sums are added to those at
+    total + (i * columns + j) * total_step.
     """
     places = [(i, j) for i in range(rows) for j in range(columns)]
     get, put = (
