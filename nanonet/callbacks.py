@@ -278,8 +278,8 @@ class ModelCheckpoint(Monitor):
     """Writes a checkpoint after each epoch, or with save_best_only after each best one.
 
     path may hold the epoch (from 1) and results: "runs/{epoch:02d}-{val_loss:.3f}.safetensors". The file is a state of
-    `nanonet.checkpoint`: {"model", "optimizer", "epoch", "logs"}; model.load_state_dict(checkpoint.load(path)["model"])
-    takes the weights back. `saved` is the path of the newest, `best` the best value so far.
+    `nanonet.checkpoint`: {"model", "optimizer", "epoch", "logs"}; model.load(path) takes the weights back.
+    `saved` is the path of the newest, `best` the best value so far.
     """
 
     def __init__(

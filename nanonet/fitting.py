@@ -13,6 +13,7 @@ from nanonet.autograd import no_grad
 from nanonet.callbacks import Callback, CallbackList, History
 from nanonet.errors import DataError, OptionError, ShapeError
 from nanonet.loop import CHUNK_ROWS, Evaluation, Training
+from nanonet.nn.parameter import Parameter
 from nanonet.objectives import Metric, Objective, inputs, objective, targets
 from nanonet.optim import Optimizer
 from nanonet.random import next_seed
@@ -78,16 +79,17 @@ def fit(
     from nanonet.progress import Progress
 
     compiled = _compiled(model)
-    x = inputs(x)
+    dtype = _dtype(model)
+    x = inputs(x, dtype=dtype)
     if not 0 <= validation_split < 1:
         raise OptionError(f"validation_split: {validation_split!r}, wanted a share in [0, 1)")
     _positive("batch_size", batch_size)
     _positive("epochs", epochs)
     outputs = _build(model, x)
     probe = objective(model, compiled.loss)
-    weight = None if class_weight is None else _weights(class_weight, outputs[-1])
+    weight = None if class_weight is None else _weights(class_weight, outputs[-1], dtype)
     goal = objective(model, compiled.loss, weight)
-    y = targets(y, probe.task, len(x), outputs)
+    y = targets(y, probe.task, len(x), outputs, dtype)
     if validation_data is None and validation_split:
         keep = len(x) - int(len(x) * validation_split)
         if keep == len(x) or keep == 0:
@@ -109,8 +111,8 @@ def fit(
     on_training = _Scorer(probe, x, y, [metric for metric in metrics if metric.count is None], with_loss=False)
     on_validation = None
     if validation_data is not None:
-        xv = inputs(validation_data[0], "validation_data x")
-        on_validation = _Scorer(probe, xv, targets(validation_data[1], probe.task, len(xv), outputs), metrics)
+        xv = inputs(validation_data[0], "validation_data x", dtype)
+        on_validation = _Scorer(probe, xv, targets(validation_data[1], probe.task, len(xv), outputs, dtype), metrics)
 
     history = History()
     watchers = CallbackList([history, Progress(verbose), *(callbacks or ())])
@@ -147,9 +149,10 @@ def evaluate(
     batch_size is accepted for Keras's sake: all rows are computed in large chunks.
     """
     compiled = _compiled(model)
-    x = inputs(x)
+    dtype = _dtype(model)
+    x = inputs(x, dtype=dtype)
     goal = objective(model, compiled.loss)
-    y = targets(y, goal.task, len(x), _build(model, x))
+    y = targets(y, goal.task, len(x), _build(model, x), dtype)
     scores = _Scorer(goal, x, y, [Metric(metric, goal.task) for metric in compiled.metrics])(model)
     if verbose:
         print("  ".join(f"{name}: {value:.4f}" for name, value in scores.items()))
@@ -160,7 +163,7 @@ def evaluate(
 
 def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int = 0) -> np.ndarray:
     """The model's outputs for rows x, in eval mode, as a NumPy array (n, ...)."""
-    x = inputs(x)
+    x = inputs(x, dtype=_dtype(model))
     before = model.training
     model.eval()
     try:
@@ -211,13 +214,18 @@ def _build(model: Any, x: np.ndarray) -> tuple[int, ...]:
         model.train(before)
 
 
+def _dtype(model: Any) -> np.dtype:
+    """What the model computes in: the dtype of its first parameter, float32 if it has none yet."""
+    return next((p.dtype for _, p in model._find(Parameter)), np.dtype(np.float32))
+
+
 def _positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise OptionError(f"{name}: {value!r}, wanted an integer of at least 1")
 
 
-def _weights(class_weight: Mapping[int, float], classes: int) -> np.ndarray:
-    weights = np.ones(classes, np.float32)
+def _weights(class_weight: Mapping[int, float], classes: int, dtype: np.dtype) -> np.ndarray:
+    weights = np.ones(classes, dtype)
     for label, weight in class_weight.items():
         if not 0 <= label < classes:
             raise ShapeError(f"class_weight: names class {label}, the model has classes 0 to {classes - 1}")

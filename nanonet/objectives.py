@@ -35,7 +35,7 @@ def objective(model: Any, loss: Any, class_weight: np.ndarray | None = None, smo
     if isinstance(loss, str):
         name = loss.lower()
         if name in CLASSES:
-            weight = None if class_weight is None else Tensor(np.asarray(class_weight, np.float32))
+            weight = None if class_weight is None else Tensor(np.asarray(class_weight))
             return Objective(
                 scores(model, "softmax"),
                 lambda x, y: losses.cross_entropy(x, y, weight=weight, label_smoothing=smoothing),
@@ -65,8 +65,8 @@ def scores(model: Any, final: str) -> Callable[[Tensor], Tensor]:
     return model
 
 
-def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...]) -> np.ndarray:
-    """Targets as the loss takes them: int64 labels (n,) or float32 of the outputs' shape.
+def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """Targets as the loss takes them: int64 labels (n,) or `dtype` of the outputs' shape.
 
     outputs is the shape of one row's outputs. Raises DataError or ShapeError that name y.
     """
@@ -86,7 +86,7 @@ def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...]) -> np.ndarra
             bad = whole.min() if whole.min() < 0 else whole.max()
             raise DataError(f"y: holds label {bad}, wanted 0 to {outputs[-1] - 1}, as the model has outputs")
         return np.ascontiguousarray(whole)
-    y = np.ascontiguousarray(y, np.float32)
+    y = np.ascontiguousarray(y, dtype)
     if not np.isfinite(y).all():
         raise DataError("y: holds NaN or infinity")
     if task == "binary" and y.size and not 0 <= y.min() <= y.max() <= 1:
@@ -98,14 +98,14 @@ def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...]) -> np.ndarra
     return y
 
 
-def inputs(x: Any, name: str = "x") -> np.ndarray:
-    """Inputs as C-contiguous float32 rows. Raises DataError for text, NaN, infinity or no rows."""
+def inputs(x: Any, name: str = "x", dtype: Any = np.float32) -> np.ndarray:
+    """Inputs as C-contiguous rows of `dtype`. Raises DataError for text, NaN, infinity or no rows."""
     x = np.asarray(x.numpy() if isinstance(x, Tensor) else x)
     if x.dtype.kind not in "fiub":
         raise DataError(f"{name}: holds {x.dtype}, wanted numbers")
     if not x.ndim or not len(x):
         raise DataError(f"{name}: has shape {x.shape}, wanted at least one row")
-    x = np.ascontiguousarray(x, np.float32)
+    x = np.ascontiguousarray(x, dtype)
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0, 0])
         raise DataError(f"{name}: holds NaN or infinity (first in row {row})")
@@ -124,7 +124,7 @@ def _hits(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _binary_hits(x: Tensor, y: Tensor) -> Tensor:
-    return _sum_of_row_means(elementwise.eq(shape.to(x > 0, np.float32), y))
+    return _sum_of_row_means(elementwise.eq(shape.to(x > 0, y.dtype), y))
 
 
 def _absolute(x: Tensor, y: Tensor) -> Tensor:

@@ -1184,6 +1184,12 @@ LAYERS = [
         "gelu",
     ),
     LayerCase(
+        "Conv1D",
+        lambda: nn.Conv1D(2, 2, padding=((1, 0),), activation="sigmoid", input_shape=(3, 1), rng=0),
+        _row(1),
+        lambda m, x: _conv1d_oracle(x, m.weights["weight"], m.weights["bias"], 1, ((1, 0),), 1, 1, "sigmoid"),
+    ),
+    LayerCase(
         "ConvTranspose2d",
         lambda: nn.ConvTranspose2d(2, 2, (3, 2), stride=2, padding=(1, 0), output_padding=1, groups=2, rng=0),
         _image(2),
@@ -1229,6 +1235,19 @@ LAYERS = [
         lambda x: _avg_pool2d_oracle(x, 2, 1, "same", False, False, None),
         _image(1),
     ),
+    _pool_case(
+        nn.MaxPooling1D,
+        {"padding": "same"},
+        lambda x: _max_pool2d_oracle(_raised(x), (1, 2), None, "same", 1, False)[:, 0],
+        _row(2),
+    ),
+    _pool_case(
+        nn.AveragePooling1D,
+        {"strides": 1, "padding": "same"},
+        lambda x: _avg_pool2d_oracle(_raised(x), (1, 2), 1, "same", False, False, None)[:, 0],
+        _row(2),
+    ),
+    _pool_case(nn.GlobalAveragePooling1D, {}, lambda x: x.mean(1), _row(2)),
     _pool_case(nn.GlobalAveragePooling2D, {}, lambda x: x.mean((1, 2)), _image(2)),
     LayerCase("BatchNorm", lambda: nn.BatchNorm(2, eps=0.3), lambda d, a: _image(2)(d, a), _batch_normed),
     LayerCase("BatchNorm", lambda: nn.BatchNorm(2, eps=0.3, affine=False), _row(2), _batch_normed, "plain"),

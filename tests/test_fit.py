@@ -268,3 +268,17 @@ def test_errors_name_the_argument(digits):
         model.fit(x, y, batch_size=0)
     with pytest.raises(OptionError, match="epochs"):
         model.fit(x, y, epochs=0)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "bce"])
+def test_a_model_of_float64_trains_in_float64(loss):
+    y = np.arange(40) % 2 if loss == "cross_entropy" else np.eye(2)[np.arange(40) % 2]
+    model = nn.Sequential(nn.Linear(3, 4, rng=0), nn.Tanh(), nn.Linear(4, 2, rng=1)).double()
+    model.compile(nanonet.optim.SGD(model.parameters(), lr=0.5), loss, ["accuracy"] if loss != "mse" else ["mae"])
+    x = np.random.default_rng(0).normal(size=(len(y), 3))
+    weight = {1: 0.5} if loss == "cross_entropy" else None
+    history = model.fit(x, y, epochs=3, verbose=0, validation_data=(x, y), class_weight=weight)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert model.predict(x).dtype == np.float64 and model.evaluate(x, y)[0] > 0
+    with nanonet.no_grad():
+        np.testing.assert_array_equal(model.predict(x), model(nanonet.tensor(x, dtype="float64")).numpy())

@@ -226,6 +226,8 @@ def test_weights_on_disk(tmp_path):
     net.save(tmp_path / "net")
     other.load(tmp_path / "net")
     assert np.array_equal(net.heads["left"].weight.numpy(), other.heads["left"].weight.numpy())
+    nanonet.checkpoint.save(tmp_path / "newest", {"model": net.state_dict(), "epoch": 1})
+    assert np.array_equal(Net().load(tmp_path / "newest").gate.numpy(), net.gate.numpy())
     nanonet.checkpoint.save(tmp_path / "other", {"kind": "run"})
     with pytest.raises(CheckpointError, match="holds no weights of a model"):
         net.load(tmp_path / "other")

@@ -30,15 +30,16 @@ def run(source: str, folder: Path) -> str:
     return result.stdout
 
 
-PYTORCH, KERAS, OPTUNA, OWN = blocks("python")
+PYTORCH, KERAS, IMAGES, OPTUNA, OWN = blocks("python")
 
 
 def test_the_pytorch_example_learns(tmp_path):
     assert float(run(PYTORCH, tmp_path)) > 0.95
 
 
-def test_the_keras_example_learns(tmp_path):
-    last = run(KERAS, tmp_path).splitlines()[-1]
+@pytest.mark.parametrize("example", [KERAS, IMAGES], ids=["keras", "images"])
+def test_the_examples_that_fit_learn(example, tmp_path):
+    last = run(example, tmp_path).splitlines()[-1]
     assert float(last.strip("[]").split(",")[1]) > 0.95
 
 

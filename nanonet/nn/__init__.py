@@ -15,7 +15,7 @@ from nanonet.nn.activation import (
     Tanh,
     activation,
 )
-from nanonet.nn.conv import Conv1d, Conv2D, Conv2d, ConvTranspose2d
+from nanonet.nn.conv import Conv1D, Conv1d, Conv2D, Conv2d, ConvTranspose2d
 from nanonet.nn.dropout import Dropout
 from nanonet.nn.flatten import Flatten
 from nanonet.nn.linear import Dense, Linear
@@ -26,14 +26,17 @@ from nanonet.nn.parameter import Buffer, Parameter
 from nanonet.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
+    AveragePooling1D,
     AveragePooling2D,
     AvgPool1d,
     AvgPool2d,
+    GlobalAveragePooling1D,
     GlobalAveragePooling2D,
     GlobalAvgPool1d,
     GlobalAvgPool2d,
     MaxPool1d,
     MaxPool2d,
+    MaxPooling1D,
     MaxPooling2D,
 )
 from nanonet.nn.residual import Residual
@@ -45,6 +48,7 @@ __all__ = [
     "GELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AveragePooling1D",
     "AveragePooling2D",
     "AvgPool1d",
     "AvgPool2d",
@@ -55,6 +59,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNormalization",
     "Buffer",
+    "Conv1D",
     "Conv1d",
     "Conv2D",
     "Conv2d",
@@ -63,6 +68,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAvgPool1d",
     "GlobalAvgPool2d",
@@ -77,6 +83,7 @@ __all__ = [
     "MSELoss",
     "MaxPool1d",
     "MaxPool2d",
+    "MaxPooling1D",
     "MaxPooling2D",
     "Module",
     "NLLLoss",

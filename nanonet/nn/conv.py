@@ -13,12 +13,19 @@ from nanonet.nn.linear import DEFAULT, Initializer, fused_activation, keras_init
 from nanonet.nn.module import Module
 from nanonet.nn.parameter import Parameter
 from nanonet.ops.conv import conv1d, conv2d, conv_transpose2d
-from nanonet.ops.window import Padding
+from nanonet.ops.window import Padding, padding_of
 from nanonet.options import count, hashable, sides
 from nanonet.random import as_generator
 from nanonet.tensor import Tensor
 
 Sides = int | tuple[int, int]
+
+
+def _padding(name: str, padding: Padding, kernel: tuple[int, ...]) -> Padding:
+    """`padding` as a key of caches. Raises OptionError if it is none for any image."""
+    padding = hashable(padding)
+    padding_of(name, padding, kernel, kernel, (1,) * len(kernel))
+    return padding
 
 
 class _Conv(Module):
@@ -32,7 +39,7 @@ class _Conv(Module):
         self.out_channels = count(f"{name}: out_channels", out_channels)
         self.kernel_size = sides(f"{name}: kernel_size", kernel_size, axes)
         self.stride = sides(f"{name}: stride", stride, axes)
-        self.padding = hashable(padding)
+        self.padding = _padding(name, padding, self.kernel_size)
         self.dilation = sides(f"{name}: dilation", dilation, axes)
         self.groups = count(f"{name}: groups", groups)
         for argument, channels in (("in_channels", self.in_channels), ("out_channels", self.out_channels)):
@@ -145,7 +152,13 @@ class ConvTranspose2d(_Conv):
         rng: np.random.Generator | int | None = None,
     ):
         self._start(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
+        if self.padding == "same":
+            raise OptionError("ConvTranspose2d: padding is 'same'; wanted integers")
         self.output_padding = sides("ConvTranspose2d: output_padding", output_padding, 2, 0)
+        if any(extra >= stride for extra, stride in zip(self.output_padding, self.stride, strict=True)):
+            raise OptionError(
+                f"ConvTranspose2d: output_padding is {output_padding!r}; wanted less than stride {self.stride}"
+            )
         self._make((self.out_channels // self.groups, self.in_channels), bias, weight_init, bias_init, rng)
 
     def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
@@ -153,13 +166,12 @@ class ConvTranspose2d(_Conv):
         return conv_transpose2d(x, self.weight, self.bias, *options, activation)
 
 
-class Conv2D(Module):
-    """activation(convolution of images), as in Keras: x (n, h, w, c) -> (n, oh, ow, filters).
+class _KerasConv(Module):
+    """What Keras's convolutions share: weights that are made at the first input."""
 
-    The weights (`weight` (kh, kw, c / groups, filters) and `bias`) are made at the first input, or at once when
-    input_shape, (h, w, c), is given. padding: "valid", "same", or as in `Conv2d`. activation: a name of
-    `nn.activation`, a function or None; kernel_initializer and bias_initializer: see `nanonet.init`.
-    """
+    _axes = 2
+    _form = "(n, h, w, c)"
+    _convolve = staticmethod(conv2d)
 
     def __init__(
         self,
@@ -174,15 +186,18 @@ class Conv2D(Module):
         use_bias: bool = True,
         kernel_initializer: Initializer = "glorot_uniform",
         bias_initializer: Initializer = "zeros",
-        input_shape: tuple[int, int, int] | None = None,
+        input_shape: tuple[int, ...] | None = None,
         rng: np.random.Generator | int | None = None,
     ):
-        self.filters = count("Conv2D: filters", filters)
-        self.kernel_size = sides("Conv2D: kernel_size", kernel_size, 2)
-        self.strides = sides("Conv2D: strides", strides, 2)
-        self.padding = hashable(padding)
-        self.dilation_rate = sides("Conv2D: dilation_rate", dilation_rate, 2)
-        self.groups = count("Conv2D: groups", groups)
+        name, axes = type(self).__name__, self._axes
+        self.filters = count(f"{name}: filters", filters)
+        self.kernel_size = sides(f"{name}: kernel_size", kernel_size, axes)
+        self.strides = sides(f"{name}: strides", strides, axes)
+        self.padding = _padding(name, padding, self.kernel_size)
+        self.dilation_rate = sides(f"{name}: dilation_rate", dilation_rate, axes)
+        self.groups = count(f"{name}: groups", groups)
+        if self.filters % self.groups:
+            raise OptionError(f"{name}: filters is {filters}; wanted a multiple of groups {groups}")
         self.activation = activation
         self._activate, self._fused = fused_activation(activation)
         self.use_bias = use_bias
@@ -193,13 +208,14 @@ class Conv2D(Module):
         self.bias: Parameter | None = None
         self.input_shape = input_shape
         if input_shape is not None:
-            if len(input_shape) != 3:
-                raise OptionError(f"Conv2D: input_shape is {input_shape!r}; wanted (height, width, channels)")
+            if len(input_shape) != axes + 1:
+                raise OptionError(f"{name}: input_shape is {input_shape!r}; wanted that of one row of {self._form}")
             self._make(input_shape[-1])
 
     def _make(self, channels: int) -> None:
-        if count("Conv2D: the input's channels", channels) % self.groups:
-            raise OptionError(f"Conv2D: groups is {self.groups}; wanted a divisor of the input's {channels} channels")
+        name = type(self).__name__
+        if count(f"{name}: the input's channels", channels) % self.groups:
+            raise OptionError(f"{name}: groups is {self.groups}; wanted a divisor of the input's {channels} channels")
         with plan.paused():
             rng = as_generator(self._rng)
             kernel, bias = self._initializers
@@ -209,11 +225,11 @@ class Conv2D(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._built:
-            if x.ndim != 4:
-                raise ShapeError(f"Conv2D: x is {x.shape}, wanted (n, h, w, c)")
+            if x.ndim != self._axes + 2:
+                raise ShapeError(f"{type(self).__name__}: x is {x.shape}, wanted {self._form}")
             self._make(x.shape[-1])
         options = self.strides, self.padding, self.dilation_rate, self.groups
-        out = conv2d(x, self.weight, self.bias, *options, self._fused)
+        out = self._convolve(x, self.weight, self.bias, *options, self._fused)
         return out if self._activate is None else self._activate(out)
 
     def extra_repr(self) -> str:
@@ -222,3 +238,22 @@ class Conv2D(Module):
             f"{self.filters}, kernel_size={self.kernel_size}, strides={self.strides}, padding={self.padding!r}, "
             f"activation={chosen!r}"
         )
+
+
+class Conv2D(_KerasConv):
+    """activation(convolution of images), as in Keras: x (n, h, w, c) -> (n, oh, ow, filters).
+
+    The weights (`weight` (kh, kw, c / groups, filters) and `bias`) are made at the first input, or at once when
+    input_shape, (h, w, c), is given. padding: "valid", "same", or as in `Conv2d`. activation: a name of
+    `nn.activation`, a function or None; kernel_initializer and bias_initializer: see `nanonet.init`.
+    """
+
+
+class Conv1D(_KerasConv):
+    """activation(convolution along one axis), as in Keras: x (n, l, c) -> (n, outputs, filters). As `Conv2D`, with
+    weight (k, c / groups, filters) and input_shape (l, c). Keras's "causal" padding is (((k - 1) * dilation_rate, 0),).
+    """
+
+    _axes = 1
+    _form = "(n, l, c)"
+    _convolve = staticmethod(conv1d)

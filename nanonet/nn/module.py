@@ -261,13 +261,18 @@ class Module:
         checkpoint.save(path, {"kind": "weights", "weights": self.state_dict()})
 
     def load(self, path: str | os.PathLike) -> Module:
-        """Overwrite the parameters and buffers with those of a file that `save` wrote. Raises CheckpointError."""
+        """Overwrite the parameters and buffers with those of a file that `save` or a ModelCheckpoint wrote.
+
+        Raises CheckpointError.
+        """
         from nanonet import checkpoint
 
         state = checkpoint.load(path)
-        if not isinstance(state, dict) or state.get("kind") != "weights":
+        state = state if isinstance(state, dict) else {}
+        weights = state.get("weights") if state.get("kind") == "weights" else state.get("model")
+        if not isinstance(weights, dict):
             raise CheckpointError(f"{os.fspath(path)}: holds no weights of a model")
-        self.load_state_dict(state["weights"])
+        self.load_state_dict(weights)
         return self
 
     # -------------------------------------------------------------------------- its shapes

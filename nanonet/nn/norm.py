@@ -11,6 +11,7 @@ from nanonet.errors import OptionError, ShapeError
 from nanonet.nn.module import Module
 from nanonet.nn.parameter import Buffer, Parameter
 from nanonet.ops import norm
+from nanonet.ops.window import channels_last
 from nanonet.options import count, number, sides
 from nanonet.tensor import Tensor, as_tensor
 
@@ -58,7 +59,8 @@ class BatchNorm(Module):
             forms = {2: "(n, c)", 3: "(n, l, c)", 4: "(n, h, w, c)"}
             raise ShapeError(f"{name}: x is {x.shape}, wanted {' or '.join(forms[d] for d in self._ndims)}")
         if not x.ndim or x.shape[-1] != self.num_features:
-            raise ShapeError(f"{name}: x is {x.shape}, wanted {self.num_features} channels in the last axis")
+            hint = channels_last(x.shape, self.num_features)
+            raise ShapeError(f"{name}: x is {x.shape}, wanted {self.num_features} channels in the last axis{hint}")
         running = self.running_mean, self.running_var
         training = self.training or not self.track_running_stats
         affine = self.weight, self.bias
@@ -139,7 +141,8 @@ class GroupNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 2 or x.shape[-1] != self.num_channels:
-            raise ShapeError(f"GroupNorm: x is {x.shape}, wanted (n, ..., {self.num_channels})")
+            hint = channels_last(x.shape, self.num_channels)
+            raise ShapeError(f"GroupNorm: x is {x.shape}, wanted (n, ..., {self.num_channels}){hint}")
         return norm.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:

@@ -15,9 +15,14 @@ class _Pool(Module):
     """A pooling function of `nanonet.functional` with its options."""
 
     _function: staticmethod
+    _axes = 2
 
     def _start(self, **options) -> None:
         self._options = {name: hashable(value) for name, value in options.items()}
+        if "kernel_size" in options:
+            pool.check(type(self).__name__, self._axes, **self._options)
+        if "output_size" in options:
+            pool.check_output_size(type(self).__name__, self._axes, **self._options)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._function(x, **self._options)
@@ -30,6 +35,7 @@ class MaxPool1d(_Pool):
     """The greatest value of each window: x (n, l, c) -> (n, outputs, c). See `functional.max_pool1d`."""
 
     _function = staticmethod(pool.max_pool1d)
+    _axes = 1
 
     def __init__(
         self,
@@ -62,6 +68,7 @@ class AvgPool1d(_Pool):
     """The mean of each window: x (n, l, c) -> (n, outputs, c). See `functional.avg_pool1d`."""
 
     _function = staticmethod(pool.avg_pool1d)
+    _axes = 1
 
     def __init__(
         self,
@@ -108,6 +115,7 @@ class AdaptiveAvgPool1d(_Pool):
     """The means of output_size windows that cover a row evenly: x (n, l, c) -> (n, output_size, c)."""
 
     _function = staticmethod(pool.adaptive_avg_pool1d)
+    _axes = 1
 
     def __init__(self, output_size: int):
         self._start(output_size=output_size)
@@ -159,6 +167,35 @@ class AveragePooling2D(_Pool):
 
     def __init__(self, pool_size: Sides = 2, strides: Sides | None = None, padding: Padding = "valid"):
         self._start(kernel_size=pool_size, stride=strides, padding=padding, count_include_pad=False)
+
+
+class MaxPooling1D(_Pool):
+    """As in Keras: the greatest value of each window of pool_size, x (n, l, c). padding: "valid" or "same"."""
+
+    _function = staticmethod(pool.max_pool1d)
+    _axes = 1
+
+    def __init__(self, pool_size: int = 2, strides: int | None = None, padding: Padding = "valid"):
+        self._start(kernel_size=pool_size, stride=strides, padding=padding)
+
+
+class AveragePooling1D(_Pool):
+    """As in Keras: the mean of each window of pool_size, x (n, l, c), padding not counted."""
+
+    _function = staticmethod(pool.avg_pool1d)
+    _axes = 1
+
+    def __init__(self, pool_size: int = 2, strides: int | None = None, padding: Padding = "valid"):
+        self._start(kernel_size=pool_size, stride=strides, padding=padding, count_include_pad=False)
+
+
+class GlobalAveragePooling1D(_Pool):
+    """As in Keras: the mean of each channel, x (n, l, c) -> (n, c)."""
+
+    _function = staticmethod(pool.global_avg_pool1d)
+
+    def __init__(self, keepdims: bool = False):
+        self._start(keepdims=keepdims)
 
 
 class GlobalAveragePooling2D(_Pool):

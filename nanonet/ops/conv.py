@@ -15,7 +15,7 @@ from kernels.registry import backend_of
 from nanonet.autograd import op
 from nanonet.errors import DtypeError, OptionError, ShapeError
 from nanonet.ops.activation import before, check_activation
-from nanonet.ops.window import Padding, outputs, padding_of
+from nanonet.ops.window import Padding, channels_last, outputs, padding_of
 from nanonet.options import count, hashable, sides
 from nanonet.tensor import Tensor, as_tensor
 
@@ -192,7 +192,7 @@ def _window(name, x_shape, w_shape, stride, padding, dilation, groups) -> Window
     if x_shape[-1] != part * groups:
         raise ShapeError(
             f"{name}: x {x_shape} has {x_shape[-1]} channels, weight wants {part * groups} "
-            f"(weight {w_shape}, groups {groups})"
+            f"(weight {w_shape}, groups {groups}){channels_last(x_shape, part * groups)}"
         )
     if o % groups:
         raise ShapeError(f"{name}: weight {w_shape} gives {o} channels, wanted a multiple of groups {groups}")
@@ -213,7 +213,10 @@ def _transposed(x_shape, w_shape, stride, padding, output_padding, dilation, gro
     extra = sides(f"{name}: output_padding", output_padding, 2, 0)
     count(f"{name}: groups", groups)
     if x_shape[3] != w_shape[3]:
-        raise ShapeError(f"{name}: x {x_shape} has {x_shape[3]} channels, weight {w_shape} wants {w_shape[3]}")
+        raise ShapeError(
+            f"{name}: x {x_shape} has {x_shape[3]} channels, weight {w_shape} wants {w_shape[3]}"
+            f"{channels_last(x_shape, w_shape[3])}"
+        )
     if x_shape[3] % groups:
         raise ShapeError(f"{name}: x {x_shape} has {x_shape[3]} channels, wanted a multiple of groups {groups}")
     if any(e >= s for e, s in zip(extra, stride, strict=True)):

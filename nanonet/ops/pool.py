@@ -102,17 +102,42 @@ def _(h, out, g, rows, columns, shape):
 # --------------------------------------------------------------------------------- windows
 
 
+def check(
+    name: str,
+    axes: int,
+    kernel_size: Sides,
+    stride: Sides | None,
+    padding: Padding,
+    dilation: Sides = 1,
+    divisor_override: int | None = None,
+    **_: object,
+) -> None:
+    """Raises OptionError, in the name of a layer, for options that fit no image."""
+    kernel = sides(f"{name}: kernel_size", kernel_size, axes)
+    _checked(name, kernel, kernel, stride, padding)
+    if set(sides(f"{name}: dilation", dilation, axes)) != {1}:
+        raise OptionError(f"{name}: dilation is {dilation!r}; wanted 1")
+    if divisor_override is not None:
+        count(f"{name}: divisor_override", divisor_override)
+
+
+def _checked(name, size, kernel, stride, padding):
+    """(kernel, stride, padding), each with an entry for each axis. Raises OptionError."""
+    kernel = sides(f"{name}: kernel_size", kernel, len(size))
+    stride = kernel if stride is None else sides(f"{name}: stride", stride, len(size))
+    padding = padding_of(name, padding, size, kernel, stride)
+    if any(max(p) >= k for p, k in zip(padding, kernel, strict=True)):
+        raise OptionError(f"{name}: padding is {padding}; wanted less than kernel_size {kernel}")
+    return kernel, stride, padding
+
+
 @lru_cache(maxsize=1024)
 def _regular(
     name, size, kernel, stride, padding, ceil_mode, include_pad=True, divisor=None
 ) -> tuple[Windows, ...]:  # fmt: skip
     """The windows along each axis, as PyTorch places them: with ceil_mode the last ones may reach over the edge by
     more than the padding, but none starts beyond it."""
-    kernel = sides(f"{name}: kernel_size", kernel, len(size))
-    stride = kernel if stride is None else sides(f"{name}: stride", stride, len(size))
-    padding = padding_of(name, padding, size, kernel, stride)
-    if any(max(p) >= k for p, k in zip(padding, kernel, strict=True)):
-        raise OptionError(f"{name}: padding is {padding}; wanted less than kernel_size {kernel}")
+    kernel, stride, padding = _checked(name, size, kernel, stride, padding)
     counts = outputs(name, size, kernel, stride, padding)
     found = []
     for axis, (n, k, s, (before, after)) in enumerate(zip(size, kernel, stride, padding, strict=True)):
@@ -128,14 +153,22 @@ def _regular(
     return tuple(found)
 
 
+def check_output_size(name: str, axes: int, output_size: int | tuple[int | None, ...]) -> None:
+    """Raises OptionError, which names the option, for sizes that no adaptive pooling gives."""
+    given = output_size if isinstance(output_size, tuple) else (output_size,) * axes
+    try:
+        sides("", tuple(1 if side is None else side for side in given), axes)
+    except OptionError:
+        wanted = "an integer of at least 1 or None" + (f", or {axes} of them" if axes > 1 else "")
+        raise OptionError(f"{name}: output_size is {output_size!r}; wanted {wanted}") from None
+
+
 @lru_cache(maxsize=1024)
 def _adaptive(name, size, output_size) -> tuple[Windows, ...]:
     """Windows that divide each axis as evenly as can be; they overlap where the sizes do not divide."""
+    check_output_size(name, len(size), output_size)
     given = output_size if isinstance(output_size, tuple) else (output_size,) * len(size)
-    chosen = tuple(n if o is None else o for n, o in zip(size, given, strict=False))
-    if len(given) != len(size):
-        chosen = given
-    chosen = sides(f"{name}: output_size", chosen, len(size))
+    chosen = tuple(n if o is None else o for n, o in zip(size, given, strict=True))
     found = []
     for n, o in zip(size, chosen, strict=True):
         spans = [(i * n // o, -(-(i + 1) * n // o)) for i in range(o)]

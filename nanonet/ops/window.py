@@ -36,6 +36,14 @@ def padding_of(
         ) from None
 
 
+def channels_last(shape: tuple[int, ...], channels: int) -> str:
+    """What to add to an error about x of that shape: a hint if its channels seem to come first, as in PyTorch."""
+    if len(shape) not in (3, 4) or shape[1] != channels:
+        return ""
+    wanted, order = ("(n, h, w, c)", "(0, 2, 3, 1)") if len(shape) == 4 else ("(n, l, c)", "(0, 2, 1)")
+    return f"; channels come last, {wanted}: x.transpose{order} in NumPy, .permute{order} of a tensor"
+
+
 def outputs(
     name: str,
     size: tuple[int, ...],
@@ -47,8 +55,7 @@ def outputs(
     found = []
     for n, k, s, (before, after) in zip(size, span, stride, padding, strict=True):
         if n + before + after < k:
-            raise ShapeError(
-                f"{name}: x has size {n} along an axis, with padding {n + before + after}; the window wants {k}"
-            )
+            padded = f", {n + before + after} with padding" if before or after else ""
+            raise ShapeError(f"{name}: x has size {n} along an axis of its {size}{padded}; the window wants {k}")
         found.append((n + before + after - k) // s + 1)
     return tuple(found)

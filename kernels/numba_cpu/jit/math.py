@@ -252,7 +252,10 @@ def gelu(x: Lanes) -> Lanes:
     tail = tail.bits() + (n << c.mantissa)
     tail = select(tail < 1 << c.mantissa, 0, tail).floats()
     y = select(x < 0, -tail, x - tail)
-    y = select(a < c.tiny * 16, x * 0.5, y)
+    if single:
+        y = select(a < c.tiny * 16, x * 0.5, y)  # where the tail counts as 0
+    else:
+        y = select(a < 0.75, x * fma(horner(square * 0.5, _ERF_SMALL), x * (0.5 * _SQRT_HALF), 0.5), y)
     return select(x.isnan(), x, y)
 
 
