@@ -5,13 +5,13 @@ from functools import lru_cache, partial
 import numpy as np
 
 from kernels.elementwise import BY_NAME
-from kernels.numba_cpu import depthwise, threads, winograd
+from kernels.numba_cpu import depthwise, scratch, threads, winograd
 from kernels.numba_cpu.blocking import BIAS, FINISH, most_dots
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
 from kernels.numba_cpu.correlation import Correlation, Weights, convolution_phases, correlation, transpose_phases
 from kernels.numba_cpu.elementwise import elementwise
 from kernels.numba_cpu.executor import launch
-from kernels.numba_cpu.gemm import LEAST, _contiguous, _scratch, linear
+from kernels.numba_cpu.gemm import LEAST, linear
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous
 from kernels.plan import Label
@@ -72,8 +72,8 @@ def _correlate(transposed, x, w, bias, stride, padding, dilation, groups, fused,
     else:
         flags |= BIAS
         if bias.strides[0] != size:
-            bias = _contiguous(bias)
-    memory = _scratch(plan.packed + plan.parts * plan.scratch)
+            bias = contiguous(bias)
+    memory = scratch.memory(plan.packed + plan.parts * plan.scratch)
     if plan.packing is not None:
         launch("conv2d weights", packer, threads.parts_for(w.size, _PACKING), w, memory, plan.packing)
         w = memory

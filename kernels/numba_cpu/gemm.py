@@ -1,12 +1,7 @@
 """Matrix products: packed or not, shared out how, by how many threads. blocking.py has the argument block."""
 
-import mmap
-import threading
-from contextlib import suppress
-
 import numpy as np
 
-from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.numba_cpu import threads
 from kernels.numba_cpu.blocking import (
@@ -22,10 +17,11 @@ from kernels.numba_cpu.blocking import (
     widest_panel,
 )
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
-from kernels.numba_cpu.copy import copy
 from kernels.numba_cpu.elementwise import elementwise
 from kernels.numba_cpu.executor import launch, pack, signature
 from kernels.numba_cpu.host import host
+from kernels.numba_cpu.layout import contiguous
+from kernels.numba_cpu.scratch import memory
 
 #: What was worked out for shapes and strides, and for how many at most. When there are more, all are forgotten.
 _calls: dict = {}
@@ -51,7 +47,7 @@ def linear(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, activation: st
     else:
         flags = BIAS
         if bias.strides[0] != bias.itemsize:
-            bias = _contiguous(bias)
+            bias = contiguous(bias)
     if activation == "relu":
         flags |= FINISH
     _multiply(x, w, bias, out, flags)
@@ -70,7 +66,7 @@ def _multiply(a, b, bias, out, flags) -> None:
         call = _calls[key] = _call(out.itemsize, *shapes, flags, available)
     kernel, parts, scratch, words = call
     if kernel:
-        launch("matmul", kernel, parts, a, b, out, bias, _scratch(parts * scratch) if scratch else 0, words)
+        launch("matmul", kernel, parts, a, b, out, bias, memory(parts * scratch) if scratch else 0, words)
 
 
 def _scattered(count: int, stride: int) -> bool:
@@ -127,7 +123,7 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flag
     scratch = -(-scratch // 64) * 64
 
     kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))
-    tile = compile_function(f"tile/{dtype}/relu", lambda: _tile(dtype), "i" * 13)
+    tile = micro_kernel(dtype)
     words = [word for axis in axes for word in axis]
     strides = (ars, acs, brs, bcs, crs)
     cut = (pack_a, pack_b, row_blocks, column_blocks, len(axes), tile, widest, most, block, max(1, k_step))
@@ -148,10 +144,15 @@ def _loops(dtype: str):
     return gemm.gemm(getattr(vector, dtype))
 
 
-def _tile(dtype: str):
-    from kernels.numba_cpu.jit import tile, vector
+def micro_kernel(dtype: str) -> int:
+    """The address of jit/tile.py's function for float32 or float64."""
 
-    return tile.tile(getattr(vector, dtype), "relu")
+    def make():
+        from kernels.numba_cpu.jit import tile, vector
+
+        return tile.tile(getattr(vector, dtype), "relu")
+
+    return compile_function(f"tile/{dtype}/relu", make, "i" * 13)
 
 
 def _batch(m, ars, crs, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides):
@@ -179,34 +180,3 @@ def _batch(m, ars, crs, a_shape, a_strides, b_shape, b_strides, c_shape, c_strid
             continue
         axes.append((length, sa, sb, sc))
     return m, ars, crs, tuple(reversed(axes))
-
-
-_local = threading.local()
-
-
-def _scratch(count: int) -> np.ndarray:
-    """Memory for packing: the plan's while recording, else this thread's own, which the next call uses again."""
-    if plan.current() is not None:
-        return plan.empty(np, (count + 64,), np.uint8)
-    memory = getattr(_local, "memory", None)
-    if memory is None or memory.size < count + 64:
-        memory = _local.memory = _pages(count + 64)
-    return memory
-
-
-def _pages(count: int) -> np.ndarray:
-    """Memory of at least `count` bytes, where the system can in large pages, which spare the processor look-ups."""
-    if count < 1 << 18 or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return np.empty(count, np.uint8)
-    large = 2 << 20
-    block = mmap.mmap(-1, (count + 2 * large - 1) // large * large)
-    with suppress(OSError):
-        block.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(block, np.uint8)
-    return whole[-whole.ctypes.data % large :]
-
-
-def _contiguous(bias: np.ndarray) -> np.ndarray:
-    packed = plan.empty(np, bias.shape, bias.dtype)
-    copy(bias, packed)
-    return packed

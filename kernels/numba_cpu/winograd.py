@@ -28,12 +28,12 @@ from itertools import pairwise
 import numpy as np
 
 from kernels.elementwise import BY_NAME
-from kernels.numba_cpu import threads
+from kernels.numba_cpu import scratch, threads
 from kernels.numba_cpu.blocking import ACCUMULATE
-from kernels.numba_cpu.compiler import compile_function, compile_kernel
+from kernels.numba_cpu.compiler import compile_kernel
 from kernels.numba_cpu.elementwise import elementwise
 from kernels.numba_cpu.executor import launch
-from kernels.numba_cpu.gemm import LEAST, _contiguous, _scratch, _tile
+from kernels.numba_cpu.gemm import LEAST, micro_kernel
 from kernels.numba_cpu.host import host
 from kernels.numba_cpu.layout import contiguous
 from kernels.plan import Label
@@ -160,7 +160,7 @@ def weight_gradient(x: np.ndarray, g: np.ndarray, padding: Padding, out: np.ndar
     (top, _), (left, _) = padding
     x, g = _rows(x), _rows(g)
     plan = _weight(x.shape, x.strides, g.shape, g.strides, top, left, tile, threads.get_num_threads())
-    memory = _scratch(plan.bytes)
+    memory = scratch.memory(plan.bytes)
     v, m, u, rest = (memory[start:stop] for start, stop in pairwise(plan.starts))
     taps = out.reshape(9, *out.shape[2:])
     for first, last in plan.chunks:
@@ -188,15 +188,15 @@ def _convolve(x, w, bias, top, left, activation, out, tile, transposed) -> None:
     x, w = _rows(x), contiguous(w)
     plan = _forward(x.shape, x.strides, out.shape, top, left, tile, transposed, threads.get_num_threads())
     if bias is not None and bias.strides[0] != _SIZE:
-        bias = _contiguous(bias)
-    memory = _scratch(plan.bytes)
-    u, scratch, rest = (memory[start:stop] for start, stop in pairwise(plan.starts))
+        bias = contiguous(bias)
+    memory = scratch.memory(plan.bytes)
+    u, work, rest = (memory[start:stop] for start, stop in pairwise(plan.starts))
     relu = int(activation == "relu")
     for first, last in plan.chunks:
         part = w[2, 2, first:last] if transposed else w[0, 0, :, first:last]
         launch(
             *("winograd filter", plan.filter, plan.filter_parts, part, u, x.shape[3], last - first),
-            *(*plan.filter_steps, scratch, plan.filter_bytes),
+            *(*plan.filter_steps, work, plan.filter_bytes),
         )
         label = Label("winograd", flop=plan.flop * (last - first))
         launch(
@@ -302,7 +302,7 @@ def _forward(x_shape, x_strides, out_shape, top, left, tile, transposed, availab
         words=(
             *(tiles, down, across, h, w, c, oh, ow, top, left, *x_strides[:3]),
             *(oh * ow * o * _SIZE, ow * o * _SIZE, o * _SIZE, u_position, u_panel, blocks, GROUP),
-            *(v_tile, v_position, m_tile, m_position, wide, _micro_kernel(), v_bytes if kept else 0),
+            *(v_tile, v_position, m_tile, m_position, wide, micro_kernel("float32"), v_bytes if kept else 0),
         ),
     )
 
@@ -350,7 +350,7 @@ def _weight(x_shape, x_strides, g_shape, g_strides, top, left, tile, available) 
         ),
         accumulate=_kernel("accumulate", tile),
         steps=(v_tile, v_position, m_panel, m_position, u_panel, u_position),
-        micro_kernel=_micro_kernel(),
+        micro_kernel=micro_kernel("float32"),
         weights=_kernel("weights", tile),
         weight_steps=(u_panel, u_position, c * o * _SIZE, o * _SIZE),
     )
@@ -380,7 +380,3 @@ def _kernel(name: str, tile: int) -> int:
         return getattr(winograd, name)(vector.float32, tile)
 
     return compile_kernel(f"winograd/{name}/{tile}", make)
-
-
-def _micro_kernel() -> int:
-    return compile_function("tile/float32/relu", lambda: _tile("float32"), "i" * 13)
