@@ -13,9 +13,9 @@ from kernels.numba_cpu.threads import usable_cores
 
 TITLE = "Elementwise functions, float32"
 NOTE = (
-    "The limit is the time to copy as many bytes as are read and written, on as many threads, in the same rounds; within "
-    "the caches instructions bound the functions instead. NumPy has one thread and JAX all, so each stands only in rows "
-    "with as many. `python -m benchmarks.accuracy` has the errors."
+    "The limit is the time to copy as many bytes as are read and written, on as many threads, in the same rounds; "
+    "within the caches instructions bound the functions instead. NumPy has one thread and JAX all, so each stands "
+    "only in rows with as many. `python -m benchmarks.accuracy` has the errors."
 )
 ENVIRONMENT: dict[str, str] = {}
 NAMES = ("exp", "log", "tanh", "sigmoid", "gelu", "relu", "add")
