@@ -4,6 +4,7 @@ import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from llvmlite import binding
@@ -35,13 +36,23 @@ def fma_loop(dtype: str = "float32", threads: int = 1) -> Callable[[int], None]:
     return run
 
 
-def copy_loop(size: int) -> Callable[[int], None]:
-    """A candidate that reads `size` bytes and writes them elsewhere."""
+def copy_loop(size: int, threads: int = 1) -> Callable[[int], None]:
+    """A candidate that reads `size` bytes and writes them elsewhere, on as many threads at once."""
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
+    bounds = [size * part // threads // 64 * 64 for part in range(threads)] + [size]
+    pieces = [(target[a:b], source[a:b]) for a, b in pairwise(bounds)]
+    pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def piece(times: int, to: np.ndarray, source: np.ndarray) -> None:
+        for _ in range(times):
+            np.copyto(to, source)
 
     def run(times: int) -> None:
-        for _ in range(times):
-            np.copyto(target, source)
+        if pool is None:
+            piece(times, *pieces[0])
+        else:
+            for done in [pool.submit(piece, times, *pair) for pair in pieces]:
+                done.result()
 
     return run
 

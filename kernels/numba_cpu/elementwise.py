@@ -18,7 +18,7 @@ from kernels.numba_cpu.executor import LIMIT, address, emit, launch, pack, signa
 from kernels.plan import Instruction, Label, Operand
 
 #: Elements that are worth a thread of their own: of a formula of a few instructions, and of others.
-LEAST_CHEAP, LEAST = 1 << 16, 1 << 14
+LEAST_CHEAP, LEAST = 1 << 15, 1 << 13
 #: Functions of a few instructions.
 CHEAP = ("abs", "sign", "floor", "max", "min", "where")
 #: Calls whose preparation is kept. When there are more, all are forgotten.

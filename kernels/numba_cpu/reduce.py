@@ -18,7 +18,7 @@ from kernels.numba_cpu.threads import parts_for
 from kernels.plan import empty
 
 #: Elements that are worth a thread of their own.
-WORTH = 1 << 17
+WORTH = 1 << 16
 #: Longest sum in one go: elements of a run, rows of columns.
 _RUN, _ROWS = 8192, 128
 #: Columns that a part takes at a time.

@@ -11,7 +11,7 @@ from kernels.numba_cpu.layout import contiguous, rows
 from kernels.numba_cpu.threads import parts_for
 
 #: Elements that are worth a thread of their own.
-WORTH = 1 << 14
+WORTH = 1 << 13
 
 
 def softmax(x: np.ndarray, out: np.ndarray) -> None:

@@ -33,6 +33,7 @@ class _Single:
     ln2 = 0.693145751953125, 1.4286068203094173e-06  # the first has 15 bits: whole multiples are exact
     exp_range = -87.33654, 88.72283  # exp is a normal float within
     expm1_range = -20.0, 89.0  # it is -1 below, infinity above
+    sigmoid_range = -88.0, 20.0  # it is denormal below, 1 above
 
     # (e^r - 1 - r) / r^2, |r| <= ln(2) / 2, to 2^-28 of e^r
     exp = (0.5, 0.16666518, 0.041666206, 0.00836889, 0.0013950492)
@@ -53,6 +54,7 @@ class _Double:
     ln2 = 0.6931471803691238, 1.9082149292705877e-10  # the first has 32 bits
     exp_range = -708.3964185322641, 709.782712893384
     expm1_range = -40.0, 710.0
+    sigmoid_range = -709.0, 40.0
 
     # as above, to 2^-58
     exp = (
@@ -92,22 +94,18 @@ def _nearest(x: Lanes) -> tuple[Lanes, Lanes]:
     return shifted - magic, shifted.bits() - x.constant(magic).bits()
 
 
-def _scale(x: Lanes, n: Lanes) -> Lanes:
-    """2^n where that is a normal float; x lends its type."""
-    return ((n + _of(x).bias) << _of(x).mantissa).floats()
-
-
 # ------------------------------------------------------------------------------------------ exponentials
 
 
 def _near_zero(x: Lanes, low: Lanes | None = None) -> tuple[Lanes, Lanes]:
-    """(p, n) with e^(x + low) = 2^n (1 + p), |p| < 0.42."""
+    """(p, n) with e^(x + low) = 2^n (1 + p), |p| < 0.42. n is where it is added to an exponent: shifted by mantissa."""
     c = _of(x)
-    n, whole = _nearest(x * _LOG2_E)
+    shifted = fma(x, _LOG2_E, x.constant(c.magic))
+    n = shifted - c.magic
     r = fma(n, -c.ln2[1], fma(n, -c.ln2[0], x))
     if low is not None:
         r = r + low
-    return fma(horner(r, c.exp), r * r, r), whole
+    return fma(horner(r, c.exp), r * r, r), shifted.bits() << c.mantissa  # the bits of magic are shifted out
 
 
 def exp(x: Lanes) -> Lanes:
@@ -117,28 +115,41 @@ def exp(x: Lanes) -> Lanes:
 
 def _exp_result(x: Lanes, p: Lanes, n: Lanes) -> Lanes:
     lowest, highest = _of(x).exp_range
-    y = ((p + 1).bits() + (n << _of(x).mantissa)).floats()
+    y = ((p + 1).bits() + n).floats()
     y = select(x > highest, _INF, y)
     y = select(x >= lowest, y, 0.0)
     return select(x.isnan(), x, y)
+
+
+def _power_of_two(x: Lanes, n: Lanes) -> Lanes:
+    """2^n where that is a normal float, of n from `_near_zero`; x lends its type."""
+    return (n + _of(x).one).floats()
 
 
 def expm1(x: Lanes) -> Lanes:
     lowest, highest = _of(x).expm1_range
     x = select(x < lowest, lowest, select(x > highest, highest, x))
     p, n = _near_zero(x)
-    half = _scale(x, n - 1)  # 2^128 is no float
+    half = (n + (_of(x).one - (1 << _of(x).mantissa))).floats()  # 2^128 is no float
     return select(n == 0, p, fma(half, p, half - 0.5) * 2)
 
 
 def tanh(x: Lanes) -> Lanes:
     """tanh |x| = -e / (2 + e), where e = exp(-2 |x|) - 1."""
-    e = expm1(absolute(x) * -2)
-    return _with_sign_of(absolute(e / (e + 2)), x)
+    a = absolute(x) * -2
+    lowest = _of(x).expm1_range[0]
+    p, n = _near_zero(select(a < lowest, lowest, a))
+    scale = _power_of_two(x, n)
+    e = fma(scale, p, scale - 1)
+    return _with_sign_of(absolute(e) / (e + 2), x)
 
 
 def sigmoid(x: Lanes) -> Lanes:
-    return 1 / (exp(-x) + 1)
+    """1 / (1 + e^-x), where e^-x is kept within what makes no difference: from 1 + e^-x = 1 to a denormal result."""
+    lowest, highest = _of(x).sigmoid_range
+    p, n = _near_zero(-select(x < lowest, lowest, select(x > highest, highest, x)))
+    scale = _power_of_two(x, n)
+    return 1 / (fma(scale, p, scale) + 1)
 
 
 # ------------------------------------------------------------------------------------------- logarithms
@@ -236,27 +247,22 @@ def gelu(x: Lanes) -> Lanes:
     coefficients, k, end = (_TAIL_SINGLE, 3.6875, 13.3) if single else (_TAIL_DOUBLE, 6.0, 37.7)
     a = absolute(x)
     a = select(a > end, end, a)
-    # v is off by rounding: it belongs to a + r s rather than to a.
+    # v is off by rounding: it belongs to a + r s rather than to a. Where it matters most, k is the larger one.
     s = a + k
-    about = s - a
-    s_low = (a - (s - about)) + (k - about)
     v = 1 / s
-    r = fma(-v, s_low, exact_fma(-v, s, v.constant(1)))
+    r = fma(-v, a - (s - k), exact_fma(-v, s, v.constant(1)))
     q = horner(v, coefficients)
     q = fma(q, v, fma(-a, q * v, 0.3989422804014327) * (r * s))
     # a q (1 + p) 2^n, with a q in two pieces, since it would be the third rounding in a row
     square = a * a
     p, n = _near_zero(square * -0.5, exact_fma(a, a, -square) * -0.5)
     high = a * q
-    tail = fma(high, p, exact_fma(a, q, -high)) + high
-    tail = tail.bits() + (n << c.mantissa)
+    tail = (fma(high, p, exact_fma(a, q, -high)) + high).bits() + n
     tail = select(tail < 1 << c.mantissa, 0, tail).floats()
-    y = select(x < 0, -tail, x - tail)
+    y = select(x < 0, 0.0, x) - tail
     if single:
-        y = select(a < c.tiny * 16, x * 0.5, y)  # where the tail counts as 0
-    else:
-        y = select(a < 0.75, x * fma(horner(square * 0.5, _ERF_SMALL), x * (0.5 * _SQRT_HALF), 0.5), y)
-    return select(x.isnan(), x, y)
+        return select(a < c.tiny * 16, x * 0.5, y)  # where the tail counts as 0
+    return select(a < 0.75, x * fma(horner(square * 0.5, _ERF_SMALL), x * (0.5 * _SQRT_HALF), 0.5), y)
 
 
 # ------------------------------------------------------------------------------------------ sine, cosine
