@@ -300,9 +300,11 @@ class Recorder:
     def plan(self) -> "Plan":
         instructions = self.instructions
         if any(instruction.code for instruction in instructions):
-            from kernels.numba_cpu.fusion import fused
+            from kernels.numba_cpu.fusion import finished, fused, without_copies
 
-            instructions = fused(instructions, self.arena.open_leases())
+            held = self.arena.open_leases()
+            for improve in (without_copies, finished, fused):
+                instructions = improve(instructions, held)
         return Plan(instructions, self.arena, self.keep)
 
 

@@ -321,7 +321,7 @@ def test_idx(idx_folder, spelling):
     for name in arrays:
         file = folder / name
         if spelling == "gz":
-            (folder / f"{name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            (folder / f"{name}.gz").write_bytes(gzip.compress(file.read_bytes(), mtime=0))
             file.unlink()
         elif spelling == "dots":
             file.rename(folder / name.replace("-idx", ".idx"))
@@ -368,7 +368,9 @@ def test_a_broken_idx_folder_is_named(idx_folder, name, content, message):
     assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"123" * 99)[:-5], gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b"123" * 99, mtime=0)[:-5], gzip.compress(b"", mtime=0)]
+)
 def test_a_broken_gzip_is_named(idx_folder, content):
     folder, _ = idx_folder
     (folder / "train-images-idx3-ubyte").unlink()

@@ -124,7 +124,7 @@ def test_an_input_that_changes_in_between_keeps_them_apart():
     def steps(s):
         x = s.call(SCALE, s.y)
         a = s.call(SCALE, x)
-        BACKEND.copy(s.y, out=x)
+        BACKEND.softmax(s.y, out=x)
         BACKEND.reduce("sum", x, (0, 1), out=plan.empty(np, (), s.dtype))
         s.call(MULTIPLY, a, s.y, out=s.out)
 
@@ -134,11 +134,11 @@ def test_an_input_that_changes_in_between_keeps_them_apart():
 def test_memory_that_is_used_again_in_between_keeps_them_apart():
     def steps(s):
         x = plan.empty(np, s.shape, s.dtype)
-        BACKEND.copy(s.y, out=x)
+        BACKEND.softmax(s.y, out=x)
         a = s.call(SCALE, x)
         del x
         b = plan.empty(np, s.shape, s.dtype)  # where x was
-        BACKEND.copy(s.x, out=b)
+        BACKEND.softmax(s.x, out=b)
         s.call(MULTIPLY, a, b, out=s.out)
 
     Step(steps).check(4)
@@ -165,3 +165,85 @@ def test_small_results_are_left_alone():
         s.call(MULTIPLY, s.call(SCALE, s.x), s.y, out=s.out)
 
     Step(steps, shape=(8, 8)).check(2)
+
+
+# ---------------------------------------------------------------------- relu in the kernel before it, and copies
+
+
+def relu(s, x, out=None):
+    return s.call(BY_NAME["relu"].forward, x, out=out)
+
+
+def product(s, x, bias):
+    out = s.empty()
+    BACKEND.linear(x, np.asarray(s.y[: s.shape[1]] if s.shape[1] <= s.shape[0] else s.y.T), bias, None, out=out)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_relu_is_applied_by_the_product_before_it(dtype, with_bias):
+    bias = np.linspace(-30, 30, 40).astype(dtype) if with_bias else None
+
+    def steps(s):
+        s.x[0], s.x[1, 0] = np.nan, -np.inf
+        relu(s, product(s, s.x, bias), out=s.out)
+
+    step = Step(steps, dtype, (40, 40))
+    step.check(1)
+    assert "relu" in step.plan.instructions[0].title
+
+
+@pytest.mark.parametrize("channels", [(3, 8), (32, 64)], ids=["direct", "winograd"])
+def test_relu_is_applied_by_the_convolution_before_it(channels):
+    c, o = channels
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, 12, 12, c)).astype("f"), rng.normal(size=(3, 3, c, o)).astype("f")
+
+    def steps(s):
+        z = s.empty()
+        BACKEND.conv2d(x, w, None, (1, 1), ((1, 1), (1, 1)), (1, 1), 1, None, out=z)
+        relu(s, z, out=s.out)
+
+    step = Step(steps, np.float32, (4, 12, 12, o))
+    assert "elementwise" not in step.plan.names
+    step.check(len(step.plan.names))
+
+
+@pytest.mark.parametrize("other", ["read", "kept", "between"])
+def test_relu_stays_apart_from_a_product_that_others_need(other):
+    def steps(s):
+        z = product(s, s.x, None)
+        if other == "between":  # what the product may not overwrite yet
+            s.call(SCALE, s.out, out=s.y)
+        relu(s, z, out=s.out)
+        if other == "read":
+            s.call(SCALE, z, out=s.x)
+        return z if other == "kept" else None
+
+    step = Step(steps, np.float32, (40, 40))
+    assert sum(name == "elementwise" for name in step.plan.names) == (1 if other == "kept" else 2)
+
+
+def test_a_copy_that_is_only_read_is_left_out():
+    def steps(s):
+        z = s.empty()
+        BACKEND.copy(s.x, out=z)
+        s.call(MULTIPLY, z, s.y, out=s.out)
+
+    Step(steps).check(1)
+
+
+@pytest.mark.parametrize("other", ["original changes", "copy changes", "kept"])
+def test_a_copy_that_differs_later_stays(other):
+    def steps(s):
+        z = s.empty()
+        BACKEND.copy(s.x, out=z)
+        if other == "original changes":
+            s.call(SCALE, s.y, out=s.x)
+        if other == "copy changes":
+            s.call(SCALE, z, out=z)
+        s.call(MULTIPLY, z, s.y, out=s.out)
+        return z if other == "kept" else None
+
+    assert Step(steps).plan.names[0] == "copy"
