@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from benchmarks.networks import BETAS, EPSILON, MOMENTUM, Step
+from benchmarks.networks import BETAS, EPSILON, MOMENTUM, Step, jax_optimizer
 
 Shape = tuple[int, ...]
 
@@ -140,15 +140,21 @@ def result(layer, shape: Shape) -> Shape:
     return {Mean: shape[-1:], Dense: (getattr(layer, "out", 0),)}.get(type(layer), shape)
 
 
-def walk(layers: tuple, shape: Shape) -> Iterator[tuple[object, Shape]]:
-    """Every layer with the shape of its input, in depth: of a Residual its body, then its shortcut."""
+def with_inputs(layers: tuple, shape: Shape) -> Iterator[tuple[object, Shape]]:
+    """The layers, each with the shape of its input."""
     for layer in layers:
-        if isinstance(layer, Residual):
-            yield from walk(layer.body, shape)
-            yield from walk(layer.shortcut, shape)
-        else:
-            yield layer, shape
+        yield layer, shape
         shape = result(layer, shape)
+
+
+def walk(layers: tuple, shape: Shape) -> Iterator[tuple[object, Shape]]:
+    """As `with_inputs`, in depth: of a Residual its body, then its shortcut."""
+    for layer, inside in with_inputs(layers, shape):
+        if isinstance(layer, Residual):
+            yield from walk(layer.body, inside)
+            yield from walk(layer.shortcut, inside)
+        else:
+            yield layer, inside
 
 
 def resnet20(width: int = 16) -> tuple:
@@ -206,11 +212,7 @@ def nanonet_step(network: ConvNet, jit: bool = True) -> Step:
         return made
 
     def sequence(layers: tuple, shape: Shape):
-        made = []
-        for layer in layers:
-            made.append(module(layer, shape))
-            shape = result(layer, shape)
-        return nn.Sequential(*made)
+        return nn.Sequential(*(module(*pair) for pair in with_inputs(layers, shape)))
 
     model = sequence(network.layers, network.image)
     if network.optimizer == "sgd":
@@ -277,11 +279,7 @@ def torch_step(network: ConvNet, fused: bool = False, last: bool = False, wide: 
         return made
 
     def sequence(layers: tuple, shape: Shape):
-        made = []
-        for layer in layers:
-            made.append(module(layer, shape))
-            shape = result(layer, shape)
-        return nn.Sequential(*made)
+        return nn.Sequential(*(module(*pair) for pair in with_inputs(layers, shape)))
 
     layout = torch.channels_last if last else torch.contiguous_format
     dtype = torch.float64 if wide else torch.float32
@@ -313,7 +311,7 @@ def jax_step(network: ConvNet) -> Step:
     import jax.numpy as jnp
 
     tree = jax.tree_util.tree_map
-    b1, b2 = BETAS
+    start, update = jax_optimizer(network)
     apply = _jax_network(network)
 
     def loss_of(params, x, y):
@@ -321,33 +319,19 @@ def jax_step(network: ConvNet) -> Step:
         log_p = jax.nn.log_softmax(scores)
         return -jnp.take_along_axis(log_p, y[:, None], 1).mean(), statistics
 
-    @partial(jax.jit, donate_argnums=0)
-    def train(state, x, y):
-        params, running, m, v, t = state
-        (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, x, y)
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def train(state, running, x, y):
+        (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state[0], x, y)
         running = tree(lambda r, s: 0.9 * r + 0.1 * s, running, statistics)
-        t = t + 1
-        if network.optimizer == "sgd":
-            m = tree(lambda m, g: MOMENTUM * m + g, m, gradients)
-            params = tree(lambda p, m: p - network.learning_rate * m, params, m)
-        else:
-            m = tree(lambda m, g: b1 * m + (1 - b1) * g, m, gradients)
-            v = tree(lambda v, g: b2 * v + (1 - b2) * g * g, v, gradients)
-            c1, c2 = 1 - b1**t, 1 - b2**t
-            params = tree(
-                lambda p, m, v: p - network.learning_rate * (m / c1) / (jnp.sqrt(v / c2) + EPSILON), params, m, v
-            )
-        return (params, running, m, v, t), loss
+        return update(state, gradients), running, loss
 
-    params = tree(jnp.asarray, network.weights())
-    zeros = partial(tree, jnp.zeros_like, params)
+    state = start(network.weights())
     x, y = map(jnp.asarray, network.data())
-    running = tree(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, params, x)[1])
-    state = (params, running, zeros(), zeros() if network.optimizer == "adam" else None, jnp.zeros((), jnp.float32))
+    running = tree(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, state[0], x)[1])
 
     def step():
-        nonlocal state
-        state, loss = train(state, x, y)
+        nonlocal state, running
+        state, running, loss = train(state, running, x, y)
         return loss
 
     return step

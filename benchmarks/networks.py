@@ -192,8 +192,7 @@ def jax_step(network: Network) -> Step:
     import jax
     import jax.numpy as jnp
 
-    tree = jax.tree_util.tree_map
-    b1, b2 = BETAS
+    start, update = jax_optimizer(network)
 
     def loss_of(params, x, y):
         for w, b in params[:-1]:
@@ -204,24 +203,10 @@ def jax_step(network: Network) -> Step:
 
     @partial(jax.jit, donate_argnums=0)
     def train(state, x, y):
-        params, m, v, t = state
-        loss, gradients = jax.value_and_grad(loss_of)(params, x, y)
-        t = t + 1
-        if network.optimizer == "sgd":
-            m = tree(lambda m, g: MOMENTUM * m + g, m, gradients)
-            params = tree(lambda p, m: p - network.learning_rate * m, params, m)
-        else:
-            m = tree(lambda m, g: b1 * m + (1 - b1) * g, m, gradients)
-            v = tree(lambda v, g: b2 * v + (1 - b2) * g * g, v, gradients)
-            c1, c2 = 1 - b1**t, 1 - b2**t
-            params = tree(
-                lambda p, m, v: p - network.learning_rate * (m / c1) / (jnp.sqrt(v / c2) + EPSILON), params, m, v
-            )
-        return (params, m, v, t), loss
+        loss, gradients = jax.value_and_grad(loss_of)(state[0], x, y)
+        return update(state, gradients), loss
 
-    params = tree(jnp.asarray, network.weights())
-    zeros = partial(tree, jnp.zeros_like, params)
-    state = (params, zeros(), zeros() if network.optimizer == "adam" else None, jnp.zeros((), jnp.float32))
+    state = start(network.weights())
     x, y = map(jnp.asarray, network.data())
 
     def step():
@@ -230,6 +215,35 @@ def jax_step(network: Network) -> Step:
         return loss
 
     return step
+
+
+def jax_optimizer(network) -> tuple[Callable, Callable]:
+    """start(weights), the state before training: (params, m, v, t); update(state, gradients), the one after a step."""
+    import jax
+    import jax.numpy as jnp
+
+    tree = jax.tree_util.tree_map
+    b1, b2 = BETAS
+
+    def start(weights):
+        params = tree(jnp.asarray, weights)
+        m = tree(jnp.zeros_like, params)
+        v = tree(jnp.zeros_like, params) if network.optimizer == "adam" else None
+        return params, m, v, jnp.zeros((), jnp.float32)
+
+    def update(state, gradients):
+        params, m, v, t = state
+        t = t + 1
+        if network.optimizer == "sgd":
+            m = tree(lambda m, g: MOMENTUM * m + g, m, gradients)
+            return tree(lambda p, m: p - network.learning_rate * m, params, m), m, v, t
+        m = tree(lambda m, g: b1 * m + (1 - b1) * g, m, gradients)
+        v = tree(lambda v, g: b2 * v + (1 - b2) * g * g, v, gradients)
+        c1, c2 = 1 - b1**t, 1 - b2**t
+        change = tree(lambda m, v: network.learning_rate * (m / c1) / (jnp.sqrt(v / c2) + EPSILON), m, v)
+        return tree(lambda p, d: p - d, params, change), m, v, t
+
+    return start, update
 
 
 def sklearn_step(network: Network) -> Step:

@@ -95,7 +95,7 @@ TABLE = [
     _unary("silu", "x * sigmoid(x)", "g * sigmoid(x) * (1 + x * (1 - sigmoid(x)))"),
     _unary(
         "gelu",
-        "0.5 * x * (1 + erf(0.7071067811865476 * x))",
+        "gelu(x)",
         "g * (0.5 * (1 + erf(0.7071067811865476 * x)) + 0.3989422804014327 * x * exp(-0.5 * x * x))",
     ),
     Elementwise("leaky_relu", "where(x > 0, x, slope * x)", {"x": "where(x > 0, g, slope * g)"}, ("x", "slope")),

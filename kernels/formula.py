@@ -19,6 +19,7 @@ FUNCTIONS = {
     "tanh": 1,
     "sigmoid": 1,
     "erf": 1,
+    "gelu": 1,
     "abs": 1,
     "sign": 1,
     "floor": 1,

@@ -52,6 +52,7 @@ def functions(xp: ModuleType) -> dict[str, Callable]:
         "min": xp.minimum,
         "sigmoid": sigmoid,
         "erf": _erf,
+        "gelu": lambda x: xp.maximum(x, -1e9) * _beside(x, "scipy.special").ndtr(x),
     }
 
 

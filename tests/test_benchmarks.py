@@ -232,7 +232,10 @@ def test_the_command_runs_and_gives_json(tmp_path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)["benchmarks"]["matmul"]["rows"]
-    assert [row["case"] for row in rows] == ["128 x 128", "256 x 256"]
+    assert [row["case"] for row in rows] == [
+        "128 x 128 x 128",
+        *[str(case) for case in (matmul.TRAINING[1], matmul.DOUBLES[0], matmul.shared(2)[3])],
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

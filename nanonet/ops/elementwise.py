@@ -170,7 +170,7 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
 #: The formula language's functions on Tensors.
 FUNCTIONS = {
     **{name: FUNCTIONS_BY_NAME[name] for name in ("exp", "log", "log1p", "expm1", "sqrt", "tanh", "sigmoid", "erf")},
-    **{name: FUNCTIONS_BY_NAME[name] for name in ("abs", "sign", "floor", "sin", "cos", "where")},
+    **{name: FUNCTIONS_BY_NAME[name] for name in ("abs", "sign", "floor", "sin", "cos", "where", "gelu")},
     "max": maximum,
     "min": minimum,
 }

@@ -18,6 +18,7 @@ _OPERATORS = {
 _FUNCTIONS = {
     **{"exp": math.exp, "log": math.log, "log1p": math.log1p, "expm1": math.expm1, "sqrt": sqrt, "tanh": math.tanh},
     **{"sigmoid": math.sigmoid, "erf": math.erf, "abs": absolute, "floor": floor, "sin": math.sin, "cos": math.cos},
+    "gelu": math.gelu,
 }
 
 

@@ -216,6 +216,49 @@ def erf(x: Lanes) -> Lanes:
     return _with_sign_of(y, x)
 
 
+#: e^(a^2 / 2) Phi(-a) / v by v = 1 / (a + k), 0 <= a <= end, to a relative 2^-28 and 2^-61; k and end
+_TAIL_SINGLE = (
+    *(0.398949355, 1.4706111, 5.0383873, 15.4771557, 41.0206642, 143.848404, -495.446167, 4419.34424, -19902.4023),
+    *(36469.9922, -24547.9297),
+)
+_TAIL_DOUBLE = (
+    *(0.39894228040946725, 2.3936536794146164, 13.962980331952809, 78.990516285864208, 432.05855593907248),
+    *(2276.1455722976456, 11506.839405558652, 55050.02538519103, 258212.33773498509, 944485.93828469238),
+    *(5673381.3306264698, 4851120.0523820935, -76704030.260750631, 4456877303.5536977, -73702645404.751904),
+    *(849548325449.95323, -7395401693945.1126, 49143952677545.331, -250062493469213.68, 951970953071083.28),
+    *(-2597453335629561.8, 4768359410408477.0, -5266767585034428.2, 2647317420446813.4),
+)
+
+
+def gelu(x: Lanes) -> Lanes:
+    """x Phi(x) = max(x, 0) - a Phi(-a) for a = |x|, where Phi(-a) = e^(-a^2 / 2) q(a) and q' = a q - 1 / sqrt(2 pi)."""
+    c, single = _of(x), x.element == FLOAT
+    coefficients, k, end = (_TAIL_SINGLE, 3.6875, 13.3) if single else (_TAIL_DOUBLE, 6.0, 37.7)
+    a = absolute(x)
+    a = select(a > end, end, a)
+    # v is off by rounding: it belongs to a + r s rather than to a.
+    s = a + k
+    about = s - a
+    s_low = (a - (s - about)) + (k - about)
+    v = 1 / s
+    r = fma(-v, s_low, exact_fma(-v, s, v.constant(1)))
+    q = horner(v, coefficients)
+    q = fma(q, v, fma(-a, q * v, 0.3989422804014327) * (r * s))
+    # a q (1 + p) 2^n, with a q in two pieces, since it would be the third rounding in a row
+    square = a * a
+    p, n = _near_zero(square * -0.5, exact_fma(a, a, -square) * -0.5)
+    high = a * q
+    tail = fma(high, p, exact_fma(a, q, -high)) + high
+    tail = tail.bits() + (n << c.mantissa)
+    tail = select(tail < 1 << c.mantissa, 0, tail).floats()
+    y = select(x < 0, -tail, x - tail)
+    if single:
+        y = select(a < c.tiny * 16, x * 0.5, y)  # where the tail counts as 0
+    else:
+        y = select(a < 0.75, x * fma(horner(square * 0.5, _ERF_SMALL), x * (0.5 * _SQRT_HALF), 0.5), y)
+    return select(x.isnan(), x, y)
+
+
 # ------------------------------------------------------------------------------------------ sine, cosine
 
 
