@@ -168,7 +168,8 @@ class Module:
         return self
 
     def eval(self) -> Module:
-        """Put it and all modules in it into evaluation mode: Dropout passes everything on."""
+        """Put it and all modules in it into evaluation mode: Dropout passes everything on, and BatchNorm takes its
+        running mean and variance."""
         return self.train(False)
 
     def requires_grad_(self, value: bool = True) -> Module:
