@@ -392,3 +392,22 @@ def test_ctypes_and_built_in_execution_agree(note):
     assert run(code, 3, 0, 0) == 3
     assert log_of(log) == [500, 501] * 3
     assert ctypes.c_int64.from_address(address(log)).value == 6
+
+
+def test_threads_that_need_a_function_first_at_once_share_its_definition(monkeypatch):
+    """A function points to its definition, which has to last: a second one would go with the thread that made it."""
+    compiled, both = executor.compile_function, threading.Barrier(2)
+
+    def compile_function(*arguments):
+        both.wait(timeout=30)
+        return compiled(*arguments)
+
+    monkeypatch.setattr(executor, "_methods", {})
+    monkeypatch.setattr(executor, "compile_function", compile_function)
+    found = []
+    together = [threading.Thread(target=lambda: found.append(executor._method("execute"))) for _ in range(2)]
+    for thread in together:
+        thread.start()
+    for thread in together:
+        thread.join()
+    assert len(found) == 2 and found[0] is found[1] is executor._methods["execute"]

@@ -247,3 +247,13 @@ def test_a_copy_that_differs_later_stays(other):
         return z if other == "kept" else None
 
     assert Step(steps).plan.names[0] == "copy"
+
+
+def test_a_copy_that_nobody_reads_does_no_harm():
+    def steps(s):
+        z = s.empty()
+        BACKEND.copy(s.x, out=z)
+        del z
+        s.call(MULTIPLY, s.x, s.y, out=s.out)
+
+    Step(steps).check(2)

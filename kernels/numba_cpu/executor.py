@@ -11,7 +11,7 @@ thread. Denormal floats count as 0 during the call, and only then.
 import ctypes
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -190,14 +190,21 @@ class _Method(ctypes.Structure):
     ]
 
 
-@cache
+#: Functions point to their definitions, so each name has one, which lasts. Threads may ask for the first at once.
+_methods: dict[str, _Method] = {}
+
+
 def _method(name: str) -> _Method:
     def make():
         from kernels.numba_cpu.jit import python
 
         return getattr(python, name)()
 
-    return _Method(name.encode(), compile_function(f"python/{name}", make, "iii", True, True), 0x80, None)
+    found = _methods.get(name)
+    if found is None:
+        code = compile_function(f"python/{name}", make, "iii", True, True)
+        found = _methods.setdefault(name, _Method(name.encode(), code, 0x80, None))
+    return found
 
 
 def _foreign_execute() -> Callable:

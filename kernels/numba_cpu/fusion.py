@@ -37,7 +37,7 @@ def without_copies(instructions: Sequence[Instruction], held: set[int]) -> list[
         if (source.shape, source.strides, source.dtype) != (target.shape, target.strides, target.dtype):
             continue
         users = [j for j in _users(result)[target.lease] if j != i]
-        if not target.lease or target.lease in held or min(users, default=0) < i:
+        if not target.lease or target.lease in held or not users or min(users) < i:
             continue
         after = [x for x in result[i + 1 : max(users) + 1] if x is not None]
         touched = [(instruction, x) for instruction in after for x in instruction.operands]
@@ -85,7 +85,7 @@ def finished(instructions: Sequence[Instruction], held: set[int]) -> list[Instru
             continue
         out, inner = relu.operands
         before = [j for j in users[inner.lease] if j != i]
-        if not inner.lease or inner.lease in held or len(before) != 1 or users[inner.lease].count(i) != 1:
+        if not inner.lease or inner.lease in held or len(before) != 1 or users[inner.lease] != [before[0], i]:
             continue
         one = _finished(instructions[before[0]], inner, out, instructions[before[0] + 1 : i])
         if one is not None:

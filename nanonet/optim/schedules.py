@@ -47,8 +47,9 @@ class Schedule:
         steps = np.asarray(t)
         if steps.dtype.kind not in "iu" or (steps.size and steps.min() < 0):
             raise OptionError(f"t is {t!r}; wanted integers of at least 0")
-        factors = np.asarray(self.factor(steps.astype(np.float64)), dtype=np.float64)
-        return float(factors) if steps.ndim == 0 else factors
+        # One step goes as an array, too: NumPy's powers of arrays and of scalars may differ in the last bit.
+        factors = np.asarray(self.factor(np.atleast_1d(steps).astype(np.float64)), dtype=np.float64)
+        return float(factors[0]) if steps.ndim == 0 else factors
 
     def factor(self, t: np.ndarray) -> np.ndarray:
         """The factors at whole numbers t (any shape, float64)."""
