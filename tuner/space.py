@@ -184,9 +184,8 @@ class Float(Domain):
         return float(Decimal(repr(self.low)) + index * Decimal(repr(self.step)))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": "float", "low": self.low, "high": self.high, "log": self.log, "step": self.step, **self._prior_json()
-        }  # fmt: skip
+        limits = {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
+        return {"kind": "float", **limits, **self._prior_json()}
 
     def __repr__(self) -> str:
         return f"Float({self.low}, {self.high}{_flags(self)})"
@@ -240,9 +239,8 @@ class Int(Domain):
         return int(value) == value and (int(value) - self.low) % (self.step or 1) == 0
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": "int", "low": self.low, "high": self.high, "log": self.log, "step": self.step, **self._prior_json()
-        }  # fmt: skip
+        limits = {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
+        return {"kind": "int", **limits, **self._prior_json()}
 
     def __repr__(self) -> str:
         return f"Int({self.low}, {self.high}{_flags(self)})"
