@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import DuplicatedStudyError, StorageError, TrialLost
 from ..space import Domain
 from ..trial import FrozenTrial, TrialState
-from .base import Claim, Storage, StudyRecord
+from .base import Claim, Storage, StudyRecord, same_settings
 from .checkpoints import MemoryCheckpoints
 
 __all__ = ["MemoryStorage"]
@@ -120,10 +120,22 @@ class MemoryStorage(Storage):
         attempt: int,
         params: Mapping[str, Any],
         distributions: Mapping[str, Domain],
-    ) -> None:
+        distinct: bool = False,
+    ) -> bool:
         with self._lock:
             trial = self._running(study_id, number, attempt)
-            self._put(study_id, trial, params=trial.params | params, distributions=trial.distributions | distributions)
+            merged = trial.params | params
+            if (
+                distinct
+                and merged
+                and any(
+                    t.number != number and not t.state.is_finished() and same_settings(t.params, merged)
+                    for t in self._trials[study_id]
+                )
+            ):
+                return False
+            self._put(study_id, trial, params=merged, distributions=trial.distributions | distributions)
+            return True
 
     def set_user_attr(self, study_id: int, number: int, attempt: int, key: str, value: Any) -> None:
         with self._lock:

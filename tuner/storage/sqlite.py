@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import DuplicatedStudyError, StorageError, TrialLost
 from ..space import Domain, domain_from_json, from_jsonable, to_jsonable
 from ..trial import FrozenTrial, TrialState
-from .base import MAX_CRASHES, Claim, Storage, StudyRecord
+from .base import MAX_CRASHES, Claim, Storage, StudyRecord, same_settings
 from .checkpoints import FileCheckpoints
 from .owner import BEAT, is_dead, process_of, this_process
 
@@ -57,6 +57,7 @@ COLUMNS = (
     'number, state, "values", params, distributions, user_attrs, fixed, enqueued, started, completed, error, steps, '
     "attempt"
 )
+UNFINISHED = [int(state) for state in TrialState if not state.is_finished()]
 NEXT_REVISION = "(SELECT coalesce(max(revision), 0) + 1 FROM trials WHERE study = :study)"
 
 
@@ -227,18 +228,23 @@ class SqliteStorage(Storage):
         attempt: int,
         params: Mapping[str, Any],
         distributions: Mapping[str, Domain],
-    ) -> None:
+        distinct: bool = False,
+    ) -> bool:
         texts = {name: json.dumps(domain.to_json()) for name, domain in distributions.items()}
         with self._write() as db:
             trial = self._running(db, study_id, number, attempt)
+            merged = _load(trial["params"]) | dict(params)
+            if distinct and merged and self._is_taken(db, study_id, number, merged):
+                return False
             ids = {name: self._domain_id(db, text) for name, text in texts.items()}
             self._update(
                 db,
                 study_id,
                 number,
-                params=_dump(_load(trial["params"]) | dict(params)),
+                params=_dump(merged),
                 distributions=_dump(_load(trial["distributions"]) | ids),
             )
+        return True
 
     def set_user_attr(self, study_id: int, number: int, attempt: int, key: str, value: Any) -> None:
         with self._write() as db:
@@ -395,6 +401,15 @@ class SqliteStorage(Storage):
         if row[0] not in (TrialState.RUNNING, *also) or row[1] != attempt:
             raise TrialLost(f"trial {number} is {TrialState(row[0]).name} in attempt {row[1]}, not yours ({attempt})")
         return dict(zip(columns, row, strict=True))
+
+    def _is_taken(self, db: sqlite3.Connection, study_id: int, number: int, params: Mapping[str, Any]) -> bool:
+        """Whether an unfinished trial other than `number` has these settings."""
+        rows = db.execute(
+            f"SELECT params FROM trials WHERE study = ? AND state IN ({', '.join('?' * len(UNFINISHED))}) "
+            "AND number != ? AND length(params) = ?",  # equal settings are equally long in any order
+            (study_id, *UNFINISHED, number, len(_dump(params))),
+        )
+        return any(same_settings(_load(text), params) for (text,) in rows)
 
     def _started(self, db: sqlite3.Connection, study_id: int) -> int:
         count = "SELECT count(*) FROM trials WHERE study = ? AND state != ?"
