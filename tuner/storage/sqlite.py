@@ -141,9 +141,13 @@ class SqliteStorage(Storage):
     def claim(
         self, study_id: int, number: int | None = None, owner: str | None = None, at_most: int | None = None
     ) -> Claim | None:
+        first = "SELECT min(number) FROM trials WHERE study = ? AND state = ?"
+        if number is None:  # to look first spares others the wait for a lock
+            with self._read() as db:
+                if db.execute(first, (study_id, TrialState.WAITING)).fetchone()[0] is None:
+                    return None
         with self._write() as db:
             if number is None:
-                first = "SELECT min(number) FROM trials WHERE study = ? AND state = ?"
                 (number,) = db.execute(first, (study_id, TrialState.WAITING)).fetchone()
             row = db.execute(
                 "SELECT state, attempt FROM trials WHERE study = ? AND number = ?", (study_id, number)
@@ -167,13 +171,16 @@ class SqliteStorage(Storage):
         return Claim(number, row[1] + 1)
 
     def release_all(self, study_id: int, owner: str) -> None:
-        mine = "SELECT number FROM trials WHERE study = ? AND state = ? AND owner = ?"
+        mine = "SELECT number FROM trials INDEXED BY trials_by_state WHERE study = ? AND state = ? AND owner = ?"
         with self._write() as db:
             for (number,) in db.execute(mine, (study_id, TrialState.RUNNING, owner)).fetchall():
                 self._release(db, study_id, number)
 
     def adopt_abandoned(self, study_id: int) -> list[int]:
-        running = "SELECT number, owner FROM trials WHERE study = ? AND state = ? AND owner IS NOT NULL"
+        running = (
+            "SELECT number, owner FROM trials INDEXED BY trials_by_state "
+            "WHERE study = ? AND state = ? AND owner IS NOT NULL"
+        )
         with self._read() as db:
             owners = {owner for _, owner in db.execute(running, (study_id, TrialState.RUNNING))}
             beats = dict(db.execute("SELECT owner, beat FROM owners"))
@@ -313,7 +320,8 @@ class SqliteStorage(Storage):
         seen, trials = self._cache.get(study_id, (0, []))
         with self._read() as db:
             rows = db.execute(
-                f"SELECT {COLUMNS}, revision FROM trials WHERE study = ? AND revision > ? ORDER BY number",
+                f"SELECT {COLUMNS}, revision FROM trials INDEXED BY trials_by_revision "
+                "WHERE study = ? AND revision > ? ORDER BY number",
                 (study_id, seen),
             ).fetchall()
             if not rows:
@@ -357,9 +365,7 @@ class SqliteStorage(Storage):
     # ---------------------------------------------------------------------------------------- statements
 
     def _insert(self, db: sqlite3.Connection, study_id: int, **columns: Any) -> int:
-        (number,) = db.execute(
-            "SELECT coalesce(max(number), -1) + 1 FROM trials WHERE study = ?", (study_id,)
-        ).fetchone()
+        number = self._next_number(db, study_id)
         columns["state"] = int(columns["state"])
         db.execute(
             f"INSERT INTO trials (study, number, revision, {', '.join(columns)}) "
@@ -367,6 +373,11 @@ class SqliteStorage(Storage):
             {"study": study_id, "number": number, **columns},
         )
         return number
+
+    def _next_number(self, db: sqlite3.Connection, study_id: int) -> int:
+        """How many trials the study has."""
+        highest = "SELECT coalesce(max(number), -1) + 1 FROM trials WHERE study = ?"
+        return db.execute(highest, (study_id,)).fetchone()[0]
 
     def _update(self, db: sqlite3.Connection, study_id: int, number: int, **columns: Any) -> None:
         changes = "".join(f', "{name}" = :{name}' for name in columns)
@@ -405,15 +416,17 @@ class SqliteStorage(Storage):
     def _is_taken(self, db: sqlite3.Connection, study_id: int, number: int, params: Mapping[str, Any]) -> bool:
         """Whether an unfinished trial other than `number` has these settings."""
         rows = db.execute(
-            f"SELECT params FROM trials WHERE study = ? AND state IN ({', '.join('?' * len(UNFINISHED))}) "
+            "SELECT params FROM trials INDEXED BY trials_by_state "
+            f"WHERE study = ? AND state IN ({', '.join('?' * len(UNFINISHED))}) "
             "AND number != ? AND length(params) = ?",  # equal settings are equally long in any order
             (study_id, *UNFINISHED, number, len(_dump(params))),
         )
         return any(same_settings(_load(text), params) for (text,) in rows)
 
     def _started(self, db: sqlite3.Connection, study_id: int) -> int:
-        count = "SELECT count(*) FROM trials WHERE study = ? AND state != ?"
-        return db.execute(count, (study_id, TrialState.WAITING)).fetchone()[0]
+        waiting = "SELECT count(*) FROM trials WHERE study = ? AND state = ?"
+        (count,) = db.execute(waiting, (study_id, TrialState.WAITING)).fetchone()
+        return self._next_number(db, study_id) - count
 
     def _domain_id(self, db: sqlite3.Connection, text: str) -> int:
         if text not in self._domain_ids:
