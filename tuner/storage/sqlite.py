@@ -62,9 +62,13 @@ NEXT_REVISION = "(SELECT coalesce(max(revision), 0) + 1 FROM trials WHERE study 
 
 
 class SqliteStorage(Storage):
-    """path: the file, made if it is missing; its folder must be there. StorageError names the path and the reason."""
+    """path: the file, made if it is missing; its folder must be there. StorageError names the path and the reason.
 
-    def __init__(self, path: str | os.PathLike[str]):
+    In another process it opens the file when it first needs it, so a worker on a machine without that file can still
+    run what asks nothing of the storage: the segments of a study with a fixed space.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, _open: bool = True):
         self.path = Path(path).absolute()
         self._lock = threading.RLock()
         self._open: tuple[int, sqlite3.Connection] | None = None
@@ -73,11 +77,12 @@ class SqliteStorage(Storage):
         self._domains: dict[int, Domain] = {}
         self._domain_ids: dict[str, int] = {}
         self._checkpoints: dict[int, FileCheckpoints] = {}
-        self._connection()
+        if _open:
+            self._connection()
         _STORAGES.add(self)
 
     def __reduce__(self) -> Any:
-        return SqliteStorage, (str(self.path),)
+        return _arrived, (str(self.path), _identity(self.path))
 
     # ----------------------------------------------------------------------------------------- studies
 
@@ -314,7 +319,11 @@ class SqliteStorage(Storage):
 
     def checkpoints(self, study_id: int) -> FileCheckpoints:
         folder = self.path.with_name(f"{self.path.stem}.checkpoints")
-        return self._checkpoints.setdefault(study_id, FileCheckpoints(folder, study_id))
+        if study_id not in self._checkpoints:
+            with self._read() as db:
+                (seed,) = db.execute("SELECT seed FROM studies WHERE id = ?", (study_id,)).fetchone()
+            self._checkpoints[study_id] = FileCheckpoints(folder, f"{study_id}_{int(seed) % 16**8:08x}", self.path)
+        return self._checkpoints[study_id]
 
     def _refresh(self, study_id: int) -> list[FrozenTrial]:
         seen, trials = self._cache.get(study_id, (0, []))
@@ -509,6 +518,27 @@ class SqliteStorage(Storage):
             if self._open is not None:
                 _close(*self._open)
                 self._open = None
+
+
+_ARRIVED: dict[tuple[str, tuple[int, int] | None], SqliteStorage] = {}
+_ARRIVED_LOCK = threading.Lock()
+
+
+def _arrived(path: str, identity: tuple[int, int] | None) -> SqliteStorage:
+    """The storage that came from another process: one for each file, however many tasks bring it along."""
+    with _ARRIVED_LOCK:
+        for key in [key for key in _ARRIVED if key[0] == path and key[1] != identity]:
+            _ARRIVED.pop(key)
+        return _ARRIVED.setdefault((path, identity), SqliteStorage(path, _open=False))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one that later has its name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 _INHERITED: list[sqlite3.Connection] = []
