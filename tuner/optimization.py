@@ -7,8 +7,9 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ import numpy as np
 
 from . import pareto
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
-from .executors import cores, make_executor
+from .executors import WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
 from .resumable import Resumable, run_segment
 from .schedulers import Situation
+from .storage.base import MAX_CRASHES
 from .storage.owner import new_owner
 from .trial import FrozenTrial, Trial, TrialState, feasible
 
@@ -57,7 +59,7 @@ class Optimization:
         show_progress_bar: bool,
         total: bool,
         total_steps: int | None,
-        executor: Executor | None,
+        executor: Executor | str | None,
     ):
         if not isinstance(objective, Resumable) and not callable(objective):
             raise TypeError(f"objective must be a function of a trial or a tuner.Resumable, got {objective!r}")
@@ -84,12 +86,16 @@ class Optimization:
         """Whose the trials are that this call runs."""
         self.steps_out = 0
         """Steps of segments that are being run."""
+        self.losses: Counter[int] = Counter()
+        """How often a trial's worker died."""
 
     def run(self) -> None:
         study = self.study
-        executor, workers = (self.executor, cores() if self.n_jobs == -1 else self.n_jobs)
-        if executor is None:
-            executor, workers = make_executor(self.n_jobs)
+        own = self.executor is None or isinstance(self.executor, str)
+        if own:
+            executor, workers = make_executor(self.n_jobs, self.executor or "threads")
+        else:
+            executor, workers = self.executor, cores() if self.n_jobs == -1 else self.n_jobs
         running: dict[Future[Any], Job] = {}
         orderly = False
         if self.progress is not None:
@@ -101,7 +107,7 @@ class Optimization:
             orderly = True
         finally:
             self._let_go(running)
-            if self.executor is None:
+            if own:
                 executor.shutdown(wait=orderly, cancel_futures=True)
             if self.progress is not None:
                 self.progress.stop()
@@ -113,7 +119,13 @@ class Optimization:
                 job = self.work.next()
                 if job is None:
                     break
-                running[executor.submit(job.function, *job.arguments)] = job
+                try:
+                    crowded = 2 * workers > cores()
+                    running[executor.submit(perform, crowded, job.function, *job.arguments)] = job
+                except Exception as error:  # the executor is of no use any more, or the job cannot be sent
+                    self.steps_out -= job.steps
+                    self.release(job.trial)
+                    problem = error
             if not running:
                 if problem is not None:
                     raise problem
@@ -140,24 +152,41 @@ class Optimization:
         trial = job.trial
         self.steps_out -= job.steps
         try:
-            self.work.ended(job, future.result())
+            self.work.ended(job, future.result().result)
         except TrialPruned:
             self.end(trial, TrialState.PRUNED)
         except TrialLost as error:
             warnings.warn(f"a result was dropped: {error}", RuntimeWarning, stacklevel=2)
             return None
-        except (StorageError, BrokenExecutor, CancelledError) as error:
+        except (StorageError, WorkersUnavailable) as error:
             self.release(trial)
             return error
         except Exception as error:
-            self.end(trial, TrialState.FAIL, error=f"{type(error).__name__}: {error}")
-            if not isinstance(error, self.catch):
-                return error
+            if is_loss(error):
+                if self._run_again(job, error):
+                    return None
+            else:
+                self.end(trial, TrialState.FAIL, error=f"{type(error).__name__}: {error}")
+                if not isinstance(error, self.catch):
+                    return error
         if not quiet:
             self.tell_callbacks(trial.number)
         if self.gc_after_trial:
             gc.collect()
         return None
+
+    def _run_again(self, job: Job, error: Exception) -> bool:
+        """Give back the trial of a worker that died, to be run by another; end it as failed if that was too often."""
+        trial = job.trial
+        self.losses[trial.number] += 1
+        if self.losses[trial.number] >= MAX_CRASHES:
+            reason = f"the worker that ran this trial died {MAX_CRASHES} times: {type(error).__name__}: {error}"
+            self.end(trial, TrialState.FAIL, error=reason)
+            return False
+        self.release(trial)
+        self.started -= not trial.steps
+        self.exhausted = False
+        return True
 
     # ----------------------------------------------------------------------------- for the kinds of work
 

@@ -205,7 +205,7 @@ class Study:
         *,
         total: bool = False,
         total_steps: int | None = None,
-        executor: Executor | None = None,
+        executor: Executor | str | None = None,
     ) -> None:
         """Run trials until a limit is reached, the sampler has nothing left, or `stop` is called.
 
@@ -216,7 +216,9 @@ class Study:
         catch: exceptions that fail their trial and nothing more; others are raised once running trials have ended.
         callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
         total_steps: the study's budget in steps of a `Resumable`; a segment that does not fit is not begun.
-        executor: whom to give the work instead of threads; n_jobs is then how many tasks to hand out at a time.
+        executor: whom to give the work: "threads", "processes", or any `concurrent.futures.Executor`; n_jobs is then
+            how many tasks to hand out at a time. Other processes need a study in a SQLite file and a picklable
+            objective. When a worker dies its trial is run again by another one, at most three times in all.
 
         Several processes may call this on one study; one that finds nothing to do ends. Trials that an interrupted
         process left behind are run again under their numbers. Ctrl-C gives running trials
