@@ -1,5 +1,6 @@
 """`TunerSearchCV` against scikit-learn's own searches, its estimator checks, and its promises of its own."""
 
+import json
 import pickle
 import warnings
 
@@ -34,6 +35,7 @@ from tuner import Categorical, Float, Int, Ordinal, Space, SpaceError, StorageEr
 from tuner.pruners import FoldPruner, NopPruner  # noqa: E402
 from tuner.samplers import GridSampler, RandomSampler  # noqa: E402
 from tuner.sklearn import domain_of  # noqa: E402
+from tuner.space import domain_from_json  # noqa: E402
 from tuner.trial import FrozenTrial, TrialState  # noqa: E402
 
 X, Y = load_iris(return_X_y=True)
@@ -58,7 +60,9 @@ def by_params(search):
 # --------------------------------------------------------------------- the same as scikit-learn's own search
 
 
-@pytest.mark.parametrize("scoring", [None, "f1_macro", ["accuracy", "f1_macro"], {"a": "accuracy", "b": "recall_macro"}])
+@pytest.mark.parametrize(
+    "scoring", [None, "f1_macro", ["accuracy", "f1_macro"], {"a": "accuracy", "b": "recall_macro"}]
+)
 def test_a_grid_gives_what_grid_search_gives(scoring):
     refit = {list: "f1_macro", dict: "b"}.get(type(scoring), True)
     options = {"scoring": scoring, "refit": refit, "cv": 4, "return_train_score": True}
@@ -138,7 +142,7 @@ def test_methods_are_those_of_the_estimator():
     np.testing.assert_array_equal(search.transform(X), search.best_estimator_.transform(X))
     assert search.inverse_transform(search.transform(X)).shape == X.shape
     assert not hasattr(search, "predict")
-    logistic = grid_search(LogisticRegression(), {"C": [1.0, 10.0]}).fit(X, Y)
+    logistic = grid_search(LogisticRegression(max_iter=1000), {"C": [1.0, 10.0]}).fit(X, Y)
     np.testing.assert_allclose(logistic.predict_proba(X).sum(axis=1), 1.0)
     np.testing.assert_array_equal(logistic.predict_log_proba(X), np.log(logistic.predict_proba(X)))
 
@@ -263,6 +267,35 @@ def test_lists_and_distributions_become_domains():
             domain_of(wrong, "C")
 
 
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        stats.norm(3, 2),
+        stats.expon(scale=100),
+        stats.lognorm(s=3),
+        stats.beta(2, 5),
+        stats.gamma(0.5),
+        stats.uniform(2, 3),
+    ],
+    ids=lambda d: d.dist.name,
+)
+def test_even_points_of_a_continuous_distributions_domain_are_its_quantiles(distribution):
+    domain = domain_of(distribution)
+    u = np.linspace(0.01, 0.99, 99)
+    values = np.array([domain.decode(point) for point in u])
+    np.testing.assert_allclose(distribution.cdf(values), u, atol=0.02)
+    np.testing.assert_allclose([domain.encode(value) for value in values], u, atol=1e-6)
+    assert domain_from_json(json.loads(json.dumps(domain.to_json()))) == domain
+
+
+@pytest.mark.parametrize("distribution", [stats.poisson(4), stats.binom(9, 0.3), stats.randint(-2, 5)], ids=str)
+def test_a_discrete_distributions_domain_draws_its_values_in_proportion(distribution):
+    domain = domain_of(distribution)
+    u = (np.arange(20000) + 0.5) / 20000
+    values, counts = np.unique([domain.decode(point) for point in u], return_counts=True)
+    np.testing.assert_allclose(counts / 20000, distribution.pmf(values), atol=1e-3)
+
+
 def test_wrong_arguments_are_named():
     for options, name in (
         ({"n_trials": 0}, "n_trials"),
@@ -293,7 +326,12 @@ def test_time_is_a_limit():
 def test_bad_settings_end_after_their_first_folds_and_the_best_is_the_same():
     x, y = make_blobs(150, centers=3, cluster_std=2.5, random_state=1)
     space = {"C": Float(1e-3, 1e3, log=True), "gamma": Float(1e-4, 1e3, log=True)}
-    options = {"n_trials": 24, "random_state": 0, "cv": KFold(5, shuffle=True, random_state=0), "sampler": RandomSampler()}
+    options = {
+        "n_trials": 24,
+        "random_state": 0,
+        "cv": KFold(5, shuffle=True, random_state=0),
+        "sampler": RandomSampler(),
+    }
     full = TunerSearchCV(SVC(), space, pruner=NopPruner(), **options).fit(x, y)
     early = TunerSearchCV(SVC(), space, **options).fit(x, y)
     assert early.best_params_ == full.best_params_
@@ -331,9 +369,10 @@ def test_the_fold_pruner_compares_the_same_folds_and_leaves_a_margin():
         for shift, wanted in ((-1e-6, True), (1e-6, False)):
             trial = FrozenTrial(9, intermediate_values=folds_of([edge + shift] * done))
             assert FoldPruner(2.0).prune(trial, others, -1) is wanted
-            mirrored = [FrozenTrial(t.number, t.state, intermediate_values={k: -v for k, v in t.intermediate_values.items()})
-                        for t in others]  # fmt: skip
-            negative = FrozenTrial(9, intermediate_values={k: -v for k, v in trial.intermediate_values.items()})
+            *mirrored, negative = (
+                FrozenTrial(t.number, t.state, intermediate_values={k: -v for k, v in t.intermediate_values.items()})
+                for t in (*others, trial)
+            )
             assert FoldPruner(2.0).prune(negative, mirrored, 1) is wanted
     few = others[:4]
     assert not FoldPruner(2.0).prune(FrozenTrial(9, intermediate_values={1: -5.0}), few, -1)

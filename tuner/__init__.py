@@ -16,7 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import errors, executors, pruners, samplers, schedulers, space, storage, study, trial
+from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
+from .priors import Near, Weights
 from .resumable import Resumable
 from .space import Categorical, Float, Int, Ordinal, Space
 from .study import Study, create_study, load_study
@@ -24,10 +26,12 @@ from .trial import FrozenTrial, Trial, TrialState
 
 __all__ = [
     "Categorical",
+    "Constraint",
     "DuplicatedStudyError",
     "Float",
     "FrozenTrial",
     "Int",
+    "Near",
     "Ordinal",
     "Resumable",
     "Space",
@@ -41,6 +45,7 @@ __all__ = [
     "TrialState",
     "TuneResult",
     "TunerSearchCV",
+    "Weights",
     "create_study",
     "errors",
     "executors",

@@ -192,7 +192,7 @@ class TunerSearchCV(BaseSearchCV):
         from sklearn.utils import get_tags
 
         tags = super().__sklearn_tags__()
-        tags.target_tags = copy.deepcopy(get_tags(self.estimator).target_tags)
+        tags.target_tags.multi_output = get_tags(self.estimator).target_tags.multi_output
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
@@ -382,8 +382,7 @@ def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
 def _missing(result: Mapping[str, Any]) -> dict[str, Any]:
     """What a fold that was left out has in place of `result`."""
     return {
-        key: dict.fromkeys(value, np.nan) if isinstance(value, Mapping) else np.nan
-        for key, value in result.items()
+        key: dict.fromkeys(value, np.nan) if isinstance(value, Mapping) else np.nan for key, value in result.items()
     } | {"fit_error": None}
 
 
@@ -394,5 +393,3 @@ def _digest(array: Any) -> str:
     array = np.ascontiguousarray(array)
     data = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
     return hashlib.sha256(data).hexdigest()[:16]
-
-

@@ -70,6 +70,11 @@ class FrozenTrial:
         return self.values[0] if self.values else None
 
     @property
+    def feasible(self) -> bool:
+        """Whether it keeps its study's constraints, which stand as numbers in `user_attrs["constraints"]`."""
+        return all(c <= 0 for c in self.user_attrs.get("constraints") or ())
+
+    @property
     def last_step(self) -> int | None:
         return max(self.intermediate_values, default=None)
 

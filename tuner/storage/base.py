@@ -69,6 +69,10 @@ class Storage(ABC):
     @abstractmethod
     def set_study_attr(self, study_id: int, key: str, value: Any) -> None: ...
 
+    @abstractmethod
+    def set_space(self, study_id: int, space: str | None) -> None:
+        """Give the study another fixed space, as JSON."""
+
     # ------------------------------------------------------------------------------- handing out trials
 
     @abstractmethod

@@ -55,6 +55,9 @@ class MemoryStorage(Storage):
     def set_study_attr(self, study_id: int, key: str, value: Any) -> None:
         self._attrs[study_id][key] = value
 
+    def set_space(self, study_id: int, space: str | None) -> None:
+        self._studies[study_id] = replace(self._studies[study_id], space=space)
+
     def create_trial(
         self,
         study_id: int,

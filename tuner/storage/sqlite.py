@@ -113,6 +113,10 @@ class SqliteStorage(Storage):
             (text,) = db.execute("SELECT attrs FROM studies WHERE id = ?", (study_id,)).fetchone()
             db.execute("UPDATE studies SET attrs = ? WHERE id = ?", (_dump(_load(text) | {key: value}), study_id))
 
+    def set_space(self, study_id: int, space: str | None) -> None:
+        with self._write(durable=True) as db:
+            db.execute("UPDATE studies SET space = ? WHERE id = ?", (space, study_id))
+
     # ------------------------------------------------------------------------------- handing out trials
 
     def create_trial(
