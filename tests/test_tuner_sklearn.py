@@ -28,7 +28,6 @@ from sklearn.model_selection import (  # noqa: E402
 from sklearn.pipeline import Pipeline, make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.svm import SVC  # noqa: E402
-from sklearn.utils.estimator_checks import estimator_checks_generator  # noqa: E402
 
 import tuner  # noqa: E402
 from tuner import Categorical, Float, Int, Ordinal, Space, SpaceError, StorageError, TunerSearchCV  # noqa: E402
@@ -184,6 +183,9 @@ def test_failing_settings_are_reported_as_scikit_learn_does():
 @pytest.mark.parametrize("estimator", [LogisticRegression(), Ridge()], ids=["classifier", "regressor"])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_estimator_checks_pass(estimator):
+    pytest.importorskip("sklearn", minversion="1.6")
+    from sklearn.utils.estimator_checks import estimator_checks_generator
+
     name = "C" if isinstance(estimator, LogisticRegression) else "alpha"
     search = TunerSearchCV(estimator, {name: [0.1, 1.0]}, n_trials=2, cv=2, error_score="raise")
     checks = 0
