@@ -252,8 +252,7 @@ class Study:
         self._running.stopping = True
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process gets the study, not the loop that runs it, nor what is quickly read again.
-        return self.__dict__ | {"_running": None, "_table": Table(), "_seen": (0, {})}
+        return self.__dict__ | {"_running": None}  # a worker process gets the study, not the loop that runs it
 
     def __repr__(self) -> str:
         return f"Study({self.study_name!r}, directions={list(self.directions)})"
