@@ -44,6 +44,7 @@ __all__ = [
     "TrialPruned",
     "TrialState",
     "TuneResult",
+    "TunerSearchCV",
     "Weights",
     "create_study",
     "errors",
@@ -61,10 +62,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The glue to training is fetched when it is first asked for: only it imports nanonet.
-    if name in ("tune", "TuneResult"):
-        import importlib
+    # The glue to training and to scikit-learn is fetched when it is first asked for: only it imports them.
+    import importlib
 
+    if name == "TunerSearchCV":
+        globals()[name] = importlib.import_module(".sklearn", __name__).TunerSearchCV
+        return globals()[name]
+    if name in ("tune", "TuneResult"):
         module = importlib.import_module(".tune", __name__)
         globals().update(tune=module.tune, TuneResult=module.TuneResult)
         return globals()[name]
