@@ -113,6 +113,7 @@ class Run:
             clip_norm=settings.clip_norm,
             clip_value=settings.clip_value,
             counts={metric: self._metric.count},
+            guarded=True,
         )
         self._validation = None
         if validation is not None:
@@ -132,7 +133,10 @@ class Run:
 
     @property
     def diverged(self) -> bool:
-        """Has a loss become NaN or infinite? Such a run does not go on."""
+        """Has a loss become NaN or infinite, or exploded (`nanonet.loop.EXPLOSION`)? Such a run does not go on.
+
+        The step that shows it is the last: its epoch ends there, with NaN for all results.
+        """
         last = self.history[-1] if self.history else {}
         return not all(np.isfinite(last.get(name, 0.0)) for name in ("loss", "val_loss"))
 
@@ -159,7 +163,9 @@ class Run:
             self.model.train()
             found = self._training.epoch(self.epoch)
             found = {"epoch": self.epoch + 1, **found}
-            if self._validation is not None:
+            if self._validation is not None and np.isnan(found["loss"]):
+                found["val_loss"] = found[f"val_{self._metric.name}"] = float("nan")
+            elif self._validation is not None:
                 self.model.eval()
                 outputs, loss = self._validation.run()
                 found["val_loss"] = loss
@@ -201,6 +207,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "streams": {name: stream.state.copy() for name, stream in self.model.named_streams()},
             "history": [dict(epoch) for epoch in self.history],
+            "limit": self._training.limit,
             "best_epoch": self._best_epoch,
             "best": self._best,
         }
@@ -218,6 +225,7 @@ class Run:
             run.optimizer.load_state_dict(state["optimizer"])
             for name, stream in run.model.named_streams():
                 stream.state[:] = state["streams"][name]
+            run._training.limit = state.get("limit", run._training.limit)
             run.history = [dict(epoch) for epoch in state["history"]]
             run._best_epoch, run._best = state["best_epoch"], state["best"]
         except (KeyError, TypeError) as error:
