@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,11 @@ class Training:
     def limit(self, value: float) -> None:
         self._limit[...] = value
 
+    @property
+    def rows_and_targets(self) -> tuple[np.ndarray, np.ndarray]:
+        """The arrays x and y that it trains on."""
+        return self._x, self._y
+
     def epoch(self, number: int, between: Callable[[int], None] | None = None) -> dict[str, float]:
         """Epoch `number` (from 0): the mean loss and counts over its rows, as they were met. NaN if it diverged.
 
@@ -162,6 +167,30 @@ class Training:
                 if between is not None:
                     between(done)
         return {name: float(total) / self.rows for name, total in self._totals.items()}
+
+    def losses_at(self, rates: Sequence[float], enough: Callable[[list[float]], bool]) -> np.ndarray:
+        """Train one step at each of these learning rates, on full mini-batches; the loss that each step met.
+
+        Fewer if the run diverges, or once enough(losses so far). Only without a schedule. Rows come in the order of as
+        many epochs as it takes.
+        """
+        losses: list[float] = []
+        step, each = self._parts[0]
+        self._halt[...] = 0
+        for number, rate in enumerate(rates):
+            if number % each == 0:
+                self._order[:] = generator(self._seed, "batches", number // each).permutation(self.rows)
+                self._cursor[...] = 0
+            for group in self._optimizer.param_groups:
+                group["lr"] = float(rate)
+            self._totals["loss"][...] = 0
+            step.run(1)
+            losses.append(float(self._totals["loss"]) / self.batch_size)
+            if self._halt or not np.isfinite(losses[-1]) or enough(losses):
+                break
+            if self._guarded and self.limit == _NO_LIMIT:
+                self.limit = EXPLOSION * max(losses[0], 1.0)
+        return np.array(losses)
 
     def _step(self, rows: int) -> Step:
         x = np.empty((rows, *self._x.shape[1:]), self._x.dtype)

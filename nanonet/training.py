@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from nanonet.ops.random import Stream
 from nanonet.optim import Optimizer, get
 from nanonet.random import generator
 from nanonet.settings import Settings
+
+if TYPE_CHECKING:
+    from nanonet.lr_range import RangeTest
 
 ADAPTIVE = ("adam", "adamw")
 
@@ -194,6 +197,18 @@ class Run:
         from nanonet.fitting import predict
 
         return predict(self.model, x)
+
+    def lr_range_test(self, low: float = 1e-6, high: float = 10.0, steps: int = 200) -> RangeTest:
+        """The losses along a rising learning rate, and a rate to train with (see `nanonet.lr_range_test`).
+
+        From the run's present weights, on a copy: the run itself is left alone.
+        """
+        from nanonet.lr_range import range_test
+
+        settings = self.settings.replace(schedule="constant", warmup=0.0)
+        data = self._training.rows_and_targets
+        copy = Run.restore({**self.state(), "settings": settings.to_dict()}, *data)
+        return range_test(copy.model, copy.optimizer, copy._training, low=low, high=high, steps=steps)
 
     # ----------------------------------------------------------------------- stopping and going on
 
