@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, pruners, samplers, schedulers, space, storage, study, trial
+from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .resumable import Resumable
 from .space import Categorical, Float, Int, Ordinal, Space
@@ -43,6 +43,7 @@ __all__ = [
     "create_study",
     "errors",
     "executors",
+    "importance",
     "load_study",
     "pruners",
     "samplers",
