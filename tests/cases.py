@@ -1449,6 +1449,7 @@ PRUNERS = [
     PrunerCase("PercentilePruner", lambda: pruners.PercentilePruner(25.0, n_startup_trials=2)),
     PrunerCase("PatientPruner", lambda: pruners.PatientPruner(None, patience=3)),
     PrunerCase("SuccessiveHalvingPruner", lambda: pruners.SuccessiveHalvingPruner(1, reduction_factor=3)),
+    PrunerCase("FoldPruner", lambda: pruners.FoldPruner(margin=2.0, n_startup_trials=2)),
 ]
 
 STORAGES = [

@@ -1,12 +1,21 @@
 """Samplers: what to try next. A new one is one file, one row here and one in tests/cases.py."""
 
 from .auto import AutoSampler
-from .base import History, Sampler
+from .base import History, Observations, Sampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
 from .uniform import RandomSampler
 
-__all__ = ["SAMPLERS", "AutoSampler", "GridSampler", "History", "QMCSampler", "RandomSampler", "Sampler"]
+__all__ = [
+    "SAMPLERS",
+    "AutoSampler",
+    "GridSampler",
+    "History",
+    "Observations",
+    "QMCSampler",
+    "RandomSampler",
+    "Sampler",
+]
 
 SAMPLERS: dict[str, type[Sampler]] = {
     sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, AutoSampler)
