@@ -20,8 +20,10 @@ def cube(d):
 
 
 def study_of(function, space, trials, seed=0, direction="minimize"):
-    """A study of `function(params)` at random points of the space."""
-    study = tuner.create_study(space=space, sampler=RandomSampler(seed=seed), direction=direction)
+    """A study of `function(params)` at random points of the space, of which some may be the same."""
+    study = tuner.create_study(space=space, direction=direction)
+    for point in np.random.default_rng(seed).random((trials, space.dimensions)):
+        study.enqueue_trial(space.decode(point))
     study.optimize(lambda trial: function(trial.params), n_trials=trials)
     return study
 
