@@ -4,6 +4,7 @@ from .auto import AutoSampler
 from .base import History, Observations, Sampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
+from .tpe import TPESampler
 from .uniform import RandomSampler
 
 __all__ = [
@@ -15,9 +16,10 @@ __all__ = [
     "QMCSampler",
     "RandomSampler",
     "Sampler",
+    "TPESampler",
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, AutoSampler)
+    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, TPESampler, AutoSampler)
 }
 """Every sampler by name."""
