@@ -282,9 +282,7 @@ def test_expected_hypervolume_gain_agrees_with_monte_carlo(size):
     for axis in (0, 1):
         change = np.eye(2)[axis] * step
         for derivative, args in ((by_mean, (change, 0)), (by_deviation, (0, change))):
-            high, low = (
-                log_ehvi(means + s * args[0], deviations + s * args[1], front, reference)[0] for s in (1, -1)
-            )
+            high, low = (log_ehvi(means + s * args[0], deviations + s * args[1], front, reference)[0] for s in (1, -1))
             np.testing.assert_allclose(derivative[:, axis], (high - low) / (2 * step), rtol=1e-5, atol=1e-6)
 
 
@@ -349,7 +347,12 @@ def test_search_keeps_hard_constraints():
 def test_activity_is_learned_from_what_trials_asked_for():
     space = Space({"kind": Categorical(["line", "square", "cube"]), "slope": Float(0, 1), "size": Int(1, 4),
                    "extra": Float(0, 1)})  # fmt: skip
-    settings = [("line", 0.3, None, None), ("square", None, 1, None), ("square", None, 4, 0.2), ("square", None, 3, 0.1)]
+    settings = [
+        ("line", 0.3, None, None),
+        ("square", None, 1, None),
+        ("square", None, 4, 0.2),
+        ("square", None, 3, 0.1),
+    ]
     points = np.array(
         [
             [np.nan if v is None else d.encode(v) for d, v in zip(space.parameters.values(), row, strict=True)]

@@ -5,6 +5,7 @@ from .base import History, Observations, Sampler
 from .gp import GPSampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
+from .tpe import TPESampler
 from .uniform import RandomSampler
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "QMCSampler",
     "RandomSampler",
     "Sampler",
+    "TPESampler",
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, AutoSampler)
+    sampler.__name__: sampler
+    for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, TPESampler, AutoSampler)
 }
 """Every sampler by name."""

@@ -26,8 +26,9 @@ def halfrank(y):
 
 
 def yeojohnson(y):
-    from scipy.stats import yeojohnson as yj
     import warnings
+
+    from scipy.stats import yeojohnson as yj
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
