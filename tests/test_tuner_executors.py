@@ -21,7 +21,6 @@ from tuner import Float, Resumable, Space, StorageError, TrialState
 from tuner.executors import Done, ProcessExecutor, WorkersUnavailable, cores, is_loss, make_executor, perform
 from tuner.processes import WorkerDied
 from tuner.pruners import NopPruner, SuccessiveHalvingPruner
-from tuner.resumable import run_segment
 from tuner.samplers import RandomSampler
 from tuner.storage.base import MAX_CRASHES
 
@@ -436,16 +435,6 @@ def test_a_task_is_timed_where_it_is_done():
     assert 0.05 <= done.seconds < 5
 
 
-def test_a_segment_is_nothing_but_its_arguments(tmp_path, undisturbed):
-    study, work = study_of(tmp_path / "s.db"), Walk(tmp_path)
-    trial = study.ask()
-    checkpoints = study.storage.checkpoints(study.study_id)
-    whole = [undisturbed[0][4].get(step) for step in range(1, 4)]
-    for _ in range(2):
-        assert run_segment(work, trial, 0, 3, checkpoints)[: undisturbed[0][2]] == whole[: undisturbed[0][2]]
-    study.storage.close()
-
-
 # ------------------------------------------------------------------------------------------------- Dask
 
 
@@ -475,9 +464,11 @@ def test_a_dask_worker_killed_in_mid_segment_loses_nothing(tmp_path, undisturbed
 
 @posix
 @pytest.mark.filterwarnings("default")
-def test_a_trial_that_dask_gives_up_is_failed_and_no_other(tmp_path, dask):
+def test_a_trial_that_dask_gives_up_is_failed_and_no_other(tmp_path, dask, monkeypatch):
+    monkeypatch.setattr(dask.cluster.scheduler, "allowed_failures", 0)
     study, work = study_of(tmp_path / "s.db", NopPruner()), Walk(tmp_path, deaths={1: 99})
     study.optimize(work, n_trials=3, n_jobs=1, executor=dask.get_executor(retries=0))
     assert [t.state for t in study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    assert "KilledWorker" in study.trials[1].error
+    assert "died 3 times: KilledWorker" in study.trials[1].error
+    assert work.count("died", 1) == MAX_CRASHES
     study.storage.close()
