@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, pruners, samplers, schedulers, space, storage, study, trial
+from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
+from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
+from .priors import Near, Weights
 from .resumable import Resumable
 from .space import Categorical, Float, Int, Ordinal, Space
 from .study import Study, create_study, load_study
@@ -24,10 +26,12 @@ from .trial import FrozenTrial, Trial, TrialState
 
 __all__ = [
     "Categorical",
+    "Constraint",
     "DuplicatedStudyError",
     "Float",
     "FrozenTrial",
     "Int",
+    "Near",
     "Ordinal",
     "Resumable",
     "Space",
@@ -40,9 +44,12 @@ __all__ = [
     "TrialPruned",
     "TrialState",
     "TuneResult",
+    "TunerSearchCV",
+    "Weights",
     "create_study",
     "errors",
     "executors",
+    "importance",
     "load_study",
     "pruners",
     "samplers",
@@ -56,10 +63,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The glue to training is fetched when it is first asked for: only it imports nanonet.
-    if name in ("tune", "TuneResult"):
-        import importlib
+    # The glue to training and to scikit-learn is fetched when it is first asked for: only it imports them.
+    import importlib
 
+    if name == "TunerSearchCV":
+        globals()[name] = importlib.import_module(".sklearn", __name__).TunerSearchCV
+        return globals()[name]
+    if name in ("tune", "TuneResult"):
         module = importlib.import_module(".tune", __name__)
         globals().update(tune=module.tune, TuneResult=module.TuneResult)
         return globals()[name]

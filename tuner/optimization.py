@@ -14,6 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from . import pareto
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .executors import WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
@@ -211,7 +214,7 @@ class Optimization:
         state: TrialState,
         values: Sequence[float] | None = None,
         error: str | None = None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         """End a trial for good; its states are no longer needed."""
         self.study._end(trial.number, trial._attempt, state, values, error, segment)
@@ -266,8 +269,6 @@ class Segments(Work):
 
     def __init__(self, optimization: Optimization, objective: Resumable):
         super().__init__(optimization, objective)
-        if len(self.study.directions) > 1:
-            raise ValueError("a tuner.Resumable gives one value per step; the study has several objectives")
         if objective.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {objective.max_steps}")
         if objective.score not in ("last", "best"):
@@ -290,7 +291,7 @@ class Segments(Work):
                     [t for t in trials if may_start or t.state is not TrialState.WAITING],
                     self.objective.max_steps,
                     may_start,
-                    self.study.signs[0],
+                    self.study.signs,
                     self.objective.score == "best",
                 )
             )
@@ -305,10 +306,10 @@ class Segments(Work):
                 optimization.steps_out += segment.steps
                 return Job(trial, run_segment, arguments, segment.steps)
 
-    def ended(self, job: Job, result: list[float]) -> None:
+    def ended(self, job: Job, result: list[Any]) -> None:
         optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)
-        if any(map(math.isnan, result)):
-            problem = f"a value is NaN within the steps up to {done}"
+        if any(map(self._diverged, result)):
+            problem = f"a value is NaN or infinitely bad within the steps up to {done}"
             optimization.end(trial, TrialState.FAIL, error=problem, segment=result)
         elif len(result) < job.steps or done >= self.objective.max_steps:
             self._complete(trial, self.study.storage.trial(self.study.study_id, trial.number), result)
@@ -325,14 +326,17 @@ class Segments(Work):
                 self._complete(Trial(self.study, frozen.number, frozen.attempt), frozen)
         return self.study.storage.trials(self.study.study_id) if over else trials
 
-    def _complete(self, trial: Trial, frozen: FrozenTrial, segment: Sequence[float] = ()) -> None:
+    def _complete(self, trial: Trial, frozen: FrozenTrial, segment: Sequence[Any] = ()) -> None:
         curve = [*frozen.intermediate_values.values(), *segment]
         if not curve:
             self.optimization.end(trial, TrialState.FAIL, error="advance gave no value at all")
             return
-        sign = self.study.signs[0]
-        value = min(curve, key=lambda v: sign * v) if self.objective.score == "best" else curve[-1]
-        self.optimization.end(trial, TrialState.COMPLETE, [value], segment=segment)
+        value = curve[pareto.best(curve, self.study.signs) if self.objective.score == "best" else -1]
+        self.optimization.end(trial, TrialState.COMPLETE, np.atleast_1d(value).tolist(), segment=segment)
+
+    def _diverged(self, value: float | list[float]) -> bool:
+        losses = np.multiply(value, self.study.signs)
+        return bool(np.any(np.isnan(losses) | (losses == math.inf)))
 
     def _stop(self, number: int) -> None:
         frozen = self.study.storage.trial(self.study.study_id, number)

@@ -80,6 +80,10 @@ class Storage(ABC):
     @abstractmethod
     def set_study_attr(self, study_id: int, key: str, value: Any) -> None: ...
 
+    @abstractmethod
+    def set_space(self, study_id: int, space: str | None) -> None:
+        """Give the study another fixed space, as JSON."""
+
     # ------------------------------------------------------------------------------- handing out trials
 
     @abstractmethod
@@ -144,11 +148,14 @@ class Storage(ABC):
     def set_user_attr(self, study_id: int, number: int, attempt: int, key: str, value: Any) -> None: ...
 
     @abstractmethod
-    def report(self, study_id: int, number: int, attempt: int, step: int, value: float) -> None: ...
+    def report(self, study_id: int, number: int, attempt: int, step: int, value: float | list[float]) -> None: ...
 
     @abstractmethod
-    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[float]) -> None:
-        """Append values to the trial's curve and pause it: its steps so far are kept from now on."""
+    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[Any]) -> None:
+        """Append values to the trial's curve and pause it: its steps so far are kept from now on.
+
+        With several objectives each value is a list.
+        """
 
     @abstractmethod
     def release(self, study_id: int, number: int, attempt: int) -> None:
@@ -163,7 +170,7 @@ class Storage(ABC):
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None = None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         """End a trial that is running or paused, `segment` being the last values of its curve.
 

@@ -56,6 +56,9 @@ class MemoryStorage(Storage):
     def set_study_attr(self, study_id: int, key: str, value: Any) -> None:
         self._attrs[study_id][key] = value
 
+    def set_space(self, study_id: int, space: str | None) -> None:
+        self._studies[study_id] = replace(self._studies[study_id], space=space)
+
     def create_trial(
         self,
         study_id: int,
@@ -135,12 +138,12 @@ class MemoryStorage(Storage):
             trial = self._running(study_id, number, attempt)
             self._put(study_id, trial, user_attrs=trial.user_attrs | {key: value})
 
-    def report(self, study_id: int, number: int, attempt: int, step: int, value: float) -> None:
+    def report(self, study_id: int, number: int, attempt: int, step: int, value: float | list[float]) -> None:
         with self._lock:
             trial = self._running(study_id, number, attempt)
             self._put(study_id, trial, intermediate_values=trial.intermediate_values | {step: value})
 
-    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[float]) -> None:
+    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[Any]) -> None:
         with self._lock:
             trial = self._running(study_id, number, attempt)
             self._put(study_id, trial, state=TrialState.PAUSED, **_longer(trial, values))
@@ -161,7 +164,7 @@ class MemoryStorage(Storage):
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None = None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         with self._lock:
             trial = self._running(study_id, number, attempt, TrialState.PAUSED)
@@ -236,7 +239,7 @@ class _Table:
         return [self.trials[number] for number in self._open]
 
 
-def _longer(trial: FrozenTrial, values: Sequence[float]) -> dict[str, Any]:
+def _longer(trial: FrozenTrial, values: Sequence[Any]) -> dict[str, Any]:
     """The changes to a trial whose curve has grown by these values."""
-    added = {trial.steps + i: float(value) for i, value in enumerate(values, 1)}
+    added = {trial.steps + i: value for i, value in enumerate(values, 1)}
     return {"steps": trial.steps + len(added), "intermediate_values": trial.intermediate_values | added}

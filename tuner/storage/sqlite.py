@@ -119,6 +119,10 @@ class SqliteStorage(Storage):
             (text,) = db.execute("SELECT attrs FROM studies WHERE id = ?", (study_id,)).fetchone()
             db.execute("UPDATE studies SET attrs = ? WHERE id = ?", (_dump(_load(text) | {key: value}), study_id))
 
+    def set_space(self, study_id: int, space: str | None) -> None:
+        with self._write(durable=True) as db:
+            db.execute("UPDATE studies SET space = ? WHERE id = ?", (space, study_id))
+
     # ------------------------------------------------------------------------------- handing out trials
 
     def create_trial(
@@ -263,13 +267,13 @@ class SqliteStorage(Storage):
             trial = self._running(db, study_id, number, attempt)
             self._update(db, study_id, number, user_attrs=_dump(_load(trial["user_attrs"]) | {key: value}))
 
-    def report(self, study_id: int, number: int, attempt: int, step: int, value: float) -> None:
+    def report(self, study_id: int, number: int, attempt: int, step: int, value: float | list[float]) -> None:
         with self._write() as db:
             self._running(db, study_id, number, attempt)
             db.execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", (study_id, number, step, _dump(value)))
             self._update(db, study_id, number)
 
-    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[float]) -> None:
+    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[Any]) -> None:
         with self._write() as db:
             done = self._running(db, study_id, number, attempt)["steps"]
             steps = self._append(db, study_id, number, done, values)
@@ -288,7 +292,7 @@ class SqliteStorage(Storage):
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None = None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         with self._write(durable=True) as db:
             done = self._running(db, study_id, number, attempt, TrialState.PAUSED)["steps"]
@@ -335,7 +339,7 @@ class SqliteStorage(Storage):
             ).fetchall()
             if not rows:
                 return trials
-            curves: dict[int, dict[int, float]] = {row[0]: {} for row in rows}
+            curves: dict[int, dict[int, Any]] = {row[0]: {} for row in rows}
             for number, step, value in db.execute(
                 "SELECT number, step, value FROM reports WHERE study = :study AND number IN "
                 "(SELECT number FROM trials WHERE study = :study AND revision > :seen)",
@@ -351,7 +355,7 @@ class SqliteStorage(Storage):
         self._cache[study_id] = max(seen, *(row[-1] for row in rows)), trials
         return trials
 
-    def _frozen(self, db: sqlite3.Connection, row: Sequence[Any], curve: dict[int, float]) -> FrozenTrial:
+    def _frozen(self, db: sqlite3.Connection, row: Sequence[Any], curve: dict[int, Any]) -> FrozenTrial:
         number, state, values, params, ids, user_attrs, fixed, enqueued, started, completed, error, *counts = row
         steps, attempt, _ = counts
         return FrozenTrial(
@@ -395,9 +399,9 @@ class SqliteStorage(Storage):
             {"study": study_id, "number": number, **columns},
         )
 
-    def _append(self, db: sqlite3.Connection, study_id: int, number: int, done: int, values: Sequence[float]) -> int:
+    def _append(self, db: sqlite3.Connection, study_id: int, number: int, done: int, values: Sequence[Any]) -> int:
         """Add values to the curve after `done` steps; how many steps it has then."""
-        rows = [(study_id, number, done + i, _dump(float(value))) for i, value in enumerate(values, 1)]
+        rows = [(study_id, number, done + i, _dump(value)) for i, value in enumerate(values, 1)]
         db.executemany("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", rows)
         return done + len(rows)
 
