@@ -461,7 +461,7 @@ class Space:
 
         Inactive coordinates may be NaN.
         """
-        snapped = self.snap(point)
+        snapped = np.where(np.isnan(point), np.nan, self.snap(point))
         if self.conditions:
             snapped = np.where(self.active(snapped[None])[0], snapped, np.nan)
         return (np.round(snapped, 9) + 0.0).tobytes()
