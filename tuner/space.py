@@ -461,10 +461,11 @@ class Space:
 
         Inactive coordinates may be NaN.
         """
-        snapped = self.snap(point)
+        missing = np.isnan(point)
+        snapped = self.snap(np.where(missing, 0.5, point))
         if self.conditions:
-            snapped = np.where(self.active(snapped[None])[0], snapped, np.nan)
-        return (np.round(snapped, 9) + 0.0).tobytes()
+            missing |= ~self.active(snapped[None])[0]
+        return (np.round(np.where(missing, np.nan, snapped), 9) + 0.0).tobytes()
 
     @cached_property
     def _cells(self) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
