@@ -62,9 +62,17 @@ class Recording:
     """One recorded step: its plan, its inputs and outputs, and when it may be replayed.
 
     args and kwargs as the step is called; leaves: the arrays and tensors in them that may change from call to call.
+    calls: whether `quick` is wanted, for calls with arguments; without it there is `replay` only.
     """
 
-    def __init__(self, function: Callable, args: tuple = (), kwargs: dict | None = None, leaves: Sequence = ()):
+    def __init__(
+        self,
+        function: Callable,
+        args: tuple = (),
+        kwargs: dict | None = None,
+        leaves: Sequence = (),
+        calls: bool = True,
+    ):
         recorder = StepRecorder()
         self._names = _names_outside(function)
         pairs = [recorder.argument(as_tensor(leaf).array) for leaf in leaves]
@@ -87,7 +95,7 @@ class Recording:
         del outputs
         self._constants = _map((args, kwargs), lambda value: None if _dynamic(value) else value)  # their ids are keys
         self.plan = recorder.plan()
-        self.quick = _miss if kwargs or recorder.kept_arguments() else self._compiled(args)
+        self.quick = _miss if not calls or kwargs or recorder.kept_arguments() else self._compiled(args)
 
     def _compiled(self, args: tuple) -> Callable[[tuple], Any]:
         """`nanonet.quick` for calls with arguments like these; `_miss` where arguments are nested, or the plan cannot

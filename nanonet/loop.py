@@ -53,7 +53,7 @@ class Step:
         found = next((r for r in self._recordings if r.valid()), None)
         if found is None and not self._eager:
             try:
-                self._recordings = [*self._recordings[-3:], Recording(self._function)]
+                self._recordings = [*self._recordings[-3:], Recording(self._function, calls=False)]
                 done = 1
                 found = next((r for r in self._recordings if r.valid()), None)
             except RecordingError:
@@ -113,6 +113,7 @@ class Training:
         self._limit, self._halt = np.full((), _NO_LIMIT), np.zeros(())
         self._base = [group["lr"] for group in optimizer.param_groups]
         self._rates = [np.zeros((self.steps, 1)) for _ in optimizer.param_groups]
+        self._chunk = 1  # steps between two looks at the callbacks
         full, rest = divmod(self.rows, self.batch_size)
         self._parts = [(self._step(self.batch_size), full)]
         if rest:
@@ -148,11 +149,11 @@ class Training:
             factors = self._schedule(np.arange(number * self.steps, (number + 1) * self.steps))
             for base, rates in zip(self._base, self._rates, strict=True):
                 rates[:, 0] = base * np.asarray(factors)
-        done, chunk = 0, 1
+        done = 0
         unlimited = self._guarded and self.limit == _NO_LIMIT
         for step, times in self._parts:
             while times:
-                now = min(chunk, times)
+                now = 1 if unlimited else min(self._chunk, times)
                 start = time.perf_counter()
                 now = step.run(now)
                 seconds = time.perf_counter() - start
@@ -163,7 +164,7 @@ class Training:
                     unlimited = False
                 times -= now
                 done += now
-                chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS * now / max(seconds, 1e-9))))
+                self._chunk = max(1, min(4 * self._chunk, int(CHUNK_SECONDS * now / max(seconds, 1e-9))))
                 if between is not None:
                     between(done)
         return {name: float(total) / self.rows for name, total in self._totals.items()}

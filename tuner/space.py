@@ -456,6 +456,16 @@ class Space:
             active[:, names.index(name)] = fits[inverse] & active[:, axis]
         return active
 
+    def key(self, point: np.ndarray) -> bytes:
+        """The same for all points (dimensions,) of the same settings, and for the point that `encode` gives them.
+
+        Inactive coordinates may be NaN.
+        """
+        snapped = self.snap(point)
+        if self.conditions:
+            snapped = np.where(self.active(snapped[None])[0], snapped, np.nan)
+        return (np.round(snapped, 9) + 0.0).tobytes()
+
     @cached_property
     def _cells(self) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
         return [(domain.edges, domain.places) for domain in self.parameters.values()]

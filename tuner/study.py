@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
@@ -252,8 +252,7 @@ class Study:
         self._running.stopping = True
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process gets the study, not the loop that runs it, nor what is quickly read again.
-        return self.__dict__ | {"_running": None, "_table": Table(), "_seen": (0, {})}
+        return self.__dict__ | {"_running": None}  # a worker process gets the study, not the loop that runs it
 
     def __repr__(self) -> str:
         return f"Study({self.study_name!r}, directions={list(self.directions)})"
@@ -304,10 +303,12 @@ class Study:
         excess = [float(c) for c in self.constraints_func(known)]
         self.storage.set_user_attr(self.study_id, number, attempt, "constraints", excess)
 
-    def _propose(self, space: Space, number: int) -> np.ndarray:
+    def _propose(self, space: Space, number: int, refused: Set[bytes] = frozenset()) -> np.ndarray:
+        """The sampler's point or one instead of it; not one of `refused`, unless the space is used up."""
         history = self._history(number)
         point = self.sampler.propose(space, history, number, self.seed)
-        return admissible(space, point, history, number, self.seed, self.sampler.repeats)
+        tried = set() if self.sampler.repeats else history.keys(space)
+        return admissible(space, point, tried | refused, number, self.seed)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)

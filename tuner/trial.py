@@ -174,10 +174,13 @@ class Trial:
             )
         return value
 
-    def _set(self, params: Mapping[str, Any], distributions: Mapping[str, Domain]) -> None:
-        self.study.storage.set_params(self.study.study_id, self.number, self._attempt, params, distributions)
+    def _set(self, params: Mapping[str, Any], distributions: Mapping[str, Domain], distinct: bool = False) -> bool:
+        study = self.study
+        if not study.storage.set_params(study.study_id, self.number, self._attempt, params, distributions, distinct):
+            return False
         self._params.update(params)
         self._distributions.update(distributions)
+        return True
 
     def _begin(self, space: Space | None, learned: Space | None) -> None:
         """Take settings from the fixed space, or coordinates for the space seen so far.
@@ -187,10 +190,16 @@ class Trial:
         if self.steps:
             return
         if space is not None:
-            point = self.study._propose(space, self.number)
             earlier = {n: v for n, v in self._earlier.items() if n in space.parameters and v in space.parameters[n]}
-            params = space.decode(point, {**earlier, **self._fixed})
-            self._set(params, {name: space.parameters[name] for name in params})
+            given = {**earlier, **self._fixed}
+            refused: set[bytes] = set()
+            while True:
+                point = self.study._propose(space, self.number, refused)
+                params, key = space.decode(point, given), space.key(point)
+                again = key in refused or bool(given) or self.study.sampler.repeats
+                if self._set(params, {name: space.parameters[name] for name in params}, distinct=not again):
+                    return
+                refused.add(key)  # another process was faster
         elif learned is not None:
             point = self.study._propose(learned, self.number)
             self._relative = dict(zip(learned.names, map(float, point), strict=True))

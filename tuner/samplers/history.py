@@ -54,6 +54,9 @@ class Table:
         self._space: Space | None = None
         self._clear()
 
+    def __reduce__(self) -> tuple[type[Table], tuple[()]]:
+        return Table, ()
+
     def _clear(self) -> None:
         self._settled = 0  # so many trials from the first on have ended
         self._params: list[object] = []
@@ -87,13 +90,13 @@ class Table:
             if trial.state.is_finished() and row == self._settled:
                 self._settled += 1
                 if self._inside[row]:
-                    self._keys.add(self._points[row].tobytes())
+                    self._keys.add(_key(self._points[row]))
 
     def keys(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> set[bytes]:
         """The points of the trials as bytes, and of others that ended."""
         with self._lock:
             self._read(space, trials, signs)
-            more = {self._points[row].tobytes() for row in range(self._settled, len(trials)) if self._inside[row]}
+            more = {_key(self._points[row]) for row in range(self._settled, len(trials)) if self._inside[row]}
             return self._keys | more
 
     def observations(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> Observations:
@@ -140,6 +143,11 @@ class Table:
             else:
                 return False
         return True
+
+
+def _key(point: np.ndarray) -> bytes:
+    """As `Space.key`, of a point that `Space.encode` gave, with NaN for inactive coordinates."""
+    return (np.round(point, 9) + 0.0).tobytes()
 
 
 def fill_from_curves(
@@ -197,7 +205,7 @@ class History:
         return self._table.observations(space, self._read(), self.signs)
 
     def keys(self, space: Space) -> set[bytes]:
-        """The points that were tried, as bytes of float64 rows with NaN for inactive coordinates. Do not change it."""
+        """The points that were tried, each as `Space.key` has it. Do not change it."""
         return self._table.keys(space, self._read(), self.signs)
 
     def _read(self) -> Sequence[FrozenTrial]:
