@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, pruners, samplers, schedulers, space, storage, study, trial
+from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
@@ -50,6 +50,7 @@ __all__ = [
     "create_study",
     "errors",
     "executors",
+    "importance",
     "load_study",
     "pruners",
     "samplers",
