@@ -336,24 +336,30 @@ class Plan:
             else:
                 self._segments.append(i.code if i.call is None else i.call)
         if any(i.call is None for i in instructions):
-            from kernels.numba_cpu.executor import execute
+            from kernels.numba_cpu.executor import address, execute
 
-            self._execute = execute
+            self._execute, self._address = execute, address
 
     @property
     def names(self) -> list[str]:
         return [instruction.name for instruction in self.instructions]
 
-    def run(self, times: int = 1) -> None:
+    def run(self, times: int = 1, stop: np.ndarray | None = None) -> int:
+        """Replay up to `times` times; how often it did.
+
+        stop: an array of 8 bytes that the plan may write; content other than zeros ends the run after a repetition.
+        """
         if len(self._segments) == 1 and isinstance(self._segments[0], bytes):
-            self._execute(self._segments[0], times)
-            return
-        for _ in range(times):
+            return self._execute(self._segments[0], times, 0 if stop is None else self._address(stop))
+        for done in range(1, times + 1):
             for segment in self._segments:
                 if isinstance(segment, bytes):
                     self._execute(segment)
                 else:
                     segment()
+            if stop is not None and stop.any():
+                return done
+        return times
 
     def bound(self, arrays: Sequence[np.ndarray]) -> tuple[Callable[..., int] | None, Callable[[], int] | None]:
         """(run, pool): run(pool(), *others) replays with others in the place of arrays, which the plan only reads.

@@ -118,14 +118,16 @@ class Recording:
                 return False
         return all(tensor._grad is before for tensor, before in self._read)
 
-    def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1) -> None:
+    def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1, stop: np.ndarray | None = None) -> int:
+        """Carry out the step up to `times` times, as `Plan.run` does; how often it did."""
         for buffer, leaf in zip(self._buffers, leaves, strict=True):
             buffer[...] = leaf.array if isinstance(leaf, Tensor) else leaf
-        self.plan.run(times)
+        done = self.plan.run(times, stop)
         for thing, name, after in self._changed:
             setattr(thing, name, after)
         for tensor, after in self._grads:
             tensor._grad = after
+        return done
 
     def outputs(self) -> Any:
         """What the step returned, in memory that no replay overwrites."""

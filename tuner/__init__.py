@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, pruners, samplers, schedulers, space, storage, study, trial
+from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
+from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
+from .priors import Near, Weights
 from .resumable import Resumable
 from .space import Categorical, Float, Int, Ordinal, Space
 from .study import Study, create_study, load_study
@@ -24,10 +26,12 @@ from .trial import FrozenTrial, Trial, TrialState
 
 __all__ = [
     "Categorical",
+    "Constraint",
     "DuplicatedStudyError",
     "Float",
     "FrozenTrial",
     "Int",
+    "Near",
     "Ordinal",
     "Resumable",
     "Space",
@@ -40,14 +44,19 @@ __all__ = [
     "TrialPruned",
     "TrialState",
     "TuneResult",
+    "TunerSearchCV",
+    "Weights",
+    "build",
     "create_study",
     "errors",
     "executors",
+    "importance",
     "load_study",
     "pruners",
     "samplers",
     "schedulers",
     "space",
+    "space_of",
     "storage",
     "study",
     "trial",
@@ -55,12 +64,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # The glue to training is fetched when it is first asked for: only it imports nanonet.
-    if name in ("tune", "TuneResult"):
-        import importlib
+#: Glue to training and to scikit-learn, imported when it is first asked for: name -> module.
+_LATER = {
+    "TuneResult": "tune",
+    "TunerSearchCV": "sklearn",
+    "build": "derived",
+    "space_of": "derived",
+    "tune": "tune",
+}
 
-        module = importlib.import_module(".tune", __name__)
-        globals().update(tune=module.tune, TuneResult=module.TuneResult)
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    globals().update({known: getattr(module, known) for known, place in _LATER.items() if place == _LATER[name]})
+    return globals()[name]

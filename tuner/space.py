@@ -17,15 +17,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
+from .constraints import Constraint
 from .errors import SpaceError
+from .priors import Prior, prior_from_json
 
 __all__ = ["Categorical", "Domain", "Float", "Int", "Ordinal", "Space", "from_jsonable", "to_jsonable"]
 
+FEW = 1 << 16  # a domain of at most so many values is told apart cell by cell
 DIGITS = 12  # significant digits of a decoded float: far below any sensible search resolution, and 0.01 stays 0.01
 
 
@@ -33,22 +37,70 @@ DIGITS = 12  # significant digits of a decoded float: far below any sensible sea
 
 
 class Domain(ABC):
-    """The values one parameter may take, laid out along the unit interval."""
+    """The values one parameter may take, laid out along the unit interval.
+
+    Laid out evenly, unless there is a prior: then in proportion to it, so that uniform points are draws from it.
+    """
 
     kind: str
     size: int | None
     """How many values there are; None for a continuous range."""
+    prior: Prior | None = None
+    _warp: tuple[np.ndarray, np.ndarray] | None = None
 
-    @abstractmethod
     def decode(self, u: float) -> Any:
         """The value at u, which is clipped to [0, 1]."""
+        u = _clip(u)
+        return self._value(u if self._warp is None else _clip(np.interp(u, self._warp[1], self._warp[0])))
 
-    @abstractmethod
     def encode(self, value: Any) -> float:
         """The place of `value` in [0, 1]; SpaceError if it is not in the domain.
 
         decode(encode(value)) == value, for continuous ranges up to 12 significant digits of the range.
         """
+        place = self.natural(value)
+        return place if self._warp is None else _clip(np.interp(place, *self._warp))
+
+    @abstractmethod
+    def natural(self, value: Any) -> float:
+        """As `encode`, without the prior."""
+
+    @abstractmethod
+    def _value(self, place: float) -> Any:
+        """As `decode`, without the prior."""
+
+    def natural_edges(self) -> np.ndarray | None:
+        """Where the values' cells begin and end without the prior: rising from 0 to 1, float64 (size + 1,).
+
+        None if the range is continuous or has more than `FEW` values.
+        """
+        return None if self.size is None or self.size > FEW else np.arange(self.size + 1) / self.size
+
+    @property
+    def edges(self) -> np.ndarray | None:
+        """Where the values' cells begin and end, float64 (size + 1,); None for continuous and very large domains."""
+        edges = self.natural_edges()
+        return edges if edges is None or self._warp is None else np.interp(edges, *self._warp)
+
+    @property
+    def places(self) -> np.ndarray | None:
+        """Where `encode` puts each value, float64 (size,); None for continuous and very large domains."""
+        edges = self.natural_edges()
+        if edges is None:
+            return None
+        places = self._natural_places(edges)
+        return places if self._warp is None else np.interp(places, *self._warp)
+
+    def _natural_places(self, edges: np.ndarray) -> np.ndarray:
+        return (edges[1:] + edges[:-1]) / 2
+
+    def _use(self, prior: Prior | None) -> None:
+        """Lay the values out in proportion to a prior."""
+        if prior is not None:
+            if not isinstance(prior, Prior):
+                raise SpaceError(f"{self}: prior must be a Near or Weights, got {prior!r}")
+            self._warp = prior.warp(self)
+        self.prior = prior
 
     @abstractmethod
     def __contains__(self, value: Any) -> bool: ...
@@ -57,8 +109,14 @@ class Domain(ABC):
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict that `domain_from_json` reads."""
 
+    def _prior_json(self) -> dict[str, Any]:
+        return {} if self.prior is None else {"prior": self.prior.to_json()}
+
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        if type(self) is not type(other):
+            return False
+        mine, theirs = ({k: v for k, v in vars(d).items() if k != "_warp"} for d in (self, other))
+        return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -68,7 +126,9 @@ class Float(Domain):
 
     kind = "float"
 
-    def __init__(self, low: float, high: float, log: bool = False, step: float | None = None):
+    def __init__(
+        self, low: float, high: float, log: bool = False, step: float | None = None, prior: Prior | None = None
+    ):
         self.low, self.high = _real("low", low), _real("high", high)
         self.log, self.step = bool(log), None if step is None else _real("step", step)
         _check_range(self, self.low, self.high, self.log, self.step)
@@ -83,11 +143,11 @@ class Float(Domain):
             self.high = self._at(self.size - 1)
         elif self.low == self.high:
             self.size = 1
+        self._use(prior)
 
-    def decode(self, u: float) -> float:
+    def _value(self, u: float) -> float:
         if self.size is not None:
             return self._at(_cell(u, self.size))
-        u = _clip(u)
         if self.log:
             value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
             value = float(f"{value:.{DIGITS}g}")
@@ -98,7 +158,7 @@ class Float(Domain):
                 value = round(value, DIGITS - math.ceil(math.log10(span)))
         return min(max(value, self.low), self.high)
 
-    def encode(self, value: float) -> float:
+    def natural(self, value: float) -> float:
         if value not in self:
             raise SpaceError(f"{value!r} is not in {self}")
         value = float(value)
@@ -124,7 +184,8 @@ class Float(Domain):
         return float(Decimal(repr(self.low)) + index * Decimal(repr(self.step)))
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "float", "low": self.low, "high": self.high, "log": self.log, "step": self.step}
+        limits = {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
+        return {"kind": "float", **limits, **self._prior_json()}
 
     def __repr__(self) -> str:
         return f"Float({self.low}, {self.high}{_flags(self)})"
@@ -135,7 +196,7 @@ class Int(Domain):
 
     kind = "int"
 
-    def __init__(self, low: int, high: int, log: bool = False, step: int | None = None):
+    def __init__(self, low: int, high: int, log: bool = False, step: int | None = None, prior: Prior | None = None):
         self.low, self.high = _integer("low", low), _integer("high", high)
         self.log, self.step = bool(log), None if step in (None, 1) else _integer("step", step)
         _check_range(self, self.low, self.high, self.log, self.step)
@@ -145,14 +206,26 @@ class Int(Domain):
             raise SpaceError(f"{self}: log=True and step={step} cannot be combined")
         self.size = (self.high - self.low) // (self.step or 1) + 1
         self.high = self.low + (self.size - 1) * (self.step or 1)
+        self._use(prior)
 
-    def decode(self, u: float) -> int:
+    def natural_edges(self) -> np.ndarray | None:
+        if not self.log or self.size > FEW:
+            return super().natural_edges()
+        edges = np.log(np.arange(self.low, self.high + 2) - 0.5)
+        return (edges - edges[0]) / (edges[-1] - edges[0])
+
+    def _natural_places(self, edges: np.ndarray) -> np.ndarray:
+        if not self.log:
+            return super()._natural_places(edges)
+        return np.array([self.natural(value) for value in range(self.low, self.high + 1)])
+
+    def _value(self, u: float) -> int:
         if not self.log:
             return self.low + _cell(u, self.size) * (self.step or 1)
         first, last = math.log(self.low - 0.5), math.log(self.high + 0.5)
-        return min(max(round(math.exp(first + _clip(u) * (last - first))), self.low), self.high)
+        return min(max(round(math.exp(first + u * (last - first))), self.low), self.high)
 
-    def encode(self, value: int) -> float:
+    def natural(self, value: int) -> float:
         if value not in self:
             raise SpaceError(f"{value!r} is not in {self}")
         if not self.log:
@@ -166,7 +239,8 @@ class Int(Domain):
         return int(value) == value and (int(value) - self.low) % (self.step or 1) == 0
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "int", "low": self.low, "high": self.high, "log": self.log, "step": self.step}
+        limits = {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
+        return {"kind": "int", **limits, **self._prior_json()}
 
     def __repr__(self) -> str:
         return f"Int({self.low}, {self.high}{_flags(self)})"
@@ -175,7 +249,7 @@ class Int(Domain):
 class _Choices(Domain):
     """Values listed one by one: the i-th of n has the cell [i / n, (i + 1) / n)."""
 
-    def __init__(self, choices: Sequence[Any]):
+    def __init__(self, choices: Sequence[Any], prior: Prior | None = None):
         if isinstance(choices, (str, bytes)) or not isinstance(choices, Iterable):
             raise SpaceError(f"{type(self).__name__}: choices must be a list of values, got {choices!r}")
         self.choices = tuple(choices)
@@ -184,11 +258,12 @@ class _Choices(Domain):
         self.size = len(self.choices)
         if len({(type(c).__name__, repr(c)) for c in self.choices}) < self.size:
             raise SpaceError(f"{self}: a choice is listed twice")
+        self._use(prior)
 
-    def decode(self, u: float) -> Any:
+    def _value(self, u: float) -> Any:
         return self.choices[_cell(u, self.size)]
 
-    def encode(self, value: Any) -> float:
+    def natural(self, value: Any) -> float:
         index = self.index(value)
         if index is None:
             raise SpaceError(f"{value!r} is not in {self}")
@@ -207,10 +282,12 @@ class _Choices(Domain):
         return self.index(value) is not None
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "choices": [to_jsonable(c) for c in self.choices]}
+        return {"kind": self.kind, "choices": [to_jsonable(c) for c in self.choices], **self._prior_json()}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and repr(self.choices) == repr(other.choices)
+        if type(self) is not type(other):
+            return False
+        return repr(self.choices) == repr(other.choices) and self.prior == other.prior
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -240,9 +317,10 @@ def domain_from_json(data: Mapping[str, Any]) -> Domain:
     if kind not in KINDS:
         raise SpaceError(f"kind {kind!r} of a parameter is unknown; known are {', '.join(KINDS)}")
     try:
+        prior = data.get("prior") and prior_from_json(data["prior"])
         if "choices" in data:
-            return KINDS[kind]([from_jsonable(c) for c in data["choices"]])
-        return KINDS[kind](data["low"], data["high"], log=data.get("log", False), step=data.get("step"))
+            return KINDS[kind]([from_jsonable(c) for c in data["choices"]], prior=prior)
+        return KINDS[kind](data["low"], data["high"], log=data.get("log", False), step=data.get("step"), prior=prior)
     except (KeyError, TypeError) as error:
         raise SpaceError(f"{dict(data)!r} does not describe a {kind} parameter: {error!r}") from error
 
@@ -287,7 +365,8 @@ class Space:
         A parameter is inactive, and absent from decoded settings, if its parent is inactive or fails the test.
     defaults: settings that are known to be good; `AutoSampler` tries them first. A default may leave parameters out:
         they stand at the middle of their range.
-    Raises SpaceError for unknown or circular parents, and for defaults outside the space.
+    constraints: expressions over the names, as text (then hard) or `Constraint`s.
+    Raises SpaceError for unknown or circular parents, unknown names in a constraint, and defaults outside the space.
     """
 
     def __init__(
@@ -295,6 +374,7 @@ class Space:
         parameters: Mapping[str, Domain],
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
         defaults: Iterable[Mapping[str, Any]] = (),
+        constraints: Iterable[Constraint | str] = (),
     ):
         for name, domain in parameters.items():
             if not isinstance(name, str) or not isinstance(domain, Domain):
@@ -307,6 +387,11 @@ class Space:
                 raise SpaceError(f"there is a condition for {name!r}, which is not a parameter")
             _check_condition(name, condition, self.parameters)
         self._order = self._parents_first()
+        self.constraints = [c if isinstance(c, Constraint) else Constraint(c) for c in constraints]
+        for constraint in self.constraints:
+            unknown = sorted(constraint.names - self.parameters.keys())
+            if unknown:
+                raise SpaceError(f"{constraint} names {', '.join(map(repr, unknown))}, not among the parameters")
         self.defaults = [dict(settings) for settings in defaults]
         for settings in self.defaults:
             self._check_values(settings)
@@ -329,6 +414,62 @@ class Space:
             return False
         (predicate,) = set(condition) - {"parent"}
         return PREDICATES[predicate](settings[parent], condition[predicate])
+
+    def allows(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the settings keep every hard constraint."""
+        return all(c.holds(settings) for c in self.constraints if not c.weight)
+
+    def weight(self, settings: Mapping[str, Any]) -> float:
+        """How often these settings are to be proposed, from 0 (a hard constraint is broken) to 1 (none is)."""
+        return math.prod(c.weight for c in self.constraints if not c.holds(settings))
+
+    @property
+    def size(self) -> int | None:
+        """How many combinations there are, inactive parameters and constraints not considered; None: no end of them."""
+        sizes = [domain.size for domain in self.parameters.values()]
+        return None if None in sizes else math.prod(sizes)
+
+    def snap(self, points: np.ndarray) -> np.ndarray:
+        """The points with each coordinate where `encode` would put its value, shape (..., dimensions)."""
+        points = np.clip(np.array(points, dtype=np.float64), 0.0, 1.0)
+        for axis, (edges, places) in enumerate(self._cells):
+            if edges is not None:
+                cell = np.searchsorted(edges, points[..., axis], side="right") - 1
+                points[..., axis] = places[np.clip(cell, 0, len(places) - 1)]
+        return points
+
+    def active(self, points: np.ndarray) -> np.ndarray:
+        """Which coordinates count at each of the points (n, dimensions): bool of that shape."""
+        points = np.asarray(points, dtype=np.float64)
+        names = self.names
+        active = np.ones(points.shape, dtype=bool)
+        for name in self._order:
+            condition = self.conditions.get(name)
+            if condition is None:
+                continue
+            parent = condition["parent"]
+            (predicate,) = set(condition) - {"parent"}
+            axis = names.index(parent)
+            places, inverse = np.unique(points[:, axis], return_inverse=True)
+            domain, argument = self.parameters[parent], condition[predicate]
+            fits = np.array([PREDICATES[predicate](domain.decode(u), argument) for u in places], dtype=bool)
+            active[:, names.index(name)] = fits[inverse] & active[:, axis]
+        return active
+
+    def key(self, point: np.ndarray) -> bytes:
+        """The same for all points (dimensions,) of the same settings, and for the point that `encode` gives them.
+
+        Inactive coordinates may be NaN.
+        """
+        missing = np.isnan(point)
+        snapped = self.snap(np.where(missing, 0.5, point))
+        if self.conditions:
+            missing |= ~self.active(snapped[None])[0]
+        return (np.round(np.where(missing, np.nan, snapped), 9) + 0.0).tobytes()
+
+    @cached_property
+    def _cells(self) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
+        return [(domain.edges, domain.places) for domain in self.parameters.values()]
 
     def decode(self, point: Sequence[float], fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The settings at `point`, shape (dimensions,) in [0, 1]; inactive parameters are left out.
@@ -366,7 +507,9 @@ class Space:
             {"name": name, **domain.to_json(), **({"when": self.conditions[name]} if name in self.conditions else {})}
             for name, domain in self.parameters.items()
         ]
-        return json.dumps({"parameters": parameters, "defaults": [to_jsonable(d) for d in self.defaults]})
+        defaults = [to_jsonable(d) for d in self.defaults]
+        constraints = {"constraints": [c.to_json() for c in self.constraints]} if self.constraints else {}
+        return json.dumps({"parameters": parameters, "defaults": defaults, **constraints})
 
     @classmethod
     def from_json(cls, text: str) -> Space:
@@ -377,12 +520,14 @@ class Space:
             names = [row.pop("name") for row in rows]
             whens = [row.pop("when", None) for row in rows]
             defaults = [from_jsonable(d) for d in data.get("defaults", [])]
+            constraints = [Constraint(c["expression"], c["weight"]) for c in data.get("constraints", [])]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SpaceError(f"this is not the JSON of a search space: {error!r}") from error
         return cls(
             dict(zip(names, map(domain_from_json, rows), strict=True)),
             {name: when for name, when in zip(names, whens, strict=True) if when is not None},
             defaults,
+            constraints,
         )
 
     def __eq__(self, other: object) -> bool:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError
 from .optimization import Optimization
+from .pareto import pareto_front
+from .proposals import admissible
 from .pruners import MedianPruner, Pruner
 from .resumable import Resumable
 from .samplers import AutoSampler, History, Sampler
+from .samplers.history import Table
 from .space import Domain, Space
 from .storage import MemoryStorage, Storage, StudyRecord, open_storage
 from .trial import FrozenTrial, Trial, TrialState, feasible
@@ -37,6 +41,7 @@ class Study:
         sampler: Sampler | None = None,
         pruner: Pruner | None = None,
         space: Space | None = None,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ):
         self.study_name = record.name
         self.study_id = record.study_id
@@ -47,7 +52,11 @@ class Study:
         self.space = space
         self.signs = tuple(DIRECTIONS[d] for d in record.directions)
         self.seed = record.seed if self.sampler.seed is None else self.sampler.seed
+        self.constraints_func = self.sampler.constraints_func if constraints_func is None else constraints_func
         self._running: Optimization | None = None
+        self._table = Table()
+        self._seen: tuple[int, dict[str, Domain]] = (0, {})
+        self._seen_last = Space({})
         storage.adopt_abandoned(self.study_id)
 
     # ------------------------------------------------------------------------------------------ results
@@ -70,14 +79,14 @@ class Study:
 
     @property
     def best_trial(self) -> FrozenTrial:
-        """The complete trial with the best value.
+        """The complete trial with the best value, of those that keep the constraints.
 
         While no trial of a `Resumable` is complete: of the paused ones that got furthest, the best by its last value.
         ValueError if there is none.
         """
         sign = DIRECTIONS[self.direction]
         trials = self.storage.trials(self.study_id)
-        complete = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
+        complete = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None and t.feasible]
         if complete:
             return min(complete, key=lambda t: (sign * t.value, t.number)).copy()
         furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
@@ -97,13 +106,21 @@ class Study:
 
     @property
     def best_trials(self) -> list[FrozenTrial]:
-        """The Pareto front: complete trials that no other one beats in some objective without losing in another."""
-        complete = [t for t in self.storage.trials(self.study_id) if t.state is TrialState.COMPLETE and t.values]
-        if not complete:
+        """The Pareto front: complete trials that no other one beats in some objective without losing in another.
+
+        Trials that break a constraint are left out.
+        While no trial of a `Resumable` is complete: that of the paused ones that got furthest, by their last values.
+        """
+        trials = self.storage.trials(self.study_id)
+        results = [(t, t.values) for t in trials if t.state is TrialState.COMPLETE and t.values and t.feasible]
+        if not results:
+            furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
+            paused = (t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest)
+            results = [(t, t.intermediate_values[t.steps]) for t in paused]
+        if not results:
             return []
-        losses = np.array([t.values for t in complete]) * np.array(self.signs)
-        beaten = [(np.all(losses <= row, axis=1) & np.any(losses < row, axis=1)).any() for row in losses]
-        return [t.copy() for t, lost in zip(complete, beaten, strict=True) if not lost]
+        points = np.array([value for _, value in results]).reshape(len(results), -1) * np.array(self.signs)
+        return [t.copy() for (t, _), best in zip(results, pareto_front(points), strict=True) if best]
 
     @property
     def user_attrs(self) -> dict[str, Any]:
@@ -188,7 +205,7 @@ class Study:
         *,
         total: bool = False,
         total_steps: int | None = None,
-        executor: Executor | None = None,
+        executor: Executor | str | None = None,
     ) -> None:
         """Run trials until a limit is reached, the sampler has nothing left, or `stop` is called.
 
@@ -199,7 +216,9 @@ class Study:
         catch: exceptions that fail their trial and nothing more; others are raised once running trials have ended.
         callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
         total_steps: the study's budget in steps of a `Resumable`; a segment that does not fit is not begun.
-        executor: whom to give the work instead of threads; n_jobs is then how many tasks to hand out at a time.
+        executor: whom to give the work: "threads", "processes", or any `concurrent.futures.Executor`; n_jobs is then
+            how many tasks to hand out at a time. Other processes need a study in a SQLite file and a picklable
+            objective. When a worker dies its trial is run again by another one, at most three times in all.
 
         Several processes may call this on one study; one that finds nothing to do ends. Trials that an interrupted
         process left behind are run again under their numbers. Ctrl-C gives running trials
@@ -266,34 +285,54 @@ class Study:
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         """End a trial; a pruned one takes its last reported value."""
-        if state is TrialState.PRUNED and len(self.directions) == 1:
+        if state is TrialState.PRUNED:
             known = self.storage.trial(self.study_id, number)
             if known.last_step is not None:
-                values, _ = feasible(known.intermediate_values[known.last_step], 1)
+                values, _ = feasible(known.intermediate_values[known.last_step], len(self.directions))
+        if self.constraints_func is not None and values is not None:
+            self._judge(number, attempt, values)
         self.storage.finish(self.study_id, number, attempt, state, values, error, segment)
 
-    def _propose(self, space: Space, number: int) -> np.ndarray:
-        return self.sampler.propose(space, self._history(number), number, self.seed)
+    def _judge(self, number: int, attempt: int, values: Sequence[float]) -> None:
+        """Keep by how much a trial that ends with these values breaks its constraints."""
+        assert self.constraints_func is not None
+        known = replace(self.storage.trial(self.study_id, number).copy(), values=list(values))
+        excess = [float(c) for c in self.constraints_func(known)]
+        self.storage.set_user_attr(self.study_id, number, attempt, "constraints", excess)
+
+    def _propose(self, space: Space, number: int, refused: Set[bytes] = frozenset()) -> np.ndarray:
+        """The sampler's point or one instead of it; not one of `refused`, unless the space is used up."""
+        history = self._history(number)
+        point = self.sampler.propose(space, history, number, self.seed)
+        tried = set() if self.sampler.repeats else history.keys(space)
+        return admissible(space, point, tried | refused, number, self.seed)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)
 
     def _should_prune(self, trial: Trial) -> bool:
         trials = self.storage.trials(self.study_id)
-        return self.pruner.prune(trials[trial.number], trials, self.signs[0])
+        return self.pruner.prune(trials[trial.number], trials, self.signs)
 
     def _history(self, number: int) -> History:
-        return History(lambda: self.storage.trials(self.study_id)[:number], self.signs)
+        return History(lambda: self.storage.trials(self.study_id)[:number], self.signs, self._table)
 
     def _seen_space(self, number: int) -> Space:
         """The parameters that trials before `number` have asked for, in the order of their first appearance."""
-        seen: dict[str, Domain] = {}
-        for trial in self.storage.trials(self.study_id)[:number]:
-            seen.update(trial.distributions)
-        return Space(seen)
+        trials = self.storage.trials(self.study_id)[:number]
+        settled, known = self._seen if self._seen[0] <= number else (0, {})
+        while settled < len(trials) and trials[settled].state.is_finished():
+            known = {**known, **trials[settled].distributions}
+            settled += 1
+        self._seen = settled, known
+        for trial in trials[settled:]:
+            known = {**known, **trial.distributions}
+        if self._seen_last.parameters != known:
+            self._seen_last = Space(known)
+        return self._seen_last
 
 
 def create_study(
@@ -306,6 +345,7 @@ def create_study(
     load_if_exists: bool = False,
     directions: Sequence[str] | None = None,
     space: Space | None = None,
+    constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
 ) -> Study:
     """A new study, or with load_if_exists=True the one of that name.
 
@@ -313,7 +353,10 @@ def create_study(
     sampler: AutoSampler unless given. pruner: MedianPruner unless given.
     study_name: a new name unless given; with load_if_exists=True, "study".
     direction: "minimize" (the default) or "maximize"; `directions` for several objectives.
-    space: a fixed search space. Without one, parameters are those that the objective asks for.
+    space: a fixed search space. Without one, parameters are those that the objective asks for. A study that goes on may
+        be given another one, with more choices or other ranges: trials outside it are not learned from.
+    constraints_func: FrozenTrial with its values -> numbers, at most 0 where the trial is feasible; the sampler's own
+        unless given. Trials that are not feasible are never the best.
     Raises DuplicatedStudyError if the name is taken, StorageError if the file cannot be used.
     """
     if direction is not None and directions is not None:
@@ -337,7 +380,9 @@ def create_study(
         raise StorageError(f"study {name!r} is to {list(record.directions)}, not to {list(wanted)}; name another study")
     if space is None and record.space:
         space = Space.from_json(record.space)
-    return Study(record, kept, sampler, pruner, space)
+    elif space is not None and record.space and record.space != _text(space, kept):
+        kept.set_space(record.study_id, _text(space, kept))
+    return Study(record, kept, sampler, pruner, space, constraints_func)
 
 
 def load_study(

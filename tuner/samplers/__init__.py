@@ -1,14 +1,28 @@
 """Samplers: what to try next. A new one is one file, one row here and one in tests/cases.py."""
 
 from .auto import AutoSampler
-from .base import History, Sampler
+from .base import History, Observations, Sampler
+from .gp import GPSampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
+from .tpe import TPESampler
 from .uniform import RandomSampler
 
-__all__ = ["SAMPLERS", "AutoSampler", "GridSampler", "History", "QMCSampler", "RandomSampler", "Sampler"]
+__all__ = [
+    "SAMPLERS",
+    "AutoSampler",
+    "GPSampler",
+    "GridSampler",
+    "History",
+    "Observations",
+    "QMCSampler",
+    "RandomSampler",
+    "Sampler",
+    "TPESampler",
+]
 
 SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, AutoSampler)
+    sampler.__name__: sampler
+    for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, TPESampler, AutoSampler)
 }
 """Every sampler by name."""

@@ -10,35 +10,31 @@ import numpy as np
 
 from ..space import Domain, Space
 from ..trial import FrozenTrial
+from .history import History, Observations
 
-__all__ = ["History", "Sampler", "keyed_integer", "keyed_uniform"]
-
-
-class History:
-    """The trials that came before: those with a lower number, finished or not. Read only when asked for.
-
-    sign: +1 if small values are good, -1 if large ones are; one per objective.
-    """
-
-    def __init__(self, load: Callable[[], Sequence[FrozenTrial]], signs: Sequence[int] = (1,)):
-        self._load = load
-        self.signs = tuple(signs)
-
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        return list(self._load())
+__all__ = ["History", "Observations", "Sampler", "keyed_integer", "keyed_uniform"]
 
 
 class Sampler(ABC):
     """Proposes points of the unit cube. It keeps no record of its own: all it knows is in its arguments.
 
     seed: fixes the study's random numbers; None takes the study's own seed, which is drawn once and stored.
+    constraints_func: FrozenTrial -> numbers, which are at most 0 if the trial is feasible. It is called once, when a
+        trial ends with values.
     """
 
     learns = False
     """Whether proposals depend on the values of earlier trials."""
+    repeats = False
+    """Whether it may propose a point again that was tried. Otherwise another one near to it is taken instead."""
+    constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None
 
-    def __init__(self, seed: int | None = None):
+    def __init__(
+        self, seed: int | None = None, constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None
+    ):
+        if constraints_func is not None and not callable(constraints_func):
+            raise TypeError(f"{type(self).__name__}: constraints_func must be a function, got {constraints_func!r}")
+        self.constraints_func = constraints_func
         if seed is not None and (isinstance(seed, bool) or int(seed) != seed):
             raise ValueError(f"{type(self).__name__}: seed must be a whole number or None, got {seed!r}")
         self.seed = None if seed is None else int(seed)

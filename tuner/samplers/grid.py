@@ -25,8 +25,11 @@ class GridSampler(Sampler):
     seed: shuffles the cells; None walks them in order, the last parameter fastest.
     points: how many evenly spaced values of a continuous range are taken, both ends among them.
 
-    Trial n takes the cell after those of the proposed trials before it, so parallel trials never share one.
+    Trial n takes the cell after those of the proposed trials before it, so parallel trials never share one. Cells that
+    break a hard constraint are left out.
     """
+
+    repeats = True
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class GridSampler(Sampler):
         if space is None:
             return list(every)
         active = ({name: v for name, v in cell.items() if space.is_active(name, cell)} for cell in every)
-        return list({repr(cell): cell for cell in active}.values())
+        return list({repr(cell): cell for cell in active if space.allows(cell)}.values())
 
     def _values(self, domain: Domain) -> list[Any]:
         if domain.size is None:

@@ -1,0 +1,115 @@
+"""From a sampler's point to one that may be tried: within the constraints, and not tried before.
+
+A point that may be tried stays as it is. Else other points are drawn, near to it first, then anywhere: soft
+constraints turn a point away as often as they say, hard ones and points that were tried always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+
+import numpy as np
+
+from .errors import SpaceError
+from .samplers.base import keyed_integer, keyed_uniform
+from .space import Space
+
+__all__ = ["admissible"]
+
+NEAR, FAR = 200, 2000
+"""How many points are tried near to the sampler's, and anywhere."""
+ALL = 20_000
+"""A space of at most so many combinations is searched through before a point is given twice."""
+BISECTIONS = 12
+
+
+def admissible(space: Space, point: np.ndarray, tried: Set[bytes], number: int, seed: int) -> np.ndarray:
+    """`point` or one instead of it, shape (dimensions,).
+
+    tried: the points not to be given again, each as `Space.key` has it. A space that is used up repeats itself.
+    Raises SpaceError if no settings keep the hard constraints.
+    """
+    if not space.dimensions or (not space.constraints and not tried):
+        return point
+    search = _Search(space, tried, number, seed)
+    if search.accepts(point):
+        return point
+    rng = np.random.default_rng(keyed_integer(seed, number, "admissible"))
+    for candidate in search.candidates(point, rng):
+        if search.accepts(candidate):
+            return candidate
+    if search.fallback is None:
+        raise SpaceError(
+            f"no settings were found that keep {', '.join(map(repr, space.constraints))}, in {FAR} points and between"
+        )
+    return search.fallback
+
+
+class _Search:
+    """fallback: a point that keeps the hard constraints, though it was tried or turned away."""
+
+    def __init__(self, space: Space, tried: Set[bytes], number: int, seed: int):
+        self.space, self.tried = space, tried
+        self._key = (seed, number, "soft")
+        self._asked = 0
+        self.fallback: np.ndarray | None = None
+
+    def accepts(self, point: np.ndarray) -> bool:
+        if not self.space.constraints:
+            self.fallback = point if self.fallback is None else self.fallback
+        else:
+            weight = self.space.weight(self.space.decode(point))
+            if weight == 0:
+                return False
+            self.fallback = point if self.fallback is None else self.fallback
+            if weight < 1:
+                self._asked += 1
+                if keyed_uniform(*self._key, self._asked) >= weight:
+                    return False
+        return not self.tried or self.space.key(point) not in self.tried
+
+    def candidates(self, point: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        dimensions, discrete = len(point), self._discrete()
+        for attempt in range(NEAR):  # one coordinate and more of them, by ever wider steps
+            other = point.copy()
+            count = 1 + attempt * dimensions // NEAR
+            axes = rng.choice(discrete if len(discrete) and not self.space.constraints else dimensions, count)
+            width = 0.02 + 0.5 * attempt / NEAR
+            for axis in axes:
+                domain = self._domains[axis]
+                if domain.kind == "categorical":
+                    other[axis] = rng.random()
+                else:
+                    least = 0.0 if domain.size is None else 1.0 / domain.size
+                    other[axis] += rng.choice((-1, 1)) * max(width * rng.random(), least)
+            yield np.clip(other, 0.0, 1.0)
+        allowed = None
+        for _ in range(FAR):
+            other = rng.random(dimensions)
+            if self.space.allows(self.space.decode(other)):
+                allowed = other
+                yield other
+        if allowed is not None and self.space.constraints:
+            good, bad = allowed, point  # what is near to the point and still allowed
+            for _ in range(BISECTIONS):
+                middle = (good + bad) / 2
+                good, bad = (middle, bad) if self.space.allows(self.space.decode(middle)) else (good, middle)
+            yield good
+        yield from self._every(rng)
+
+    def _every(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """All combinations of a small space, from a random one on."""
+        size = self.space.size
+        if size is None or size > ALL:
+            return
+        places = [domain.places for domain in self._domains]
+        shape = [len(p) for p in places]
+        for cell in rng.permutation(size):
+            yield np.array([p[i] for p, i in zip(places, np.unravel_index(cell, shape), strict=True)])
+
+    @property
+    def _domains(self):
+        return list(self.space.parameters.values())
+
+    def _discrete(self) -> np.ndarray:
+        return np.array([axis for axis, domain in enumerate(self._domains) if domain.size != 1], dtype=int)
