@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
+from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, terminators, trial
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
@@ -57,6 +57,7 @@ __all__ = [
     "space",
     "storage",
     "study",
+    "terminators",
     "trial",
     "tune",
 ]
