@@ -15,7 +15,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, terminators, trial
+from . import (
+    devices,
+    errors,
+    executors,
+    importance,
+    pruners,
+    samplers,
+    schedulers,
+    space,
+    storage,
+    study,
+    terminators,
+    trial,
+)
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
@@ -47,6 +60,7 @@ __all__ = [
     "TunerSearchCV",
     "Weights",
     "create_study",
+    "devices",
     "errors",
     "executors",
     "importance",

@@ -116,6 +116,8 @@ class Optimization:
             executor, workers = make_executor(self.n_jobs, self.executor or "threads")
         else:
             executor, workers = self.executor, cores() if self.n_jobs == -1 else self.n_jobs
+            if self.n_jobs in (1, -1):
+                workers = getattr(executor, "slots", workers)
         orderly = False
         if self.progress is not None:
             self.progress.start()
