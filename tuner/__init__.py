@@ -52,6 +52,7 @@ __all__ = [
     "importance",
     "load_study",
     "pruners",
+    "report",
     "samplers",
     "schedulers",
     "space",
@@ -66,6 +67,9 @@ def __getattr__(name: str) -> Any:
     # The glue to training and to scikit-learn is fetched when it is first asked for: only it imports them.
     import importlib
 
+    if name == "report":
+        globals()[name] = importlib.import_module(".reporting", __name__).report
+        return globals()[name]
     if name == "TunerSearchCV":
         globals()[name] = importlib.import_module(".sklearn", __name__).TunerSearchCV
         return globals()[name]
