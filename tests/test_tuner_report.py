@@ -226,7 +226,8 @@ def test_matplotlib_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
 
 def test_a_report_without_a_page_imports_no_matplotlib():
     code = (
-        "import sys, tuner; study = tuner.create_study(sampler=tuner.samplers.RandomSampler()); study.optimize(lambda t: t.suggest_float('x', 0, 1), 30); "
+        "import sys, tuner; study = tuner.create_study(sampler=tuner.samplers.RandomSampler()); "
+        "study.optimize(lambda t: t.suggest_float('x', 0, 1), 30); "
         "str(tuner.report(study)); assert not {'matplotlib', 'pandas', 'nanonet', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

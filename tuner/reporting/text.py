@@ -15,6 +15,7 @@ WORTH = 0.01  # of the variance: an interaction worth a line
 
 
 def markdown(contents: Contents) -> str:
+    """The words first, then the tables."""
     lines = [f"# Study {contents.study.study_name}", ""]
     for objective in contents.objectives:
         if objective.name:
@@ -40,6 +41,7 @@ def markdown(contents: Contents) -> str:
 
 
 def overview(contents: Contents) -> list[tuple[str, str]]:
+    """(what, how much) of the study as a whole."""
     rows = [("trials", ", ".join(f"{count} {state}" for state, count in contents.states.items()) or "none")]
     steps = sum(trial.steps for trial in contents.trials)
     if steps:
@@ -69,6 +71,7 @@ def best_table(contents: Contents) -> tuple[list[str], list[list[str]]]:
 
 
 def importance_rows(objective: Objective) -> list[list[str]]:
+    """parameter, share alone, sum of its shares with others, good part; for each parameter."""
     summary = objective.summary
     shared: dict[str, float] = dict.fromkeys(summary.importances, 0.0)
     for pair, share in summary.interactions.items():
@@ -81,6 +84,7 @@ def importance_rows(objective: Objective) -> list[list[str]]:
 
 
 def interaction_rows(objective: Objective) -> list[list[str]]:
+    """parameters, share; for each two that depend on each other."""
     pairs = objective.summary.interactions.items()
     return [[" and ".join(pair), f"{share:.2f}"] for pair, share in pairs if share >= WORTH]
 
