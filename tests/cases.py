@@ -1440,6 +1440,7 @@ SAMPLERS = [
     SamplerCase("GridSampler", lambda seed: samplers.GridSampler(seed=seed, points=3)),
     SamplerCase("RandomSampler", lambda seed: samplers.RandomSampler(seed=seed)),
     SamplerCase("QMCSampler", lambda seed: samplers.QMCSampler(seed=seed), even=True),
+    SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
     SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
 ]
 

@@ -2,6 +2,7 @@
 
 from .auto import AutoSampler
 from .base import History, Observations, Sampler
+from .cmaes import CmaEsSampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
 from .uniform import RandomSampler
@@ -9,6 +10,7 @@ from .uniform import RandomSampler
 __all__ = [
     "SAMPLERS",
     "AutoSampler",
+    "CmaEsSampler",
     "GridSampler",
     "History",
     "Observations",
@@ -18,6 +20,6 @@ __all__ = [
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, AutoSampler)
+    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, CmaEsSampler, AutoSampler)
 }
 """Every sampler by name."""
