@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..cells import Ruler
 from ..space import Domain, Space
 
 __all__ = ["Axes", "Coded", "Parzen", "bandwidths"]
@@ -79,7 +80,7 @@ class Axes:
         self.begins = np.cumsum([0, *sizes])[:-1].astype(np.intp)
         self.cells = sum(sizes)
         """Of all stepped axes, which begin at `begins` in a row of all of them."""
-        self._rulers = _Ruler(self.edges), _Ruler([_edges(domains[axis]) for axis in label])
+        self._rulers = Ruler(self.edges), Ruler([_edges(domains[axis]) for axis in label])
         self._tables: dict[tuple[int, int], np.ndarray] = {}
 
     def code(self, points: np.ndarray) -> Coded:
@@ -116,21 +117,6 @@ class Axes:
 def _edges(domain: Domain) -> np.ndarray:
     edges = domain.edges
     return np.arange(domain.size + 1) / domain.size if edges is None else edges
-
-
-class _Ruler:
-    """Finds the cells of several axes at once: their edges stand one after the other, 2 apart."""
-
-    def __init__(self, edges: list[np.ndarray]):
-        self.shift = 2.0 * np.arange(len(edges))
-        self.edges = np.concatenate([e + shift for e, shift in zip(edges, self.shift, strict=True)] or [np.empty(0)])
-        self.last = np.array([len(e) - 2 for e in edges], dtype=np.intp)
-        self.begins = np.cumsum([0, *(len(e) for e in edges)])[:-1].astype(np.intp)
-
-    def cells(self, places: np.ndarray) -> np.ndarray:
-        """The cells of `places` (n, axes), whole numbers from 0 on; any cell for NaN."""
-        found = np.searchsorted(self.edges, places + self.shift, side="right") - 1 - self.begins
-        return np.minimum(np.maximum(found, 0), self.last)
 
 
 class Parzen:
