@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from .cells import Ruler
 from .constraints import Constraint
 from .errors import SpaceError
 from .priors import Prior, prior_from_json
@@ -430,11 +431,10 @@ class Space:
 
     def snap(self, points: np.ndarray) -> np.ndarray:
         """The points with each coordinate where `encode` would put its value, shape (..., dimensions)."""
-        points = np.clip(np.array(points, dtype=np.float64), 0.0, 1.0)
-        for axis, (edges, places) in enumerate(self._cells):
-            if edges is not None:
-                cell = np.searchsorted(edges, points[..., axis], side="right") - 1
-                points[..., axis] = places[np.clip(cell, 0, len(places) - 1)]
+        points = np.minimum(np.maximum(np.array(points, dtype=np.float64), 0.0), 1.0)
+        axes, ruler, places, begins = self._cells
+        if len(axes):
+            points[..., axes] = places[begins + ruler.cells(points[..., axes])]
         return points
 
     def active(self, points: np.ndarray) -> np.ndarray:
@@ -467,8 +467,14 @@ class Space:
         return (np.round(np.where(missing, np.nan, snapped), 9) + 0.0).tobytes()
 
     @cached_property
-    def _cells(self) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-        return [(domain.edges, domain.places) for domain in self.parameters.values()]
+    def _cells(self) -> tuple[np.ndarray, Ruler, np.ndarray, np.ndarray]:
+        """The axes that have cells, their ruler, the places of their cells in a row, and where those of each begin."""
+        edges = {axis: domain.edges for axis, domain in enumerate(self.parameters.values())}
+        edges = {axis: e for axis, e in edges.items() if e is not None}
+        places = [list(self.parameters.values())[axis].places for axis in edges]
+        begins = np.cumsum([0, *map(len, places)])[:-1].astype(np.intp)
+        axes = np.array(list(edges), dtype=np.intp)
+        return axes, Ruler(list(edges.values())), np.concatenate([*places, np.empty(0)]), begins
 
     def decode(self, point: Sequence[float], fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The settings at `point`, shape (dimensions,) in [0, 1]; inactive parameters are left out.
