@@ -37,13 +37,13 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
     if seen.losses.shape[1] == 1:
         losses = seen.losses[feasible, 0]
         order = np.argsort(losses, kind="stable")
-        losses = losses[order]
-        gains = losses[min(count, len(losses) - 1)] - losses[:count] if len(losses) else losses
+        losses = losses[order][: count + 1]
+        gains = losses[-1] - losses[:count] if np.isfinite(losses).all() and len(losses) else np.empty(0)
     else:
         order, gains = hypervolume_order(seen.losses[feasible], count)
     good = np.concatenate([feasible[order[:count]], broken])[:count]
     weights = np.ones(count)
-    if len(gains) == count and count and np.isfinite(gains).all() and gains.sum() > 0:
+    if len(gains) == count and 0 < gains.sum() < np.inf:
         weights = gains / gains.mean()
     is_bad = np.ones(len(seen), dtype=bool) if pending_is_bad else done | seen.failed
     is_bad[good] = False
