@@ -235,7 +235,7 @@ def test_the_outcome_of_halving_does_not_depend_on_how_many_work(n_jobs):
 
 
 def situation(trials, may_start=True, max_steps=9):
-    return Situation(trials, max_steps, may_start, 1, False)
+    return Situation(trials, max_steps, may_start, (1,), False)
 
 
 def paused(number, steps, value):

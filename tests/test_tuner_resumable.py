@@ -255,12 +255,6 @@ def test_what_makes_no_sense_is_refused(change, message):
         study_of(NopPruner()).optimize(work, n_trials=1)
 
 
-def test_a_resumable_has_one_objective():
-    study = tuner.create_study(directions=["minimize", "minimize"])
-    with pytest.raises(ValueError, match="one value per step"):
-        study.optimize(Walk(), n_trials=1)
-
-
 def test_too_many_values_fail_the_trial():
     class Eager(Walk):
         def advance(self, state, steps):

@@ -153,6 +153,67 @@ def test_all_trials_of_an_owner_are_released_and_no_others(storage):
     assert states == [TrialState.WAITING, TrialState.RUNNING, TrialState.RUNNING, TrialState.PAUSED]
 
 
+def test_settings_of_an_unfinished_trial_are_refused_to_another(storage):
+    study, other = new_study(storage, "a"), new_study(storage, "b")
+    domains = {"x": Float(0, 1), "c": Categorical([1, True, 1.0, (1, 2)])}
+
+    def propose(params, study=study, distinct=True):
+        number = storage.create_trial(study).number
+        new = storage.set_params(study, number, 1, params, {name: domains[name] for name in params}, distinct=distinct)
+        assert storage.trial(study, number).params == (params if new else {})
+        assert storage.trial(study, number).distributions == ({n: domains[n] for n in params} if new else {})
+        return number, new
+
+    first, new = propose({"x": 0.5, "c": 1})
+    assert new
+    assert not propose({"c": 1, "x": 0.5})[1], "the order of names does not count"
+    assert propose({"x": 0.5, "c": True})[1]
+    assert propose({"x": 0.5, "c": 1.0})[1]
+    assert propose({"x": 0.5, "c": (1, 2)})[1]
+    assert propose({"x": 0.25, "c": 1})[1]
+    assert propose({"x": 0.5})[1]
+    assert propose({"x": 0.5, "c": 1}, other)[1], "another study's trials do not count"
+    twin, new = propose({"x": 0.5, "c": 1}, distinct=False)
+    assert new, "only who asks for it is refused"
+    storage.finish(study, twin, 1, TrialState.COMPLETE, [0.0])
+    storage.add_segment(study, first, 1, [1.0])
+    assert not propose({"x": 0.5, "c": 1})[1], "a paused trial counts"
+    storage.finish(study, first, 1, TrialState.PRUNED, None)
+    third, new = propose({"x": 0.5, "c": 1})
+    assert new, "finished trials do not count"
+    assert storage.set_params(study, third, 1, {"x": 0.5, "c": 1}, domains, distinct=True), "nor does the trial itself"
+    storage.release(study, third, 1)
+    assert not propose({"x": 0.5, "c": 1})[1], "a trial that waits to be run again counts"
+    assert propose({})[1] and propose({})[1]
+    number, _ = propose({})
+    assert storage.set_params(study, number, 1, {"c": 1}, {"c": domains["c"]}, distinct=True)
+    assert not storage.set_params(study, number, 1, {"x": 0.5}, {"x": domains["x"]}, distinct=True)
+    assert storage.trial(study, number).params == {"c": 1}
+
+
+def test_of_threads_with_the_same_settings_one_gets_them(storage):
+    study = new_study(storage)
+    claims = [storage.create_trial(study) for _ in range(40)]
+    got, problems = [], []
+
+    def work(mine):
+        try:
+            for claim in mine:
+                value = claim.number % 10 / 10
+                if storage.set_params(study, claim.number, 1, {"x": value}, {"x": Float(0, 1)}, distinct=True):
+                    got.append(value)
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(claims[10 * i : 10 * i + 10],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    assert sorted(got) == [i / 10 for i in range(10)]
+
+
 def test_segments_are_kept(storage):
     study = new_study(storage)
     first = storage.create_trial(study)

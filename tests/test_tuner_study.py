@@ -389,8 +389,10 @@ def test_the_pareto_front_of_two_objectives(make_study):
     study.optimize(lambda trial: 1.0, n_trials=1)
     assert study.trials[-1].state is TrialState.FAIL
     assert "gave 1 values, the study has 2 directions" in study.trials[-1].error
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(TypeError, match="value must be a sequence of 2 numbers, one per objective, got 1.0"):
         study.ask().report(1.0, 0)
+    with pytest.raises(ValueError, match="one per objective, got 3"):
+        study.ask().report([1.0, 2.0, 3.0], 0)
 
 
 # ----------------------------------------------------------------------------------- making and loading

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, pruners, samplers, schedulers, space, storage, study, trial
+from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
@@ -44,15 +44,20 @@ __all__ = [
     "TrialPruned",
     "TrialState",
     "TuneResult",
+    "TunerSearchCV",
     "Weights",
+    "build",
     "create_study",
     "errors",
     "executors",
+    "importance",
     "load_study",
     "pruners",
+    "report",
     "samplers",
     "schedulers",
     "space",
+    "space_of",
     "storage",
     "study",
     "trial",
@@ -60,12 +65,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # The glue to training is fetched when it is first asked for: only it imports nanonet.
-    if name in ("tune", "TuneResult"):
-        import importlib
+#: What is imported when it is first asked for, glue to training and to scikit-learn among it: name -> module.
+_LATER = {
+    "TuneResult": "tune",
+    "TunerSearchCV": "sklearn",
+    "build": "derived",
+    "report": "reporting",
+    "space_of": "derived",
+    "tune": "tune",
+}
 
-        module = importlib.import_module(".tune", __name__)
-        globals().update(tune=module.tune, TuneResult=module.TuneResult)
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    globals().update({known: getattr(module, known) for known, place in _LATER.items() if place == _LATER[name]})
+    return globals()[name]

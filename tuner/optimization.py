@@ -7,17 +7,22 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from . import pareto
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
-from .executors import cores, make_executor
+from .executors import WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
 from .resumable import Resumable, run_segment
 from .schedulers import Situation
+from .storage.base import MAX_CRASHES
 from .storage.owner import new_owner
 from .trial import FrozenTrial, Trial, TrialState, feasible
 
@@ -54,7 +59,7 @@ class Optimization:
         show_progress_bar: bool,
         total: bool,
         total_steps: int | None,
-        executor: Executor | None,
+        executor: Executor | str | None,
     ):
         if not isinstance(objective, Resumable) and not callable(objective):
             raise TypeError(f"objective must be a function of a trial or a tuner.Resumable, got {objective!r}")
@@ -81,12 +86,16 @@ class Optimization:
         """Whose the trials are that this call runs."""
         self.steps_out = 0
         """Steps of segments that are being run."""
+        self.losses: Counter[int] = Counter()
+        """How often a trial's worker died."""
 
     def run(self) -> None:
         study = self.study
-        executor, workers = (self.executor, cores() if self.n_jobs == -1 else self.n_jobs)
-        if executor is None:
-            executor, workers = make_executor(self.n_jobs)
+        own = self.executor is None or isinstance(self.executor, str)
+        if own:
+            executor, workers = make_executor(self.n_jobs, self.executor or "threads")
+        else:
+            executor, workers = self.executor, cores() if self.n_jobs == -1 else self.n_jobs
         running: dict[Future[Any], Job] = {}
         orderly = False
         if self.progress is not None:
@@ -98,7 +107,7 @@ class Optimization:
             orderly = True
         finally:
             self._let_go(running)
-            if self.executor is None:
+            if own:
                 executor.shutdown(wait=orderly, cancel_futures=True)
             if self.progress is not None:
                 self.progress.stop()
@@ -110,7 +119,13 @@ class Optimization:
                 job = self.work.next()
                 if job is None:
                     break
-                running[executor.submit(job.function, *job.arguments)] = job
+                try:
+                    crowded = 2 * workers > cores()
+                    running[executor.submit(perform, crowded, job.function, *job.arguments)] = job
+                except Exception as error:  # the executor is of no use any more, or the job cannot be sent
+                    self.steps_out -= job.steps
+                    self.release(job.trial)
+                    problem = error
             if not running:
                 if problem is not None:
                     raise problem
@@ -137,24 +152,41 @@ class Optimization:
         trial = job.trial
         self.steps_out -= job.steps
         try:
-            self.work.ended(job, future.result())
+            self.work.ended(job, future.result().result)
         except TrialPruned:
             self.end(trial, TrialState.PRUNED)
         except TrialLost as error:
             warnings.warn(f"a result was dropped: {error}", RuntimeWarning, stacklevel=2)
             return None
-        except (StorageError, BrokenExecutor, CancelledError) as error:
+        except (StorageError, WorkersUnavailable) as error:
             self.release(trial)
             return error
         except Exception as error:
-            self.end(trial, TrialState.FAIL, error=f"{type(error).__name__}: {error}")
-            if not isinstance(error, self.catch):
-                return error
+            if is_loss(error):
+                if self._run_again(job, error):
+                    return None
+            else:
+                self.end(trial, TrialState.FAIL, error=f"{type(error).__name__}: {error}")
+                if not isinstance(error, self.catch):
+                    return error
         if not quiet:
             self.tell_callbacks(trial.number)
         if self.gc_after_trial:
             gc.collect()
         return None
+
+    def _run_again(self, job: Job, error: Exception) -> bool:
+        """Give back the trial of a worker that died, to be run by another; end it as failed if that was too often."""
+        trial = job.trial
+        self.losses[trial.number] += 1
+        if self.losses[trial.number] >= MAX_CRASHES:
+            reason = f"the worker that ran this trial died {MAX_CRASHES} times: {type(error).__name__}: {error}"
+            self.end(trial, TrialState.FAIL, error=reason)
+            return False
+        self.release(trial)
+        self.started -= not trial.steps
+        self.exhausted = False
+        return True
 
     # ----------------------------------------------------------------------------- for the kinds of work
 
@@ -182,7 +214,7 @@ class Optimization:
         state: TrialState,
         values: Sequence[float] | None = None,
         error: str | None = None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         """End a trial for good; its states are no longer needed."""
         self.study._end(trial.number, trial._attempt, state, values, error, segment)
@@ -237,8 +269,6 @@ class Segments(Work):
 
     def __init__(self, optimization: Optimization, objective: Resumable):
         super().__init__(optimization, objective)
-        if len(self.study.directions) > 1:
-            raise ValueError("a tuner.Resumable gives one value per step; the study has several objectives")
         if objective.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {objective.max_steps}")
         if objective.score not in ("last", "best"):
@@ -261,7 +291,7 @@ class Segments(Work):
                     [t for t in trials if may_start or t.state is not TrialState.WAITING],
                     self.objective.max_steps,
                     may_start,
-                    self.study.signs[0],
+                    self.study.signs,
                     self.objective.score == "best",
                 )
             )
@@ -276,10 +306,10 @@ class Segments(Work):
                 optimization.steps_out += segment.steps
                 return Job(trial, run_segment, arguments, segment.steps)
 
-    def ended(self, job: Job, result: list[float]) -> None:
+    def ended(self, job: Job, result: list[Any]) -> None:
         optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)
-        if any(map(math.isnan, result)):
-            problem = f"a value is NaN within the steps up to {done}"
+        if any(map(self._diverged, result)):
+            problem = f"a value is NaN or infinitely bad within the steps up to {done}"
             optimization.end(trial, TrialState.FAIL, error=problem, segment=result)
         elif len(result) < job.steps or done >= self.objective.max_steps:
             self._complete(trial, self.study.storage.trial(self.study.study_id, trial.number), result)
@@ -296,14 +326,17 @@ class Segments(Work):
                 self._complete(Trial(self.study, frozen.number, frozen.attempt), frozen)
         return self.study.storage.trials(self.study.study_id) if over else trials
 
-    def _complete(self, trial: Trial, frozen: FrozenTrial, segment: Sequence[float] = ()) -> None:
+    def _complete(self, trial: Trial, frozen: FrozenTrial, segment: Sequence[Any] = ()) -> None:
         curve = [*frozen.intermediate_values.values(), *segment]
         if not curve:
             self.optimization.end(trial, TrialState.FAIL, error="advance gave no value at all")
             return
-        sign = self.study.signs[0]
-        value = min(curve, key=lambda v: sign * v) if self.objective.score == "best" else curve[-1]
-        self.optimization.end(trial, TrialState.COMPLETE, [value], segment=segment)
+        value = curve[pareto.best(curve, self.study.signs) if self.objective.score == "best" else -1]
+        self.optimization.end(trial, TrialState.COMPLETE, np.atleast_1d(value).tolist(), segment=segment)
+
+    def _diverged(self, value: float | list[float]) -> bool:
+        losses = np.multiply(value, self.study.signs)
+        return bool(np.any(np.isnan(losses) | (losses == math.inf)))
 
     def _stop(self, number: int) -> None:
         frozen = self.study.storage.trial(self.study.study_id, number)

@@ -23,7 +23,7 @@ from .errors import SpaceError
 if TYPE_CHECKING:
     from .space import Domain
 
-__all__ = ["Near", "Prior", "Weights", "prior_from_json"]
+__all__ = ["Histogram", "Near", "Prior", "Weights", "prior_from_json"]
 
 KNOTS = 257  # of the warp of a continuous range
 
@@ -106,12 +106,28 @@ class Weights(Prior):
         return {"kind": self.kind, "weights": self.weights, "doubt": self.doubt}
 
 
+class Histogram(Prior):
+    """A weight for each of equally wide parts of a continuous range (of its logarithm with log)."""
+
+    kind = "histogram"
+
+    def __init__(self, weights: Sequence[float], doubt: float = 0.2):
+        self.weights, self.doubt = Weights(weights).weights, _share(doubt)
+
+    def masses(self, domain: Domain, edges: np.ndarray) -> np.ndarray:
+        total = np.concatenate([[0.0], np.cumsum(self.weights)])
+        return np.diff(np.interp(edges, np.linspace(0.0, 1.0, len(total)), total))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "weights": self.weights, "doubt": self.doubt}
+
+
 def prior_from_json(data: Mapping[str, Any]) -> Prior:
     """The prior that `to_json` wrote. SpaceError if it makes no sense."""
     from .space import from_jsonable
 
     options = {name: from_jsonable(value) for name, value in data.items() if name != "kind"}
-    kinds: dict[str, type[Prior]] = {p.kind: p for p in (Near, Weights)}
+    kinds: dict[str, type[Prior]] = {p.kind: p for p in (Near, Weights, Histogram)}
     try:
         return kinds[data["kind"]](**options)
     except (KeyError, TypeError) as error:

@@ -6,11 +6,12 @@ constraints turn a point away as often as they say, hard ones and points that we
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
+
 import numpy as np
 
 from .errors import SpaceError
 from .samplers.base import keyed_integer, keyed_uniform
-from .samplers.history import History
 from .space import Space
 
 __all__ = ["admissible"]
@@ -22,13 +23,12 @@ ALL = 20_000
 BISECTIONS = 12
 
 
-def admissible(space: Space, point: np.ndarray, history: History, number: int, seed: int, repeats: bool) -> np.ndarray:
+def admissible(space: Space, point: np.ndarray, tried: Set[bytes], number: int, seed: int) -> np.ndarray:
     """`point` or one instead of it, shape (dimensions,).
 
-    repeats: whether a point may be given that was tried before. A space that is used up repeats itself.
+    tried: the points not to be given again, each as `Space.key` has it. A space that is used up repeats itself.
     Raises SpaceError if no settings keep the hard constraints.
     """
-    tried: set[bytes] = set() if repeats else history.keys(space)
     if not space.dimensions or (not space.constraints and not tried):
         return point
     search = _Search(space, tried, number, seed)
@@ -48,7 +48,7 @@ def admissible(space: Space, point: np.ndarray, history: History, number: int, s
 class _Search:
     """fallback: a point that keeps the hard constraints, though it was tried or turned away."""
 
-    def __init__(self, space: Space, tried: set[bytes], number: int, seed: int):
+    def __init__(self, space: Space, tried: Set[bytes], number: int, seed: int):
         self.space, self.tried = space, tried
         self._key = (seed, number, "soft")
         self._asked = 0
@@ -66,9 +66,9 @@ class _Search:
                 self._asked += 1
                 if keyed_uniform(*self._key, self._asked) >= weight:
                     return False
-        return not self.tried or key(self.space, point) not in self.tried
+        return not self.tried or self.space.key(point) not in self.tried
 
-    def candidates(self, point: np.ndarray, rng: np.random.Generator):
+    def candidates(self, point: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
         dimensions, discrete = len(point), self._discrete()
         for attempt in range(NEAR):  # one coordinate and more of them, by ever wider steps
             other = point.copy()
@@ -97,7 +97,7 @@ class _Search:
             yield good
         yield from self._every(rng)
 
-    def _every(self, rng: np.random.Generator):
+    def _every(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """All combinations of a small space, from a random one on."""
         size = self.space.size
         if size is None or size > ALL:
@@ -113,11 +113,3 @@ class _Search:
 
     def _discrete(self) -> np.ndarray:
         return np.array([axis for axis, domain in enumerate(self._domains) if domain.size != 1], dtype=int)
-
-
-def key(space: Space, point: np.ndarray) -> bytes:
-    """A point as `History.keys` has it."""
-    snapped = space.snap(point)
-    if space.conditions:
-        snapped = np.where(space.active(snapped[None])[0], snapped, np.nan)
-    return snapped.tobytes()

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from .trial import Trial
+from .trial import Trial, curve_value
 
 __all__ = ["Resumable", "run_segment"]
 
@@ -30,15 +30,16 @@ class Resumable(ABC):
         """The state before the first step. Settings are in `trial.params`, or asked for by `trial.suggest_...`."""
 
     @abstractmethod
-    def advance(self, state: Any, steps: int) -> tuple[Any, Sequence[float]]:
+    def advance(self, state: Any, steps: int) -> tuple[Any, Sequence[Any]]:
         """(the state after `steps` steps more, one value per step).
 
-        `state` may be changed in place. Fewer values than steps mean that the trial has come to its own end; a NaN
-        ends it as failed, `TrialPruned` as pruned.
+        `state` may be changed in place. With several objectives each step's value is a sequence of one for each.
+        Fewer values than steps mean that the trial has come to its own end; a NaN ends it as failed, so a run that
+        diverges should stop there and give a NaN last. `TrialPruned` ends it as pruned.
         """
 
 
-def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoints: Any) -> list[float]:
+def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoints: Any) -> list[Any]:
     """Take the trial's state after `done` steps, add `steps` more, put the new state away; the values of the new steps.
 
     Runs in a worker and touches nothing else, so a segment that was lost is simply run again.
@@ -49,7 +50,7 @@ def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoint
         if done:
             state, _ = task.advance(state, done)
     state, values = task.advance(state, steps)
-    values = [float(value) for value in values]
+    values = [curve_value(value, len(trial.study.directions), "advance") for value in values]
     if len(values) > steps:
         raise ValueError(f"advance was asked for {steps} steps and gave {len(values)} values")
     checkpoints.put(trial.number, done + len(values), state, task)

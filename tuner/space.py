@@ -86,14 +86,13 @@ class Domain(ABC):
     @property
     def places(self) -> np.ndarray | None:
         """Where `encode` puts each value, float64 (size,); None for continuous and very large domains."""
-        edges = self.natural_edges()
-        if edges is None:
+        if self.natural_edges() is None:
             return None
-        places = self._natural_places(edges)
+        places = self._natural_places()
         return places if self._warp is None else np.interp(places, *self._warp)
 
-    def _natural_places(self, edges: np.ndarray) -> np.ndarray:
-        return (edges[1:] + edges[:-1]) / 2
+    def _natural_places(self) -> np.ndarray:
+        return (np.arange(self.size) + 0.5) / self.size
 
     def _use(self, prior: Prior | None) -> None:
         """Lay the values out in proportion to a prior."""
@@ -215,9 +214,9 @@ class Int(Domain):
         edges = np.log(np.arange(self.low, self.high + 2) - 0.5)
         return (edges - edges[0]) / (edges[-1] - edges[0])
 
-    def _natural_places(self, edges: np.ndarray) -> np.ndarray:
+    def _natural_places(self) -> np.ndarray:
         if not self.log:
-            return super()._natural_places(edges)
+            return super()._natural_places()
         return np.array([self.natural(value) for value in range(self.low, self.high + 1)])
 
     def _value(self, u: float) -> int:
@@ -455,6 +454,17 @@ class Space:
             fits = np.array([PREDICATES[predicate](domain.decode(u), argument) for u in places], dtype=bool)
             active[:, names.index(name)] = fits[inverse] & active[:, axis]
         return active
+
+    def key(self, point: np.ndarray) -> bytes:
+        """The same for all points (dimensions,) of the same settings, and for the point that `encode` gives them.
+
+        Inactive coordinates may be NaN.
+        """
+        missing = np.isnan(point)
+        snapped = self.snap(np.where(missing, 0.5, point))
+        if self.conditions:
+            missing |= ~self.active(snapped[None])[0]
+        return (np.round(np.where(missing, np.nan, snapped), 9) + 0.0).tobytes()
 
     @cached_property
     def _cells(self) -> tuple[np.ndarray, Ruler, np.ndarray, np.ndarray]:

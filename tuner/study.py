@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError
 from .optimization import Optimization
+from .pareto import pareto_front
 from .proposals import admissible
 from .pruners import MedianPruner, Pruner
 from .resumable import Resumable
@@ -108,14 +109,41 @@ class Study:
         """The Pareto front: complete trials that no other one beats in some objective without losing in another.
 
         Trials that break a constraint are left out.
+        While no trial of a `Resumable` is complete: that of the paused ones that got furthest, by their last values.
         """
         trials = self.storage.trials(self.study_id)
-        complete = [t for t in trials if t.state is TrialState.COMPLETE and t.values and t.feasible]
-        if not complete:
+        results = [(t, t.values) for t in trials if t.state is TrialState.COMPLETE and t.values and t.feasible]
+        if not results:
+            furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
+            paused = (t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest)
+            results = [(t, t.intermediate_values[t.steps]) for t in paused]
+        if not results:
             return []
-        losses = np.array([t.values for t in complete]) * np.array(self.signs)
-        beaten = [(np.all(losses <= row, axis=1) & np.any(losses < row, axis=1)).any() for row in losses]
-        return [t.copy() for t, lost in zip(complete, beaten, strict=True) if not lost]
+        points = np.array([value for _, value in results]).reshape(len(results), -1) * np.array(self.signs)
+        return [t.copy() for (t, _), best in zip(results, pareto_front(points), strict=True) if best]
+
+    def trials_dataframe(
+        self,
+        attrs: Sequence[str] = (
+            "number",
+            "value",
+            "datetime_start",
+            "datetime_complete",
+            "duration",
+            "params",
+            "user_attrs",
+            "state",
+        ),
+        multi_index: bool = False,
+    ) -> Any:
+        """A pandas DataFrame with a row for each trial, its columns named as in Optuna: number, value (or values_0,
+        values_1, ...), params_NAME, user_attrs_NAME, state, ...; with multi_index=True, pairs of these parts.
+
+        ImportError if pandas is not installed, ValueError for an unknown name in `attrs`.
+        """
+        from .reporting.dataframe import trials_dataframe
+
+        return trials_dataframe(self.get_trials(deepcopy=False), len(self.directions), attrs, multi_index)
 
     @property
     def user_attrs(self) -> dict[str, Any]:
@@ -200,7 +228,7 @@ class Study:
         *,
         total: bool = False,
         total_steps: int | None = None,
-        executor: Executor | None = None,
+        executor: Executor | str | None = None,
     ) -> None:
         """Run trials until a limit is reached, the sampler has nothing left, or `stop` is called.
 
@@ -211,7 +239,9 @@ class Study:
         catch: exceptions that fail their trial and nothing more; others are raised once running trials have ended.
         callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
         total_steps: the study's budget in steps of a `Resumable`; a segment that does not fit is not begun.
-        executor: whom to give the work instead of threads; n_jobs is then how many tasks to hand out at a time.
+        executor: whom to give the work: "threads", "processes", or any `concurrent.futures.Executor`; n_jobs is then
+            how many tasks to hand out at a time. Other processes need a study in a SQLite file and a picklable
+            objective. When a worker dies its trial is run again by another one, at most three times in all.
 
         Several processes may call this on one study; one that finds nothing to do ends. Trials that an interrupted
         process left behind are run again under their numbers. Ctrl-C gives running trials
@@ -245,8 +275,7 @@ class Study:
         self._running.stopping = True
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process gets the study, not the loop that runs it, nor what is quickly read again.
-        return self.__dict__ | {"_running": None, "_table": Table(), "_seen": (0, {})}
+        return self.__dict__ | {"_running": None}  # a worker process gets the study, not the loop that runs it
 
     def __repr__(self) -> str:
         return f"Study({self.study_name!r}, directions={list(self.directions)})"
@@ -279,13 +308,13 @@ class Study:
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         """End a trial; a pruned one takes its last reported value."""
-        if state is TrialState.PRUNED and len(self.directions) == 1:
+        if state is TrialState.PRUNED:
             known = self.storage.trial(self.study_id, number)
             if known.last_step is not None:
-                values, _ = feasible(known.intermediate_values[known.last_step], 1)
+                values, _ = feasible(known.intermediate_values[known.last_step], len(self.directions))
         if self.constraints_func is not None and values is not None:
             self._judge(number, attempt, values)
         self.storage.finish(self.study_id, number, attempt, state, values, error, segment)
@@ -297,17 +326,19 @@ class Study:
         excess = [float(c) for c in self.constraints_func(known)]
         self.storage.set_user_attr(self.study_id, number, attempt, "constraints", excess)
 
-    def _propose(self, space: Space, number: int) -> np.ndarray:
+    def _propose(self, space: Space, number: int, refused: Set[bytes] = frozenset()) -> np.ndarray:
+        """The sampler's point or one instead of it; not one of `refused`, unless the space is used up."""
         history = self._history(number)
         point = self.sampler.propose(space, history, number, self.seed)
-        return admissible(space, point, history, number, self.seed, self.sampler.repeats)
+        tried = set() if self.sampler.repeats else history.keys(space)
+        return admissible(space, point, tried | refused, number, self.seed)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)
 
     def _should_prune(self, trial: Trial) -> bool:
         trials = self.storage.trials(self.study_id)
-        return self.pruner.prune(trials[trial.number], trials, self.signs[0])
+        return self.pruner.prune(trials[trial.number], trials, self.signs)
 
     def _history(self, number: int) -> History:
         return History(lambda: self.storage.trials(self.study_id)[:number], self.signs, self._table)

@@ -19,7 +19,7 @@ from .space import Categorical, Domain, Float, Int, Space
 if TYPE_CHECKING:
     from .study import Study
 
-__all__ = ["FrozenTrial", "Trial", "TrialPruned", "TrialState"]
+__all__ = ["FrozenTrial", "Trial", "TrialPruned", "TrialState", "curve_value"]
 
 
 class TrialState(enum.IntEnum):
@@ -48,7 +48,8 @@ class FrozenTrial:
     params: dict[str, Any] = field(default_factory=dict)
     distributions: dict[str, Domain] = field(default_factory=dict)
     user_attrs: dict[str, Any] = field(default_factory=dict)
-    intermediate_values: dict[int, float] = field(default_factory=dict)
+    intermediate_values: dict[int, Any] = field(default_factory=dict)
+    """Step -> value; with several objectives, step -> list of values."""
     datetime_start: datetime | None = None
     datetime_complete: datetime | None = None
     error: str | None = None
@@ -92,7 +93,7 @@ class FrozenTrial:
             params=dict(self.params),
             distributions=dict(self.distributions),
             user_attrs=dict(self.user_attrs),
-            intermediate_values=dict(self.intermediate_values),
+            intermediate_values={s: list(v) if isinstance(v, list) else v for s, v in self.intermediate_values.items()},
             fixed=dict(self.fixed),
         )
 
@@ -173,10 +174,13 @@ class Trial:
             )
         return value
 
-    def _set(self, params: Mapping[str, Any], distributions: Mapping[str, Domain]) -> None:
-        self.study.storage.set_params(self.study.study_id, self.number, self._attempt, params, distributions)
+    def _set(self, params: Mapping[str, Any], distributions: Mapping[str, Domain], distinct: bool = False) -> bool:
+        study = self.study
+        if not study.storage.set_params(study.study_id, self.number, self._attempt, params, distributions, distinct):
+            return False
         self._params.update(params)
         self._distributions.update(distributions)
+        return True
 
     def _begin(self, space: Space | None, learned: Space | None) -> None:
         """Take settings from the fixed space, or coordinates for the space seen so far.
@@ -186,26 +190,30 @@ class Trial:
         if self.steps:
             return
         if space is not None:
-            point = self.study._propose(space, self.number)
             earlier = {n: v for n, v in self._earlier.items() if n in space.parameters and v in space.parameters[n]}
-            params = space.decode(point, {**earlier, **self._fixed})
-            self._set(params, {name: space.parameters[name] for name in params})
+            given = {**earlier, **self._fixed}
+            refused: set[bytes] = set()
+            while True:
+                point = self.study._propose(space, self.number, refused)
+                params, key = space.decode(point, given), space.key(point)
+                again = key in refused or bool(given) or self.study.sampler.repeats
+                if self._set(params, {name: space.parameters[name] for name in params}, distinct=not again):
+                    return
+                refused.add(key)  # another process was faster
         elif learned is not None:
             point = self.study._propose(learned, self.number)
             self._relative = dict(zip(learned.names, map(float, point), strict=True))
 
     # ---------------------------------------------------------------------------------------- progress
 
-    def report(self, value: float, step: int) -> None:
-        """Tell the objective's value at `step` (a whole number >= 0); a step that was told already is ignored."""
-        try:
-            value = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"report: value must be a number, got {value!r} of type {type(value).__name__}") from None
+    def report(self, value: float | Sequence[float], step: int) -> None:
+        """Tell the objective's value at `step` (a whole number >= 0); a step that was told already is ignored.
+
+        With several objectives the value is a sequence of one number for each.
+        """
+        value = curve_value(value, len(self.study.directions), "report")
         if isinstance(step, bool) or int(step) != step or step < 0:
             raise ValueError(f"report: step must be a whole number >= 0, got {step!r}")
-        if len(self.study.directions) > 1:
-            raise NotImplementedError("report is for studies with one objective")
         step = int(step)
         if step in self._reported:
             warnings.warn(f"trial {self.number}: step {step} was reported already; ignored", RuntimeWarning, 2)
@@ -215,8 +223,6 @@ class Trial:
 
     def should_prune(self) -> bool:
         """Whether the study's pruner would end this trial now; then raise `TrialPruned`."""
-        if len(self.study.directions) > 1:
-            raise NotImplementedError("should_prune is for studies with one objective")
         return bool(self._reported) and self.study._should_prune(self)
 
     def set_user_attr(self, key: str, value: Any) -> None:
@@ -230,6 +236,23 @@ class Trial:
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, params={self._params})"
+
+
+def curve_value(value: Any, objectives: int, source: str) -> float | list[float]:
+    """A point of a curve: a float, or with several objectives a list of one for each. NaN is let through.
+
+    TypeError and ValueError name the `source` of the value.
+    """
+    wanted = "a number" if objectives == 1 else f"a sequence of {objectives} numbers, one per objective"
+    try:
+        if objectives == 1:
+            return float(value)
+        numbers = [float(v) for v in value]
+    except (TypeError, ValueError):
+        raise TypeError(f"{source}: value must be {wanted}, got {value!r} of type {type(value).__name__}") from None
+    if len(numbers) != objectives:
+        raise ValueError(f"{source}: value must be {wanted}, got {len(numbers)}: {value!r}")
+    return numbers
 
 
 def feasible(values: Any, objectives: int) -> tuple[list[float] | None, str | None]:

@@ -18,10 +18,11 @@ class Pruner(ABC):
     """Judges a trial by its reported values against those of the study's other trials. Keeps no record itself."""
 
     @abstractmethod
-    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], sign: int) -> bool:
+    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         """Whether `trial`, which has reported something, should end now.
 
-        trials: all trials of the study, this one among them. sign: +1 if small values are good, -1 if large ones are.
+        trials: all trials of the study, this one among them. signs: +1 if small values are good, -1 if large ones are,
+        for each objective. With several objectives trials are compared as in `pareto.order`.
         """
 
     def next_check(self, step: int) -> int | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from .. import pareto
 from ..trial import FrozenTrial, TrialState
 from .base import Pruner
 
@@ -48,7 +50,7 @@ class SuccessiveHalvingPruner(Pruner):
         self.min_early_stopping_rate = min_early_stopping_rate
         self.bootstrap_count = bootstrap_count
 
-    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], sign: int) -> bool:
+    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         first = self._first_rung(trials)
         steps = sorted(trial.intermediate_values)
         if first is None or not steps:
@@ -56,20 +58,21 @@ class SuccessiveHalvingPruner(Pruner):
         before, now = (steps[-2] if len(steps) > 1 else -1), steps[-1]
         rung = first
         while rung <= now:
-            if rung > before and not self._passes(rung, trial, trials, sign):
+            if rung > before and not self._passes(rung, trial, trials, signs):
                 return True
             rung *= self.reduction_factor
         return False
 
-    def _passes(self, rung: int, trial: FrozenTrial, trials: Sequence[FrozenTrial], sign: int) -> bool:
-        own = _at(trial, rung, sign)
-        if own is None or math.isnan(own):
+    def _passes(self, rung: int, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
+        own = _at(trial, rung)
+        if own is None or np.isnan(own).any():
             return False
-        others = (_at(t, rung, sign) for t in trials if t.number != trial.number)
-        rivals = [loss for loss in others if loss is not None and not math.isnan(loss)] + [own]
+        others = (_at(t, rung) for t in trials if t.number != trial.number)
+        rivals = [own, *(value for value in others if value is not None and not np.isnan(value).any())]
         if len(rivals) <= self.bootstrap_count:
             return False
-        return own <= sorted(rivals)[max(len(rivals) // self.reduction_factor, 1) - 1]
+        losses = pareto.losses(rivals, signs)
+        return bool(losses[0] <= np.sort(losses)[max(len(rivals) // self.reduction_factor, 1) - 1])
 
     def _first_rung(self, trials: Sequence[FrozenTrial]) -> int | None:
         first = self.min_resource
@@ -89,7 +92,7 @@ class SuccessiveHalvingPruner(Pruner):
         return SuccessiveHalving(first, self.reduction_factor)
 
 
-def _at(trial: FrozenTrial, rung: int, sign: int) -> float | None:
-    """The loss with which the trial first reached the rung; None if it did not."""
+def _at(trial: FrozenTrial, rung: int) -> float | list[float] | None:
+    """The value with which the trial first reached the rung; None if it did not."""
     step = min((s for s in trial.intermediate_values if s >= rung), default=None)
-    return None if step is None else sign * trial.intermediate_values[step]
+    return None if step is None else trial.intermediate_values[step]

@@ -13,7 +13,7 @@ __all__ = ["NopPruner"]
 class NopPruner(Pruner):
     """Lets every trial run to its end."""
 
-    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], sign: int) -> bool:
+    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         return False
 
     def next_check(self, step: int) -> int | None:

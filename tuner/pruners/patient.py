@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from ..trial import FrozenTrial
 from .base import Pruner
@@ -14,6 +15,7 @@ __all__ = ["PatientPruner"]
 class PatientPruner(Pruner):
     """Ends a trial whose last `patience` + 1 values are no better, by `min_delta`, than the best before them.
 
+    With several objectives: each of them is worse in all objectives, by more than `min_delta`, than one before.
     With a `wrapped_pruner`, that one decides, once the patience is used up.
     """
 
@@ -26,9 +28,13 @@ class PatientPruner(Pruner):
         self.patience = patience
         self.min_delta = min_delta
 
-    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], sign: int) -> bool:
-        losses = [math.inf if math.isnan(v) else sign * v for _, v in sorted(trial.intermediate_values.items())]
+    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         recent = self.patience + 1
-        if len(losses) <= recent or min(losses[:-recent]) + self.min_delta >= min(losses[-recent:]):
+        curve = [value for _, value in sorted(trial.intermediate_values.items())]
+        if len(curve) <= recent:
             return False
-        return self.wrapped_pruner is None or self.wrapped_pruner.prune(trial, trials, sign)
+        points = np.reshape(curve, (len(curve), -1)) * np.asarray(signs, np.float64)
+        points[np.isnan(points).any(axis=1)] = np.inf
+        before, after = points[:-recent, None] + self.min_delta, points[-recent:]
+        beaten = ((before <= after).all(axis=2) & (before < after).any(axis=2)).any(axis=0)
+        return bool(beaten.all()) and (self.wrapped_pruner is None or self.wrapped_pruner.prune(trial, trials, signs))

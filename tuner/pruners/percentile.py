@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from .. import pareto
 from ..trial import FrozenTrial, TrialState
 from .base import Pruner
 
@@ -48,21 +48,22 @@ class PercentilePruner(Pruner):
         self.interval_steps = interval_steps
         self.n_min_trials = n_min_trials
 
-    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], sign: int) -> bool:
+    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         step = trial.last_step
         if step is None or step < self.n_warmup_steps or not self._is_due(trial, step):
             return False
         complete = [t for t in trials if t.state is TrialState.COMPLETE and t.number != trial.number]
         if not complete or len(complete) < self.n_startup_trials:
             return False
-        own = [sign * value for value in trial.intermediate_values.values() if not math.isnan(value)]
+        own = [value for value in trial.intermediate_values.values() if not np.isnan(value).any()]
         if not own:
             return True
-        others = [sign * t.intermediate_values[step] for t in complete if step in t.intermediate_values]
-        others = [value for value in others if not math.isnan(value)]
+        others = [t.intermediate_values[step] for t in complete if step in t.intermediate_values]
+        others = [value for value in others if not np.isnan(value).any()]
         if len(others) < self.n_min_trials:
             return False
-        return min(own) > float(np.percentile(others, self.percentile))
+        loss, *losses = pareto.losses([own[pareto.best(own, signs)], *others], signs)
+        return bool(loss > np.percentile(losses, self.percentile))
 
     def next_check(self, step: int) -> int | None:
         if step < self.n_warmup_steps:

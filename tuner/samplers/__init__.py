@@ -2,6 +2,8 @@
 
 from .auto import AutoSampler
 from .base import History, Observations, Sampler
+from .cmaes import CmaEsSampler
+from .gp import GPSampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
 from .tpe import TPESampler
@@ -10,6 +12,8 @@ from .uniform import RandomSampler
 __all__ = [
     "SAMPLERS",
     "AutoSampler",
+    "CmaEsSampler",
+    "GPSampler",
     "GridSampler",
     "History",
     "Observations",
@@ -20,6 +24,7 @@ __all__ = [
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, TPESampler, AutoSampler)
+    sampler.__name__: sampler
+    for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, TPESampler, CmaEsSampler, AutoSampler)
 }
 """Every sampler by name."""

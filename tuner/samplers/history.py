@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,11 +47,15 @@ class Observations:
 
 
 class Table:
-    """Keeps what was read from trials that ended, which never change. Only saves time."""
+    """Keeps what was read from trials that ended, which never change. Only saves time. Threads may share one."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._space: Space | None = None
         self._clear()
+
+    def __reduce__(self) -> tuple[type[Table], tuple[()]]:
+        return Table, ()
 
     def _clear(self) -> None:
         self._settled = 0  # so many trials from the first on have ended
@@ -63,13 +68,11 @@ class Table:
         self._curved = False
         self._keys: set[bytes] = set()
 
-    def read(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> None:
+    def _read(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> None:
         """Bring the rows of `trials` up to date."""
         if self._space is not space and self._space != space:
             self._clear()
         self._space = space
-        if len(trials) < self._settled:
-            self._clear()
         self._grow(len(trials), space.dimensions, len(signs))
         for row in range(self._settled, len(trials)):
             trial = trials[row]
@@ -87,21 +90,27 @@ class Table:
             if trial.state.is_finished() and row == self._settled:
                 self._settled += 1
                 if self._inside[row]:
-                    self._keys.add(self._points[row].tobytes())
+                    self._keys.add(_key(self._points[row]))
 
-    def keys(self, space: Space, count: int) -> set[bytes]:
-        """The points of the first `count` trials as bytes."""
-        open_rows = range(self._settled, count)
-        more = {self._points[row].tobytes() for row in open_rows if self._inside[row] and self._params[row]}
-        return self._keys | more if more else self._keys
+    def keys(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> set[bytes]:
+        """The points of the trials as bytes, and of others that ended."""
+        with self._lock:
+            self._read(space, trials, signs)
+            more = {_key(self._points[row]) for row in range(self._settled, len(trials)) if self._inside[row]}
+            return self._keys | more
 
-    def observations(self, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> Observations:
-        """The rows of `trials`, which were read before."""
+    def observations(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> Observations:
+        """The trials that lie in the space."""
+        with self._lock:
+            self._read(space, trials, signs)
+            return self._observations(trials, signs, space.dimensions)
+
+    def _observations(self, trials: Sequence[FrozenTrial], signs: Sequence[int], dimensions: int) -> Observations:
         count = len(trials)
         losses, failed = self._losses[:count].copy(), self._failed[:count]
         steps = np.zeros(count, dtype=np.int64)
         if self._curved:
-            fill_from_curves(losses, steps, trials, signs, self._space.dimensions if self._space else 0)
+            fill_from_curves(losses, steps, trials, signs, dimensions)
         rows = np.flatnonzero(self._inside[:count])
         return Observations(rows, self._points[rows], losses[rows], self._violations[rows], failed[rows], steps[rows])
 
@@ -134,6 +143,11 @@ class Table:
             else:
                 return False
         return True
+
+
+def _key(point: np.ndarray) -> bytes:
+    """As `Space.key`, of a point that `Space.encode` gave, with NaN for inactive coordinates."""
+    return (np.round(point, 9) + 0.0).tobytes()
 
 
 def fill_from_curves(
@@ -188,15 +202,11 @@ class History:
 
     def observations(self, space: Space) -> Observations:
         """The trials that lie in `space`, as arrays."""
-        trials = self._read()
-        self._table.read(space, trials, self.signs)
-        return self._table.observations(trials, self.signs)
+        return self._table.observations(space, self._read(), self.signs)
 
     def keys(self, space: Space) -> set[bytes]:
-        """The points that were tried, as bytes of float64 rows with NaN for inactive coordinates. Do not change it."""
-        trials = self._read()
-        self._table.read(space, trials, self.signs)
-        return self._table.keys(space, len(trials))
+        """The points that were tried, each as `Space.key` has it. Do not change it."""
+        return self._table.keys(space, self._read(), self.signs)
 
     def _read(self) -> Sequence[FrozenTrial]:
         if self._trials is None:

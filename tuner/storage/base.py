@@ -19,6 +19,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..space import Domain
 from ..trial import FrozenTrial, TrialState
 
@@ -44,6 +46,15 @@ class Claim:
 
     number: int
     attempt: int
+
+
+def same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether names and values are the same, in any order; 1, 1.0 and True differ, NaN equals itself."""
+    return one.keys() == other.keys() and all(_written(value) == _written(other[name]) for name, value in one.items())
+
+
+def _written(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 class Storage(ABC):
@@ -124,17 +135,27 @@ class Storage(ABC):
         attempt: int,
         params: Mapping[str, Any],
         distributions: Mapping[str, Domain],
-    ) -> None: ...
+        distinct: bool = False,
+    ) -> bool:
+        """Add settings to the trial's. Whether that was done.
+
+        With distinct=True nothing changes and the answer is False if another unfinished trial of the study has just
+        the settings that this one would have; of two that ask at the same time, one is refused. A trial without
+        settings equals no other.
+        """
 
     @abstractmethod
     def set_user_attr(self, study_id: int, number: int, attempt: int, key: str, value: Any) -> None: ...
 
     @abstractmethod
-    def report(self, study_id: int, number: int, attempt: int, step: int, value: float) -> None: ...
+    def report(self, study_id: int, number: int, attempt: int, step: int, value: float | list[float]) -> None: ...
 
     @abstractmethod
-    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[float]) -> None:
-        """Append values to the trial's curve and pause it: its steps so far are kept from now on."""
+    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[Any]) -> None:
+        """Append values to the trial's curve and pause it: its steps so far are kept from now on.
+
+        With several objectives each value is a list.
+        """
 
     @abstractmethod
     def release(self, study_id: int, number: int, attempt: int) -> None:
@@ -149,7 +170,7 @@ class Storage(ABC):
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None = None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         """End a trial that is running or paused, `segment` being the last values of its curve.
 

@@ -58,17 +58,22 @@ class MemoryCheckpoints:
 class FileCheckpoints:
     """States written by the task's own `save(state, path)` and read by its `load(path)`, a file each.
 
+    study: begins the names of the study's files, "3_89abcdef": its number, and what tells it from another study of that
+    number in an earlier file of the same name.
+    home: the study's own file. A worker on a machine that does not see it keeps no states.
+
     A file appears whole or not at all. The latest states are kept in memory as well, which saves reading them back.
     Tasks without `save` and `load` keep all states in memory.
     """
 
-    def __init__(self, folder: Path, study_id: int):
+    def __init__(self, folder: Path, study: str, home: Path):
         self.folder = folder
-        self.study_id = study_id
+        self.study = study
+        self.home = home
         self._memory = MemoryCheckpoints()
 
     def __reduce__(self) -> Any:
-        return FileCheckpoints, (self.folder, self.study_id)
+        return FileCheckpoints, (self.folder, self.study, self.home)
 
     def take(self, number: int, step: int, task: Any) -> Any:
         """The state of trial `number` after `step` steps; None if there is none that can be read."""
@@ -89,7 +94,7 @@ class FileCheckpoints:
     def put(self, number: int, step: int, state: Any, task: Any) -> None:
         """Write the state's file. StorageError if that fails."""
         self._memory.put(number, step, state, task)
-        if not _saves(task):
+        if not _saves(task) or not self.home.exists():
             return
         self._memory.shrink(LIVE)
         path = self._path(number, step, task)
@@ -107,23 +112,24 @@ class FileCheckpoints:
         """Remove the trial's files, but for the one after `keep` steps."""
         self._memory.drop(number, keep)
         with contextlib.suppress(OSError):
-            for path in self.folder.glob(f"{self.study_id}-{number}-*"):
-                if keep is None or path.name.split(".")[0] != f"{self.study_id}-{number}-{keep}":
+            for path in self.folder.glob(f"{self.study}-{number}-*"):
+                if keep is None or path.name.split(".")[0] != f"{self.study}-{number}-{keep}":
                     path.unlink(missing_ok=True)
 
     def sweep(self, ended: Container[int]) -> None:
         """Remove what processes that were killed left behind: files of ended trials, and files half written."""
         self._memory.sweep(ended)
         with contextlib.suppress(OSError):
-            for path in self.folder.glob(f"{self.study_id}-*"):
-                if int(path.name.split("-")[1]) in ended:
+            for path in self.folder.glob(f"{self.study.split('_')[0]}_*-*-*"):
+                study, number, _ = path.name.split("-", 2)
+                if study != self.study or int(number) in ended:
                     path.unlink(missing_ok=True)
             for path in self.folder.glob(".*"):
                 if time.time() - path.stat().st_mtime > STALE:
                     path.unlink(missing_ok=True)
 
     def _path(self, number: int, step: int, task: Any) -> Path:
-        return self.folder / f"{self.study_id}-{number}-{step}{getattr(task, 'suffix', '')}"
+        return self.folder / f"{self.study}-{number}-{step}{getattr(task, 'suffix', '')}"
 
 
 def _saves(task: Any) -> bool:

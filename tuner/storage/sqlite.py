@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import DuplicatedStudyError, StorageError, TrialLost
 from ..space import Domain, domain_from_json, from_jsonable, to_jsonable
 from ..trial import FrozenTrial, TrialState
-from .base import MAX_CRASHES, Claim, Storage, StudyRecord
+from .base import MAX_CRASHES, Claim, Storage, StudyRecord, same_settings
 from .checkpoints import FileCheckpoints
 from .owner import BEAT, is_dead, process_of, this_process
 
@@ -57,13 +57,18 @@ COLUMNS = (
     'number, state, "values", params, distributions, user_attrs, fixed, enqueued, started, completed, error, steps, '
     "attempt"
 )
+UNFINISHED = [int(state) for state in TrialState if not state.is_finished()]
 NEXT_REVISION = "(SELECT coalesce(max(revision), 0) + 1 FROM trials WHERE study = :study)"
 
 
 class SqliteStorage(Storage):
-    """path: the file, made if it is missing; its folder must be there. StorageError names the path and the reason."""
+    """path: the file, made if it is missing; its folder must be there. StorageError names the path and the reason.
 
-    def __init__(self, path: str | os.PathLike[str]):
+    In another process it opens the file when it first needs it, so a worker on a machine without that file can still
+    run what asks nothing of the storage: the segments of a study with a fixed space.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, _open: bool = True):
         self.path = Path(path).absolute()
         self._lock = threading.RLock()
         self._open: tuple[int, sqlite3.Connection] | None = None
@@ -72,11 +77,12 @@ class SqliteStorage(Storage):
         self._domains: dict[int, Domain] = {}
         self._domain_ids: dict[str, int] = {}
         self._checkpoints: dict[int, FileCheckpoints] = {}
-        self._connection()
+        if _open:
+            self._connection()
         _STORAGES.add(self)
 
     def __reduce__(self) -> Any:
-        return SqliteStorage, (str(self.path),)
+        return _arrived, (str(self.path), _identity(self.path))
 
     # ----------------------------------------------------------------------------------------- studies
 
@@ -144,9 +150,13 @@ class SqliteStorage(Storage):
     def claim(
         self, study_id: int, number: int | None = None, owner: str | None = None, at_most: int | None = None
     ) -> Claim | None:
+        first = "SELECT min(number) FROM trials WHERE study = ? AND state = ?"
+        if number is None:  # to look first spares others the wait for a lock
+            with self._read() as db:
+                if db.execute(first, (study_id, TrialState.WAITING)).fetchone()[0] is None:
+                    return None
         with self._write() as db:
             if number is None:
-                first = "SELECT min(number) FROM trials WHERE study = ? AND state = ?"
                 (number,) = db.execute(first, (study_id, TrialState.WAITING)).fetchone()
             row = db.execute(
                 "SELECT state, attempt FROM trials WHERE study = ? AND number = ?", (study_id, number)
@@ -170,13 +180,16 @@ class SqliteStorage(Storage):
         return Claim(number, row[1] + 1)
 
     def release_all(self, study_id: int, owner: str) -> None:
-        mine = "SELECT number FROM trials WHERE study = ? AND state = ? AND owner = ?"
+        mine = "SELECT number FROM trials INDEXED BY trials_by_state WHERE study = ? AND state = ? AND owner = ?"
         with self._write() as db:
             for (number,) in db.execute(mine, (study_id, TrialState.RUNNING, owner)).fetchall():
                 self._release(db, study_id, number)
 
     def adopt_abandoned(self, study_id: int) -> list[int]:
-        running = "SELECT number, owner FROM trials WHERE study = ? AND state = ? AND owner IS NOT NULL"
+        running = (
+            "SELECT number, owner FROM trials INDEXED BY trials_by_state "
+            "WHERE study = ? AND state = ? AND owner IS NOT NULL"
+        )
         with self._read() as db:
             owners = {owner for _, owner in db.execute(running, (study_id, TrialState.RUNNING))}
             beats = dict(db.execute("SELECT owner, beat FROM owners"))
@@ -231,31 +244,36 @@ class SqliteStorage(Storage):
         attempt: int,
         params: Mapping[str, Any],
         distributions: Mapping[str, Domain],
-    ) -> None:
+        distinct: bool = False,
+    ) -> bool:
         texts = {name: json.dumps(domain.to_json()) for name, domain in distributions.items()}
         with self._write() as db:
             trial = self._running(db, study_id, number, attempt)
+            merged = _load(trial["params"]) | dict(params)
+            if distinct and merged and self._is_taken(db, study_id, number, merged):
+                return False
             ids = {name: self._domain_id(db, text) for name, text in texts.items()}
             self._update(
                 db,
                 study_id,
                 number,
-                params=_dump(_load(trial["params"]) | dict(params)),
+                params=_dump(merged),
                 distributions=_dump(_load(trial["distributions"]) | ids),
             )
+        return True
 
     def set_user_attr(self, study_id: int, number: int, attempt: int, key: str, value: Any) -> None:
         with self._write() as db:
             trial = self._running(db, study_id, number, attempt)
             self._update(db, study_id, number, user_attrs=_dump(_load(trial["user_attrs"]) | {key: value}))
 
-    def report(self, study_id: int, number: int, attempt: int, step: int, value: float) -> None:
+    def report(self, study_id: int, number: int, attempt: int, step: int, value: float | list[float]) -> None:
         with self._write() as db:
             self._running(db, study_id, number, attempt)
             db.execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", (study_id, number, step, _dump(value)))
             self._update(db, study_id, number)
 
-    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[float]) -> None:
+    def add_segment(self, study_id: int, number: int, attempt: int, values: Sequence[Any]) -> None:
         with self._write() as db:
             done = self._running(db, study_id, number, attempt)["steps"]
             steps = self._append(db, study_id, number, done, values)
@@ -274,7 +292,7 @@ class SqliteStorage(Storage):
         state: TrialState,
         values: Sequence[float] | None,
         error: str | None = None,
-        segment: Sequence[float] = (),
+        segment: Sequence[Any] = (),
     ) -> None:
         with self._write(durable=True) as db:
             done = self._running(db, study_id, number, attempt, TrialState.PAUSED)["steps"]
@@ -305,18 +323,23 @@ class SqliteStorage(Storage):
 
     def checkpoints(self, study_id: int) -> FileCheckpoints:
         folder = self.path.with_name(f"{self.path.stem}.checkpoints")
-        return self._checkpoints.setdefault(study_id, FileCheckpoints(folder, study_id))
+        if study_id not in self._checkpoints:
+            with self._read() as db:
+                (seed,) = db.execute("SELECT seed FROM studies WHERE id = ?", (study_id,)).fetchone()
+            self._checkpoints[study_id] = FileCheckpoints(folder, f"{study_id}_{int(seed) % 16**8:08x}", self.path)
+        return self._checkpoints[study_id]
 
     def _refresh(self, study_id: int) -> list[FrozenTrial]:
         seen, trials = self._cache.get(study_id, (0, []))
         with self._read() as db:
             rows = db.execute(
-                f"SELECT {COLUMNS}, revision FROM trials WHERE study = ? AND revision > ? ORDER BY number",
+                f"SELECT {COLUMNS}, revision FROM trials INDEXED BY trials_by_revision "
+                "WHERE study = ? AND revision > ? ORDER BY number",
                 (study_id, seen),
             ).fetchall()
             if not rows:
                 return trials
-            curves: dict[int, dict[int, float]] = {row[0]: {} for row in rows}
+            curves: dict[int, dict[int, Any]] = {row[0]: {} for row in rows}
             for number, step, value in db.execute(
                 "SELECT number, step, value FROM reports WHERE study = :study AND number IN "
                 "(SELECT number FROM trials WHERE study = :study AND revision > :seen)",
@@ -332,7 +355,7 @@ class SqliteStorage(Storage):
         self._cache[study_id] = max(seen, *(row[-1] for row in rows)), trials
         return trials
 
-    def _frozen(self, db: sqlite3.Connection, row: Sequence[Any], curve: dict[int, float]) -> FrozenTrial:
+    def _frozen(self, db: sqlite3.Connection, row: Sequence[Any], curve: dict[int, Any]) -> FrozenTrial:
         number, state, values, params, ids, user_attrs, fixed, enqueued, started, completed, error, *counts = row
         steps, attempt, _ = counts
         return FrozenTrial(
@@ -355,9 +378,7 @@ class SqliteStorage(Storage):
     # ---------------------------------------------------------------------------------------- statements
 
     def _insert(self, db: sqlite3.Connection, study_id: int, **columns: Any) -> int:
-        (number,) = db.execute(
-            "SELECT coalesce(max(number), -1) + 1 FROM trials WHERE study = ?", (study_id,)
-        ).fetchone()
+        number = self._next_number(db, study_id)
         columns["state"] = int(columns["state"])
         db.execute(
             f"INSERT INTO trials (study, number, revision, {', '.join(columns)}) "
@@ -366,6 +387,11 @@ class SqliteStorage(Storage):
         )
         return number
 
+    def _next_number(self, db: sqlite3.Connection, study_id: int) -> int:
+        """How many trials the study has."""
+        highest = "SELECT coalesce(max(number), -1) + 1 FROM trials WHERE study = ?"
+        return db.execute(highest, (study_id,)).fetchone()[0]
+
     def _update(self, db: sqlite3.Connection, study_id: int, number: int, **columns: Any) -> None:
         changes = "".join(f', "{name}" = :{name}' for name in columns)
         db.execute(
@@ -373,9 +399,9 @@ class SqliteStorage(Storage):
             {"study": study_id, "number": number, **columns},
         )
 
-    def _append(self, db: sqlite3.Connection, study_id: int, number: int, done: int, values: Sequence[float]) -> int:
+    def _append(self, db: sqlite3.Connection, study_id: int, number: int, done: int, values: Sequence[Any]) -> int:
         """Add values to the curve after `done` steps; how many steps it has then."""
-        rows = [(study_id, number, done + i, _dump(float(value))) for i, value in enumerate(values, 1)]
+        rows = [(study_id, number, done + i, _dump(value)) for i, value in enumerate(values, 1)]
         db.executemany("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", rows)
         return done + len(rows)
 
@@ -400,9 +426,20 @@ class SqliteStorage(Storage):
             raise TrialLost(f"trial {number} is {TrialState(row[0]).name} in attempt {row[1]}, not yours ({attempt})")
         return dict(zip(columns, row, strict=True))
 
+    def _is_taken(self, db: sqlite3.Connection, study_id: int, number: int, params: Mapping[str, Any]) -> bool:
+        """Whether an unfinished trial other than `number` has these settings."""
+        rows = db.execute(
+            "SELECT params FROM trials INDEXED BY trials_by_state "
+            f"WHERE study = ? AND state IN ({', '.join('?' * len(UNFINISHED))}) "
+            "AND number != ? AND length(params) = ?",  # equal settings are equally long in any order
+            (study_id, *UNFINISHED, number, len(_dump(params))),
+        )
+        return any(same_settings(_load(text), params) for (text,) in rows)
+
     def _started(self, db: sqlite3.Connection, study_id: int) -> int:
-        count = "SELECT count(*) FROM trials WHERE study = ? AND state != ?"
-        return db.execute(count, (study_id, TrialState.WAITING)).fetchone()[0]
+        waiting = "SELECT count(*) FROM trials WHERE study = ? AND state = ?"
+        (count,) = db.execute(waiting, (study_id, TrialState.WAITING)).fetchone()
+        return self._next_number(db, study_id) - count
 
     def _domain_id(self, db: sqlite3.Connection, text: str) -> int:
         if text not in self._domain_ids:
@@ -485,6 +522,27 @@ class SqliteStorage(Storage):
             if self._open is not None:
                 _close(*self._open)
                 self._open = None
+
+
+_ARRIVED: dict[tuple[str, tuple[int, int] | None], SqliteStorage] = {}
+_ARRIVED_LOCK = threading.Lock()
+
+
+def _arrived(path: str, identity: tuple[int, int] | None) -> SqliteStorage:
+    """The storage that came from another process: one for each file, however many tasks bring it along."""
+    with _ARRIVED_LOCK:
+        for key in [key for key in _ARRIVED if key[0] == path and key[1] != identity]:
+            _ARRIVED.pop(key)
+        return _ARRIVED.setdefault((path, identity), SqliteStorage(path, _open=False))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one that later has its name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 _INHERITED: list[sqlite3.Connection] = []
