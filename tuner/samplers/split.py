@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..pareto import non_dominated_ranks
 from .history import Observations
 
-__all__ = ["Split", "hypervolume_order", "ranked", "split"]
+__all__ = ["Split", "hypervolume_order", "split"]
 
 PROBES = 2048
 """Points by which hypervolumes of more than two objectives are measured."""
@@ -50,30 +51,17 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
     return Split(good, weights, np.flatnonzero(is_bad))
 
 
-def ranked(losses: np.ndarray, count: int) -> list[np.ndarray]:
-    """Rows of losses (n, objectives) front by front, each beaten by none of the rows after it; `count` or more."""
-    fronts: list[np.ndarray] = []
-    left = np.lexsort(losses.T[::-1])  # a row is beaten by rows before it only
-    while len(left) and sum(map(len, fronts)) < count:
-        rows = losses[left]
-        no_worse = (rows[:, None] <= rows[None]).all(axis=2)
-        better = (rows[:, None] < rows[None]).any(axis=2)
-        beaten = (no_worse & better).any(axis=0)
-        fronts.append(left[~beaten])
-        left = left[beaten]
-    return fronts
-
-
 def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(`count` rows of losses (n, objectives), what hypervolume each of them adds to those before it).
 
     Whole fronts first. Of the front that does not fit, rows are taken one by one, each the one that adds the largest
     hypervolume. The volume is that up to a tenth of the range beyond the worst of the fronts in question.
     """
-    fronts = ranked(losses, count)
-    if not fronts:
+    if not len(losses):
         return np.empty(0, dtype=np.intp), np.empty(0)
-    rows = np.concatenate(fronts)
+    ranks = non_dominated_ranks(losses)
+    rows = np.argsort(ranks, kind="stable")
+    rows = rows[ranks[rows] <= ranks[rows[min(count, len(rows)) - 1]]]
     values = losses[rows].copy()
     for column in values.T:  # infinite losses stand at the end of the finite ones
         finite = column[np.isfinite(column)]
@@ -82,10 +70,9 @@ def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
     low, high = values.min(axis=0), values.max(axis=0)
     unit = (values - low) / np.where(high > low, high - low, 1.0)
     adds = _Plane(unit) if unit.shape[1] == 2 else _Probes(unit)
-    order, gains, begin = [], [], 0
-    for front in fronts:
-        here = np.arange(begin, begin + len(front))
-        begin += len(front)
+    order, gains = [], []
+    for front in np.unique(ranks[rows]):
+        here = np.flatnonzero(ranks[rows] == front)
         while len(here) and len(order) < count:
             volume = adds.volumes(here)
             best = int(volume.argmax())
