@@ -109,8 +109,8 @@ class TPESampler(Sampler):
             for search in searches:
                 search.fill(points, space, rng)
             best = points[0].copy() if best is None else best
-            for point, key in zip(points, masked(space, points), strict=True):
-                if key.tobytes() not in tried and (not space.constraints or space.allows(space.decode(point))):
+            for point in points:
+                if space.key(point) not in tried and (not space.constraints or space.allows(space.decode(point))):
                     return point
             count *= 2
         return best
@@ -177,14 +177,10 @@ class Search:
     def fill(self, points: np.ndarray, space: Space, rng: np.random.Generator) -> None:
         """Write draws from l into the search's axes of `points` (count, dimensions), the largest l / g first."""
         drawn = space.snap(self.good.sample(len(points), rng))
-        coded = self.axes.code(masked(space, drawn))
+        active = np.where(space.active(drawn), drawn, np.nan) if space.conditions else drawn
+        coded = self.axes.code(active)
         order = np.argsort(self.bad.log_density(coded) - self.good.log_density(coded), kind="stable")
         if self.axes.whole:
             points[:] = drawn[order]
         else:
             points[:, self.axes.chosen] = drawn[order][:, self.axes.chosen]
-
-
-def masked(space: Space, points: np.ndarray) -> np.ndarray:
-    """`points` (count, dimensions) with NaN in place of what the space's conditions make inactive."""
-    return np.where(space.active(points), points, np.nan) if space.conditions else points
