@@ -153,7 +153,7 @@ class Training:
         unlimited = self._guarded and self.limit == _NO_LIMIT
         for step, times in self._parts:
             while times:
-                now = min(self._chunk, times)
+                now = 1 if unlimited else min(self._chunk, times)
                 start = time.perf_counter()
                 now = step.run(now)
                 seconds = time.perf_counter() - start

@@ -59,6 +59,7 @@ __all__ = [
     "TuneResult",
     "TunerSearchCV",
     "Weights",
+    "build",
     "create_study",
     "devices",
     "errors",
@@ -66,9 +67,11 @@ __all__ = [
     "importance",
     "load_study",
     "pruners",
+    "report",
     "samplers",
     "schedulers",
     "space",
+    "space_of",
     "storage",
     "study",
     "terminators",
@@ -77,15 +80,22 @@ __all__ = [
 ]
 
 
+#: What is imported when it is first asked for, glue to training and to scikit-learn among it: name -> module.
+_LATER = {
+    "TuneResult": "tune",
+    "TunerSearchCV": "sklearn",
+    "build": "derived",
+    "report": "reporting",
+    "space_of": "derived",
+    "tune": "tune",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # The glue to training and to scikit-learn is fetched when it is first asked for: only it imports them.
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    if name == "TunerSearchCV":
-        globals()[name] = importlib.import_module(".sklearn", __name__).TunerSearchCV
-        return globals()[name]
-    if name in ("tune", "TuneResult"):
-        module = importlib.import_module(".tune", __name__)
-        globals().update(tune=module.tune, TuneResult=module.TuneResult)
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    globals().update({known: getattr(module, known) for known, place in _LATER.items() if place == _LATER[name]})
+    return globals()[name]
