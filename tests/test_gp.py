@@ -93,6 +93,12 @@ def problem(space, count=25, seed=0):
     return points, (y - y.mean()) / y.std()
 
 
+def fitted(space, points, y, noisy=True):
+    embedding = Embedding(space, points)
+    theta = Likelihood(embedding.distances(points), y, noisy).maximise()
+    return GaussianProcess(embedding, theta, points, y, noisy)
+
+
 def covariance(space, points, theta, others=None):
     """Of the function without noise and without s^2, entry by entry."""
     others = points if others is None else others
@@ -168,17 +174,17 @@ def test_fitting_finds_which_coordinates_matter_and_how_much_noise_there_is():
     for noise in (0.0, 0.3):
         y = np.sin(7 * points[:, 1]) + noise * rng.standard_normal(80)
         y = (y - y.mean()) / y.std()
-        process = GaussianProcess.fit(Embedding(CUBE, points), points, y)
+        process = fitted(CUBE, points, y)
         assert process.theta[1] + 1 < min(process.theta[0], process.theta[2])
         found = math.sqrt(process.variance * math.exp(process.theta[-1]))
         assert found < 0.03 if noise == 0 else 0.2 < found < 0.6
-        clean = GaussianProcess.fit(Embedding(CUBE, points), points, y, noisy=False)
+        clean = fitted(CUBE, points, y, noisy=False)
         assert abs(clean.posterior(points)[0] - y).max() < 1e-2
 
 
 def test_a_believer_keeps_its_mean_and_is_sure_of_it():
     points, y = problem(CUBE)
-    process = GaussianProcess.fit(Embedding(CUBE, points), points, y)
+    process = fitted(CUBE, points, y)
     more, others = points_of(CUBE, 3, seed=4), points_of(CUBE, 30, seed=6)
     believer = process.believing(more)
     np.testing.assert_allclose(believer.posterior(others)[0], process.posterior(others)[0], atol=1e-6)

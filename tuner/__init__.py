@@ -53,6 +53,7 @@ __all__ = [
     "importance",
     "load_study",
     "pruners",
+    "report",
     "samplers",
     "schedulers",
     "space",
@@ -64,11 +65,12 @@ __all__ = [
 ]
 
 
-#: Glue to training and to scikit-learn, imported when it is first asked for: name -> module.
+#: What is imported when it is first asked for, glue to training and to scikit-learn among it: name -> module.
 _LATER = {
     "TuneResult": "tune",
     "TunerSearchCV": "sklearn",
     "build": "derived",
+    "report": "reporting",
     "space_of": "derived",
     "tune": "tune",
 }

@@ -10,7 +10,7 @@ import numpy as np
 from ..space import Domain, Space
 from ..trial import FrozenTrial
 from .base import History, Observations, Sampler, keyed_integer
-from .parzen import Axes, Parzen, bandwidths
+from .parzen import Axes, Coded, Parzen, bandwidths
 from .quasirandom import sobol_point
 from .split import Split, split
 
@@ -109,8 +109,8 @@ class TPESampler(Sampler):
             for search in searches:
                 search.fill(points, space, rng)
             best = points[0].copy() if best is None else best
-            for point, key in zip(points, masked(space, points), strict=True):
-                if key.tobytes() not in tried and (not space.constraints or space.allows(space.decode(point))):
+            for point in points:
+                if space.key(point) not in tried and (not space.constraints or space.allows(space.decode(point))):
                     return point
             count *= 2
         return best
@@ -150,13 +150,13 @@ class TPESampler(Sampler):
         else:
             good = self._given(len(parts.good))[np.argsort(np.argsort(parts.good))]
             bad = self._given(len(parts.bad))
-        return Search(axes, self._density(axes, points[parts.good], good), self._density(axes, points[parts.bad], bad))
+        seen = axes.code(points)
+        return Search(axes, self._density(axes, seen[parts.good], good), self._density(axes, seen[parts.bad], bad))
 
-    def _density(self, axes: Axes, points: np.ndarray, weights: np.ndarray) -> Parzen:
-        stray = 1.0 / (1.0 + math.sqrt(max(len(points), 1)))
-        return Parzen(
-            axes, points, weights, self.prior_weight, bandwidths(axes, points, weights, self.narrowest), stray
-        )
+    def _density(self, axes: Axes, centres: Coded, weights: np.ndarray) -> Parzen:
+        widths = bandwidths(axes, centres.points, weights, self.narrowest)
+        stray = 1.0 / (1.0 + math.sqrt(max(len(weights), 1)))
+        return Parzen(axes, centres, weights, self.prior_weight, widths, stray)
 
     def _given(self, count: int) -> np.ndarray:
         """The user's weights for `count` trials."""
@@ -177,12 +177,10 @@ class Search:
     def fill(self, points: np.ndarray, space: Space, rng: np.random.Generator) -> None:
         """Write draws from l into the search's axes of `points` (count, dimensions), the largest l / g first."""
         drawn = space.snap(self.good.sample(len(points), rng))
-        features = self.axes.features(masked(space, drawn))
-        ratio = self.good.log_density(features) - self.bad.log_density(features)
-        order = np.argsort(-ratio, kind="stable")
-        points[:, self.axes.chosen] = drawn[order][:, self.axes.chosen]
-
-
-def masked(space: Space, points: np.ndarray) -> np.ndarray:
-    """`points` (count, dimensions) with NaN in place of what the space's conditions make inactive."""
-    return np.where(space.active(points), points, np.nan) if space.conditions else points
+        active = np.where(space.active(drawn), drawn, np.nan) if space.conditions else drawn
+        coded = self.axes.code(active)
+        order = np.argsort(self.bad.log_density(coded) - self.good.log_density(coded), kind="stable")
+        if self.axes.whole:
+            points[:] = drawn[order]
+        else:
+            points[:, self.axes.chosen] = drawn[order][:, self.axes.chosen]

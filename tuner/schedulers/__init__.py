@@ -4,6 +4,7 @@ from .asynchronous import AsynchronousHalving
 from .balanced import Balanced
 from .base import Decision, Scheduler, Segment, Situation
 from .discarding import EarlyDiscarding
+from .growing import GrowingBrackets
 from .halving import SuccessiveHalving
 from .hyperband import Hyperband
 from .progressive import ProgressiveHalving
@@ -15,6 +16,7 @@ __all__ = [
     "Decision",
     "EarlyDiscarding",
     "FullRuns",
+    "GrowingBrackets",
     "Hyperband",
     "ProgressiveHalving",
     "Scheduler",
