@@ -214,11 +214,11 @@ def markdown(found: dict[str, list[float]], names: Sequence[str], searches: Sequ
         return np.mean([[found[_id(task, search, seed)] for seed in range(seeds)] for task in tasks], axis=0)
 
     lines = [
-        f"Mean normalised regret after the epochs of {', '.join(map(str, TRAININGS))} full trainings, over {len(names)} "
-        f"tables and {seeds} seeds, plus or minus half a 95 % interval over the seeds. At the right, that of "
+        f"Mean normalised regret after the epochs of {', '.join(map(str, TRAININGS))} full trainings, over "
+        f"{len(names)} tables and {seeds} seeds, plus or minus half a 95 % interval over the seeds. At the right, that of "
         f"{searches[0]} less it, seed by seed: below 0 {searches[0]} is better.",
         "",
-        "| search | " + " | ".join(f"{t} trainings" for t in TRAININGS) + " | " + " | ".join(f"gap @{t}" for t in TRAININGS) + " |",
+        f"| search | {' | '.join([*(f'{t} trainings' for t in TRAININGS), *(f'gap @{t}' for t in TRAININGS)])} |",
         "|---" * (1 + 2 * len(TRAININGS)) + "|",
     ]  # fmt: skip
     first = means(names, searches[0])
