@@ -30,6 +30,7 @@ __all__ = [
     "DuplicatedStudyError",
     "Float",
     "FrozenTrial",
+    "Hypergradient",
     "Int",
     "Near",
     "Ordinal",
@@ -50,6 +51,7 @@ __all__ = [
     "create_study",
     "errors",
     "executors",
+    "gradient_tune",
     "importance",
     "load_study",
     "pruners",
@@ -68,7 +70,9 @@ __all__ = [
 _LATER = {
     "TuneResult": "tune",
     "TunerSearchCV": "sklearn",
+    "Hypergradient": "hypergradient",
     "build": "derived",
+    "gradient_tune": "hypergradient",
     "space_of": "derived",
     "tune": "tune",
 }
