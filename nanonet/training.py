@@ -10,6 +10,7 @@ import numpy as np
 from nanonet import nn
 from nanonet.errors import CheckpointError, DataError
 from nanonet.loop import Evaluation, Training
+from nanonet.nn.module import set_mode
 from nanonet.objectives import Metric, inputs, objective, targets
 from nanonet.ops.random import Stream
 from nanonet.optim import Optimizer, get
@@ -160,16 +161,17 @@ class Run:
         Keys: epoch, loss, accuracy (or mae), val_loss, val_accuracy (or val_mae), lr.
         """
         start = self.epoch
+        modules = list(self.model.modules())
         for _ in range(epochs):
             if self.stopped:
                 break
-            self.model.train()
+            set_mode(modules, True)
             found = self._training.epoch(self.epoch)
             found = {"epoch": self.epoch + 1, **found}
             if self._validation is not None and np.isnan(found["loss"]):
                 found["val_loss"] = found[f"val_{self._metric.name}"] = float("nan")
             elif self._validation is not None:
-                self.model.eval()
+                set_mode(modules, False)
                 outputs, loss = self._validation.run()
                 found["val_loss"] = loss
                 found[f"val_{self._metric.name}"] = self._metric.value(outputs, self._yv)

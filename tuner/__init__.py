@@ -55,6 +55,7 @@ __all__ = [
     "importance",
     "load_study",
     "pruners",
+    "report",
     "samplers",
     "schedulers",
     "space",
@@ -66,13 +67,14 @@ __all__ = [
 ]
 
 
-#: Glue to training and to scikit-learn, imported when it is first asked for: name -> module.
+#: What is imported when it is first asked for, glue to training and to scikit-learn among it: name -> module.
 _LATER = {
     "TuneResult": "tune",
     "TunerSearchCV": "sklearn",
     "Hypergradient": "hypergradient",
     "build": "derived",
     "gradient_tune": "hypergradient",
+    "report": "reporting",
     "space_of": "derived",
     "tune": "tune",
 }

@@ -34,6 +34,7 @@ class Search:
         rng: np.random.Generator,
     ):
         self.space, self.embedding, self.acquisition, self.active, self.rng = space, embedding, acquisition, active, rng
+        self.conditional = bool(space.conditions) or active != space.active
         domains = list(space.parameters.values())
         self.axes = embedding.axes
         self.places = {axis: domains[axis].places for axis in self.axes}
@@ -71,7 +72,7 @@ class Search:
         points = np.concatenate([p for p, _ in self.pool])
         values = np.concatenate([v for _, v in self.pool])
         for row in np.argsort(-values, kind="stable"):
-            if points[row].tobytes() not in tried and self._allows(points[row]):
+            if self._allows(points[row]) and self.space.key(points[row]) not in tried:
                 return points[row]
         return None
 
@@ -116,7 +117,7 @@ class Search:
             value, gradient = self.acquisition.slopes(points)
             return value, gradient[:, self.smooth]
 
-        x, _ = ascend(function, np.nan_to_num(starts[:, axes], nan=0.5), 0.0, 1.0, EVALUATIONS, 1e-3, 0.05)
+        x, _ = ascend(function, np.nan_to_num(starts[:, axes], nan=0.5), 0.0, 1.0, EVALUATIONS, 1e-2, 0.05)
         ends = starts.copy()
         ends[:, axes] = np.where(inactive, np.nan, x)
         ends = self.settle(np.nan_to_num(ends, nan=0.5))
@@ -166,6 +167,6 @@ class Search:
             moves.append(moved)
             owners.append(rows)
         moved = np.concatenate(moves)
-        if self.space.conditions:
+        if self.conditional:
             moved = self.settle(np.nan_to_num(moved, nan=0.5))
         return moved, np.concatenate(owners)
