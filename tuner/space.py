@@ -461,10 +461,14 @@ class Space:
 
         Inactive coordinates may be NaN.
         """
-        snapped = self.snap(point)
+        return self.keys(np.asarray(point)[None])[0]
+
+    def keys(self, points: np.ndarray) -> list[bytes]:
+        """The `key` of each of the points (n, dimensions)."""
+        snapped = self.snap(points)
         if self.conditions:
-            snapped = np.where(self.active(snapped[None])[0], snapped, np.nan)
-        return (np.round(snapped, 9) + 0.0).tobytes()
+            snapped = np.where(self.active(snapped), snapped, np.nan)
+        return [row.tobytes() for row in np.round(snapped, 9) + 0.0]
 
     @cached_property
     def _cells(self) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
