@@ -57,4 +57,4 @@ class FoldPruner(Pruner):
 def _means(trial: FrozenTrial) -> np.ndarray:
     """The curve in the order of its steps, float64 (steps, objectives)."""
     curve = [value for _, value in sorted(trial.intermediate_values.items())]
-    return np.array(curve, dtype=np.float64).reshape(len(curve), -1)
+    return np.array([np.atleast_1d(value) for value in curve], dtype=np.float64)

@@ -54,6 +54,9 @@ class Table:
         self._space: Space | None = None
         self._clear()
 
+    def __reduce__(self) -> tuple[type[Table], tuple[()]]:
+        return Table, ()
+
     def _clear(self) -> None:
         self._settled = 0  # so many trials from the first on have ended
         self._params: list[object] = []

@@ -56,6 +56,8 @@ class Situation:
 
     def _value(self, trial: FrozenTrial, steps: int) -> float | list[float]:
         curve = trial.intermediate_values
+        if not self.best and steps in curve:
+            return curve[steps]
         known = sorted(step for step in curve if step <= steps)
         if not known:
             return [np.nan] * len(self.signs)
