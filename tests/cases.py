@@ -1441,6 +1441,8 @@ SAMPLERS = [
     SamplerCase("RandomSampler", lambda seed: samplers.RandomSampler(seed=seed)),
     SamplerCase("QMCSampler", lambda seed: samplers.QMCSampler(seed=seed), even=True),
     SamplerCase("GPSampler", lambda seed: samplers.GPSampler(seed=seed), even=True),
+    SamplerCase("TPESampler", lambda seed: samplers.TPESampler(seed=seed)),
+    SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
     SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
 ]
 

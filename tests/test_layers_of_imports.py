@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Which of our packages the files of a package may import. `GLUE` may import all of them.
 ALLOWED = {"kernels": {"kernels"}, "nanonet": {"nanonet", "kernels"}, "tuner": {"tuner"}}
-GLUE = {"tuner/tune.py", "tuner/cli.py"}
+GLUE = {"tuner/tune.py", "tuner/cli.py", "tuner/derived.py", "tuner/hypergradient.py", "tuner/range_test.py"}
 #: Compilers and GPU libraries, and the only folders that may import them.
 BACKENDS = {
     "kernels/numba_cpu": {"numba", "llvmlite"},

@@ -44,6 +44,7 @@ examples:
   nanonet tune flowers.csv --target kind --minutes 5
   nanonet train digits --hidden 128,64 --optimizer adamw --epochs 30
   nanonet predict nanonet-tune-digits new.csv --output predictions.csv
+  nanonet report nanonet-tune-digits --html report.html
   nanonet doctor
 
 `nanonet COMMAND --help` tells more about each.
@@ -58,6 +59,7 @@ examples:
     _train(commands, settings if command == "train" else ())
     _evaluate(commands)
     _predict(commands)
+    _report(commands)
     _doctor(commands)
     return parser
 
@@ -202,6 +204,25 @@ def _predict(commands: Any) -> None:
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a folder that `tune` or `train` left, or a model file")
     parser.add_argument("data", metavar="DATA", help="digits, FILE.csv, FILE.npz or a FOLDER of IDX files")
+
+
+def _report(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "report",
+        "tell what became of a search, which settings matter, and where they are good",
+        "STUDY is the folder that `tune` left, or the file of any study. The report is Markdown; --html leaves a page\n"
+        "with figures, which needs matplotlib.",
+        [
+            "report nanonet-tune-digits",
+            "report nanonet-tune-digits --html report.html",
+            "report study.db --name first --json",
+        ],
+    )
+    parser.add_argument("study", metavar="STUDY", help="a folder that `tune` left, or a study's file")
+    parser.add_argument("--name", metavar="NAME", help="the study's name, if the file holds several")
+    parser.add_argument("--html", metavar="FILE.html", help="leave a page with figures there")
+    _common(parser)
 
 
 def _doctor(commands: Any) -> None:

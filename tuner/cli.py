@@ -1,4 +1,4 @@
-"""The `nanonet` command: tune, train, evaluate, predict, doctor.
+"""The `nanonet` command: tune, train, evaluate, predict, report, doctor.
 
 Each command imports what it needs when it runs, so that help is there at once. Results go to stdout, notes and
 progress to stderr. Exit codes: 0 done, 1 failed, 2 the command or its input is wrong, 130 interrupted by Ctrl-C.
@@ -104,6 +104,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
     """Search for the best settings, train the best model, and leave both in a folder."""
     from nanonet.predictor import Predictor
 
+    from .reporting.contents import gather
     from .tune import DEFAULT_MINUTES
     from .tune import tune as search
 
@@ -146,9 +147,11 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
         "trained epochs": result.epochs,
     }
     title = f"Best settings of {len(trials)} trials"
-    files = _leave(folder, title, predictor, result.run.history, scores, about)
+    found = gather(result.study)
+    files = _leave(folder, title, predictor, result.run.history, scores, about, found.words)
     result.study.storage.close()
     _show(console, title, predictor, scores, about)
+    console.text("\n".join(found.words))
     console.note(f"model, settings, study and report are in {folder}")
     if result.interrupted:
         console.error("interrupted: this is the best so far; the same command goes on with the search")
@@ -168,6 +171,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             "trials": len(trials),
             "trials_by_state": dict(states),
             "best_trial": result.best_trial.number,
+            "found": [{"name": o.name, **o.summary.to_dict()} for o in found.objectives],
             "seconds": round(result.seconds, 3),
             "interrupted": result.interrupted,
         }
@@ -422,6 +426,38 @@ def predict(arguments: argparse.Namespace, console: Console) -> int:
     return DONE
 
 
+# ------------------------------------------------------------------------------------------ report
+
+
+def report(arguments: argparse.Namespace, console: Console) -> int:
+    """Show what became of a study and what matters in it."""
+    from nanonet.errors import OptionError
+
+    from .reporting import Report
+    from .reporting.contents import gather
+    from .study import load_study
+
+    path = Path(arguments.study)
+    try:
+        study = load_study(study_name=arguments.name, storage=path / "study.db" if path.is_dir() else path)
+    except (KeyError, ValueError) as error:
+        raise OptionError(f"--name: {error.args[0]}") from None
+    made = Report(gather(study))
+    document = {"command": "report", **made.to_dict()}
+    if arguments.html is not None:
+        try:
+            page = made.html()
+        except ImportError as error:
+            raise Failure(f"--html: {error}") from None
+        Path(arguments.html).write_text(page, encoding="utf-8")
+        document["html"] = arguments.html
+        console.note(f"a page with figures is in {arguments.html}")
+    study.storage.close()
+    console.text(str(made).rstrip())
+    console.document(document)
+    return DONE
+
+
 # ------------------------------------------------------------------------------------------ doctor
 
 
@@ -475,8 +511,12 @@ def _leave(
     history: Sequence[Mapping[str, Any]],
     scores: Mapping[str, float],
     about: Mapping[str, Any],
+    found: Sequence[str] = (),
 ) -> list[str]:
-    """Write the model, its settings, the curve of its training and the report; the files' names."""
+    """Write the model, its settings, the curve of its training and the report; the files' names.
+
+    found: what a search told about the settings, a sentence each.
+    """
     model = predictor.save(folder)
     text = json.dumps(predictor.settings.to_dict(), indent=2)
     (folder / "settings.json").write_text(text + "\n", encoding="utf-8")
@@ -489,6 +529,8 @@ def _leave(
     lines += [f"| {name} | {_shown(getattr(settings, name))} |" for name in settings.active()]
     lines += ["", "| result | value |", "|---|---|"]
     lines += [f"| {name} | {number(value)} |" for name, value in (*about.items(), *scores.items())]
+    if found:
+        lines += ["", "What the search found out:", "", *(f"- {sentence}" for sentence in found)]
     lines += ["", f"Use it: `nanonet predict {folder} DATA`, or in Python", "", "```python"]
     lines += [
         "from nanonet.predictor import Predictor",
@@ -518,7 +560,14 @@ def _show(console: Console, title: str, predictor: Any, scores: Mapping[str, flo
     console.table(title, ("setting", "value"), [*rows, None, *about.items(), *scores.items()])
 
 
-COMMANDS = {"tune": tune, "train": train, "evaluate": evaluate, "predict": predict, "doctor": doctor}
+COMMANDS = {
+    "tune": tune,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "doctor": doctor,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

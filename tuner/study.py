@@ -122,6 +122,29 @@ class Study:
         points = np.array([value for _, value in results]).reshape(len(results), -1) * np.array(self.signs)
         return [t.copy() for (t, _), best in zip(results, pareto_front(points), strict=True) if best]
 
+    def trials_dataframe(
+        self,
+        attrs: Sequence[str] = (
+            "number",
+            "value",
+            "datetime_start",
+            "datetime_complete",
+            "duration",
+            "params",
+            "user_attrs",
+            "state",
+        ),
+        multi_index: bool = False,
+    ) -> Any:
+        """A pandas DataFrame with a row for each trial, its columns named as in Optuna: number, value (or values_0,
+        values_1, ...), params_NAME, user_attrs_NAME, state, ...; with multi_index=True, pairs of these parts.
+
+        ImportError if pandas is not installed, ValueError for an unknown name in `attrs`.
+        """
+        from .reporting.dataframe import trials_dataframe
+
+        return trials_dataframe(self.get_trials(deepcopy=False), len(self.directions), attrs, multi_index)
+
     @property
     def user_attrs(self) -> dict[str, Any]:
         return self.storage.study_attrs(self.study_id)

@@ -2,14 +2,17 @@
 
 from .auto import AutoSampler
 from .base import History, Observations, Sampler
+from .cmaes import CmaEsSampler
 from .gp import GPSampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
+from .tpe import TPESampler
 from .uniform import RandomSampler
 
 __all__ = [
     "SAMPLERS",
     "AutoSampler",
+    "CmaEsSampler",
     "GPSampler",
     "GridSampler",
     "History",
@@ -17,9 +20,11 @@ __all__ = [
     "QMCSampler",
     "RandomSampler",
     "Sampler",
+    "TPESampler",
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, AutoSampler)
+    sampler.__name__: sampler
+    for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, TPESampler, CmaEsSampler, AutoSampler)
 }
 """Every sampler by name."""
