@@ -20,7 +20,7 @@ from tuner.arguments import make_parser
 from tuner.console import Console, jsonable, number
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("tune", "train", "evaluate", "predict", "doctor")
+COMMANDS = ("tune", "train", "evaluate", "predict", "report", "doctor")
 QUICK = ("--epochs", "3", "--quiet")
 
 

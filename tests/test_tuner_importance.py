@@ -382,7 +382,7 @@ def test_a_summary_says_what_matters_and_where_it_is_good(direction):
     assert told.good["optimizer"] in (["adam", "adamw"], ["adamw", "adam"])
     assert any("optimizer" in s and "good: adam" in s for s in others)
     assert "idle hardly matters." in others
-    assert told.warnings == ["width is best at the upper end of its range (256): widen it."]
+    assert told.warnings == ["width is best at the upper end of its range (256): widen it if you can."]
     assert told.good["width"][1] == 256
     assert str(told).count("\n") == len(told.sentences)
     assert told.to_dict()["importances"] == told.importances

@@ -15,7 +15,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
+from . import (
+    devices,
+    errors,
+    executors,
+    importance,
+    pruners,
+    samplers,
+    schedulers,
+    space,
+    storage,
+    study,
+    terminators,
+    trial,
+)
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
@@ -30,6 +43,7 @@ __all__ = [
     "DuplicatedStudyError",
     "Float",
     "FrozenTrial",
+    "Hypergradient",
     "Int",
     "Near",
     "Ordinal",
@@ -48,27 +62,34 @@ __all__ = [
     "Weights",
     "build",
     "create_study",
+    "devices",
     "errors",
     "executors",
+    "gradient_tune",
     "importance",
     "load_study",
     "pruners",
+    "report",
     "samplers",
     "schedulers",
     "space",
     "space_of",
     "storage",
     "study",
+    "terminators",
     "trial",
     "tune",
 ]
 
 
-#: Glue to training and to scikit-learn, imported when it is first asked for: name -> module.
+#: What is imported when it is first asked for, glue to training and to scikit-learn among it: name -> module.
 _LATER = {
     "TuneResult": "tune",
     "TunerSearchCV": "sklearn",
+    "Hypergradient": "hypergradient",
     "build": "derived",
+    "gradient_tune": "hypergradient",
+    "report": "reporting",
     "space_of": "derived",
     "tune": "tune",
 }

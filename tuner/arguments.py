@@ -44,6 +44,7 @@ examples:
   nanonet tune flowers.csv --target kind --minutes 5
   nanonet train digits --hidden 128,64 --optimizer adamw --epochs 30
   nanonet predict nanonet-tune-digits new.csv --output predictions.csv
+  nanonet report nanonet-tune-digits --html report.html
   nanonet doctor
 
 `nanonet COMMAND --help` tells more about each.
@@ -58,6 +59,7 @@ examples:
     _train(commands, settings if command == "train" else ())
     _evaluate(commands)
     _predict(commands)
+    _report(commands)
     _doctor(commands)
     return parser
 
@@ -204,14 +206,42 @@ def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="digits, FILE.csv, FILE.npz or a FOLDER of IDX files")
 
 
+def _report(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "report",
+        "tell what became of a search, which settings matter, and where they are good",
+        "STUDY is the folder that `tune` left, or the file of any study. The report is Markdown; --html leaves a page\n"
+        "with figures, which needs matplotlib.",
+        [
+            "report nanonet-tune-digits",
+            "report nanonet-tune-digits --html report.html",
+            "report study.db --name first --json",
+        ],
+    )
+    parser.add_argument("study", metavar="STUDY", help="a folder that `tune` left, or a study's file")
+    parser.add_argument("--name", metavar="NAME", help="the study's name, if the file holds several")
+    parser.add_argument("--html", metavar="FILE.html", help="leave a page with figures there")
+    _common(parser)
+
+
 def _doctor(commands: Any) -> None:
     parser = _add(
         commands,
         "doctor",
         "tell what works on this machine, what does not, and why",
-        "Shows versions, backends, vector width, threads and the kernel cache, and tests each backend.",
-        ["doctor", "doctor --json"],
+        "Shows versions, backends, vector width, threads and the kernel cache, and tests each backend.\n\n"
+        "--tune searches the kernels' settings on this machine (how products are cut into blocks, from how much work\n"
+        "on threads share it, when a convolution goes by Winograd's algorithm) and keeps those that are faster,\n"
+        "measured in turn with the usual ones, in the kernel cache. Leave the machine alone meanwhile.\n"
+        "Results may then differ in their last bits from those with the usual settings; the same settings and seed give the same bits.",
+        ["doctor", "doctor --json", "doctor --tune --minutes 5", "doctor --tune --reset"],
     )
+    parser.add_argument("--tune", action="store_true", help="search for the kernels' best settings on this machine")
+    parser.add_argument("--minutes", type=_positive, default=2.0, metavar="M", help="time of the search (default 2)")
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of the search (default 0)")
+    parser.add_argument("--reset", action="store_true", help="with --tune: back to the usual settings")
+    parser.add_argument("--quiet", action="store_true", help="no notes on stderr")
     parser.add_argument("--json", action="store_true", help="as one JSON document")
 
 

@@ -1,4 +1,4 @@
-"""The `nanonet` command: tune, train, evaluate, predict, doctor.
+"""The `nanonet` command: tune, train, evaluate, predict, report, doctor.
 
 Each command imports what it needs when it runs, so that help is there at once. Results go to stdout, notes and
 progress to stderr. Exit codes: 0 done, 1 failed, 2 the command or its input is wrong, 130 interrupted by Ctrl-C.
@@ -104,6 +104,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
     """Search for the best settings, train the best model, and leave both in a folder."""
     from nanonet.predictor import Predictor
 
+    from .reporting.contents import gather
     from .tune import DEFAULT_MINUTES
     from .tune import tune as search
 
@@ -146,9 +147,11 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
         "trained epochs": result.epochs,
     }
     title = f"Best settings of {len(trials)} trials"
-    files = _leave(folder, title, predictor, result.run.history, scores, about)
+    found = gather(result.study)
+    files = _leave(folder, title, predictor, result.run.history, scores, about, found.words)
     result.study.storage.close()
     _show(console, title, predictor, scores, about)
+    console.text("\n".join(found.words))
     console.note(f"model, settings, study and report are in {folder}")
     if result.interrupted:
         console.error("interrupted: this is the best so far; the same command goes on with the search")
@@ -168,6 +171,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             "trials": len(trials),
             "trials_by_state": dict(states),
             "best_trial": result.best_trial.number,
+            "found": [{"name": o.name, **o.summary.to_dict()} for o in found.objectives],
             "seconds": round(result.seconds, 3),
             "interrupted": result.interrupted,
         }
@@ -422,17 +426,100 @@ def predict(arguments: argparse.Namespace, console: Console) -> int:
     return DONE
 
 
+# ------------------------------------------------------------------------------------------ report
+
+
+def report(arguments: argparse.Namespace, console: Console) -> int:
+    """Show what became of a study and what matters in it."""
+    from nanonet.errors import OptionError
+
+    from .reporting import Report
+    from .reporting.contents import gather
+    from .study import load_study
+
+    path = Path(arguments.study)
+    try:
+        study = load_study(study_name=arguments.name, storage=path / "study.db" if path.is_dir() else path)
+    except (KeyError, ValueError) as error:
+        raise OptionError(f"--name: {error.args[0]}") from None
+    made = Report(gather(study))
+    document = {"command": "report", **made.to_dict()}
+    if arguments.html is not None:
+        try:
+            page = made.html()
+        except ImportError as error:
+            raise Failure(f"--html: {error}") from None
+        Path(arguments.html).write_text(page, encoding="utf-8")
+        document["html"] = arguments.html
+        console.note(f"a page with figures is in {arguments.html}")
+    study.storage.close()
+    console.text(str(made).rstrip())
+    console.document(document)
+    return DONE
+
+
 # ------------------------------------------------------------------------------------------ doctor
 
 
 def doctor(arguments: argparse.Namespace, console: Console) -> int:
-    """Show what works on this machine."""
+    """Show what works on this machine, or search for the kernels' best settings on it."""
     from nanonet.doctor import examine, text
+    from nanonet.errors import OptionError
 
+    if arguments.reset and not arguments.tune:
+        raise OptionError("--reset is for --tune; give both")
+    if arguments.tune:
+        return _reset_kernels(console) if arguments.reset else _tune_kernels(arguments, console)
     report = examine()
     console.text(text(report))
     console.document(report)
     return DONE if report["ok"] else FAILED
+
+
+def _tune_kernels(arguments: argparse.Namespace, console: Console) -> int:
+    from kernels import registry
+
+    from .kernel_tuning import tune_kernels
+
+    reason = registry.available()["numba_cpu"]
+    if reason is not None:
+        raise Failure(f"--tune: there are no compiled kernels to tune: {reason}")
+    from kernels.numba_cpu import knobs
+
+    found = tune_kernels(arguments.minutes, arguments.seed, console.note)
+    usual = knobs.defaults()
+    rows: list[Any] = []
+    for group in found.groups:
+        rows += [None] * bool(rows)
+        names = [name for name in knobs.KNOBS if knobs.KNOBS[name].group == group.group]
+        for name in names:
+            now = found.values.get(name, usual[name])
+            rows.append((name, str(usual[name]), str(now) if name in found.values else "", ""))
+        verdict = f"{group.speed:.3f}" if group.kept and group.speed else ""
+        rows[-len(names)] = (*rows[-len(names)][:3], verdict)
+    console.table("Settings of the kernels", ("setting", "usual", "found", "times as fast"), rows)
+    for problem in found.problems:
+        console.error(problem)
+    if found.values:
+        console.text(f"{found.speed:.3f} x as fast over all; kept in {knobs.path()}")
+    else:
+        console.text("nothing was faster for sure; the usual settings stay")
+    file = str(knobs.path()) if found.values else None
+    console.document({"command": "doctor", "defaults": usual, "file": file, **found.to_dict()})
+    return DONE
+
+
+def _reset_kernels(console: Console) -> int:
+    from kernels import registry
+
+    removed = False
+    if registry.available()["numba_cpu"] is None:
+        from kernels.numba_cpu import knobs
+
+        removed = knobs.forget()
+    console.text("the usual kernel settings are back" if removed else "there were no tuned kernel settings")
+    console.document({"command": "doctor", "removed": removed})
+    return DONE
 
 
 # -------------------------------------------------------------------------------- the folder and the table
@@ -475,8 +562,12 @@ def _leave(
     history: Sequence[Mapping[str, Any]],
     scores: Mapping[str, float],
     about: Mapping[str, Any],
+    found: Sequence[str] = (),
 ) -> list[str]:
-    """Write the model, its settings, the curve of its training and the report; the files' names."""
+    """Write the model, its settings, the curve of its training and the report; the files' names.
+
+    found: what a search told about the settings, a sentence each.
+    """
     model = predictor.save(folder)
     text = json.dumps(predictor.settings.to_dict(), indent=2)
     (folder / "settings.json").write_text(text + "\n", encoding="utf-8")
@@ -489,6 +580,8 @@ def _leave(
     lines += [f"| {name} | {_shown(getattr(settings, name))} |" for name in settings.active()]
     lines += ["", "| result | value |", "|---|---|"]
     lines += [f"| {name} | {number(value)} |" for name, value in (*about.items(), *scores.items())]
+    if found:
+        lines += ["", "What the search found out:", "", *(f"- {sentence}" for sentence in found)]
     lines += ["", f"Use it: `nanonet predict {folder} DATA`, or in Python", "", "```python"]
     lines += [
         "from nanonet.predictor import Predictor",
@@ -518,7 +611,14 @@ def _show(console: Console, title: str, predictor: Any, scores: Mapping[str, flo
     console.table(title, ("setting", "value"), [*rows, None, *about.items(), *scores.items()])
 
 
-COMMANDS = {"tune": tune, "train": train, "evaluate": evaluate, "predict": predict, "doctor": doctor}
+COMMANDS = {
+    "tune": tune,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "doctor": doctor,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,7 +15,7 @@ from .trials import Target
 if TYPE_CHECKING:
     from ..study import Study
 
-__all__ = ["Summary", "good_places", "summary"]
+__all__ = ["Summary", "describe", "good_places", "summary", "told"]
 
 QUANTILE = 0.75  # the worst quarter of the trials counts as equally bad
 MATTERS = 0.05  # of the variance: less is not worth a sentence
@@ -75,12 +75,17 @@ def summary(study: Study, *, target: Target | None = None, seed: int | None = 0)
     return describe(analysis)
 
 
+def told(analysis: Analysis) -> bool:
+    """Whether there are trials enough to tell anything."""
+    return analysis.trials >= max(FEW, FEW_EACH * len(analysis.axes)) // 2
+
+
 def describe(analysis: Analysis) -> Summary:
     """The analysis in plain words."""
     shares, pairs, d = analysis.importances, analysis.interactions, len(analysis.axes)
     sentences, warnings, good = [], [], {}
     wanted = max(FEW, FEW_EACH * d)
-    if analysis.trials < wanted // 2:
+    if not told(analysis):
         warnings.append(
             f"only {analysis.trials} trials for {d} parameters: too few to tell what matters; {wanted} are wanted."
         )
@@ -98,8 +103,8 @@ def describe(analysis: Analysis) -> Summary:
             f"the settings explain only {max(analysis.r2, 0.0):.2f} of the differences between trials that were set "
             "aside: the values are noisy, or there are too few trials."
         )
-    told = [name for name, share in shares.items() if share >= MATTERS] or list(shares)[:1]
-    for i, name in enumerate(told):
+    important = [name for name, share in shares.items() if share >= MATTERS] or list(shares)[:1]
+    for i, name in enumerate(important):
         part, end = _good_part(name, analysis)
         if part is not None:
             good[name] = part
@@ -108,7 +113,7 @@ def describe(analysis: Analysis) -> Summary:
         if end is not None:
             bound = shown(getattr(analysis.axes[name].domain, end))
             word = "lower" if end == "low" else "upper"
-            warnings.append(f"{name} is best at the {word} end of its range ({bound}): widen it.")
+            warnings.append(f"{name} is best at the {word} end of its range ({bound}): widen it if you can.")
     for (a, b), share in pairs.items():
         if share >= TOGETHER:
             sentences.append(f"{a} and {b} depend on each other: {share:.2f} of the variance is theirs together.")
@@ -116,7 +121,7 @@ def describe(analysis: Analysis) -> Summary:
     for (a, b), share in pairs.items():
         involved[a] += share
         involved[b] += share
-    idle = [name for name in shares if involved[name] < HARDLY and name not in told]
+    idle = [name for name in shares if involved[name] < HARDLY and name not in important]
     if idle:
         sentences.append(f"{_listed(idle)} hardly {'matter' if len(idle) > 1 else 'matters'}.")
     return Summary(sentences, warnings, shares, pairs, good, analysis.r2, analysis.trials)

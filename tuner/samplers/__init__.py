@@ -2,6 +2,7 @@
 
 from .auto import AutoSampler
 from .base import History, Observations, Sampler
+from .cmaes import CmaEsSampler
 from .gp import GPSampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
@@ -11,6 +12,7 @@ from .uniform import RandomSampler
 __all__ = [
     "SAMPLERS",
     "AutoSampler",
+    "CmaEsSampler",
     "GPSampler",
     "GridSampler",
     "History",
@@ -23,6 +25,6 @@ __all__ = [
 
 SAMPLERS: dict[str, type[Sampler]] = {
     sampler.__name__: sampler
-    for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, TPESampler, AutoSampler)
+    for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, TPESampler, CmaEsSampler, AutoSampler)
 }
 """Every sampler by name."""

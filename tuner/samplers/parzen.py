@@ -12,27 +12,45 @@ Kernels, all of them densities with respect to the uniform distribution on the a
 - stepped axes (values with an order): the same, integrated over each value's cell;
 - labels (values without an order): Aitchison & Aitken's (1976), which stays at the centre's label with probability
   1 - b and draws from the uniform distribution otherwise.
+
+The log of a kernel's product over smooth and stepped axes is bilinear: (x^2, x, 1, one-hot cells of x) times a matrix
+with a column for each kernel. So all of them at once are one matrix product.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..space import Space
+from ..cells import Ruler
+from ..space import Domain, Space
 
-__all__ = ["Axes", "Parzen", "bandwidths"]
+__all__ = ["Axes", "Coded", "Kernels", "Parzen", "bandwidths"]
 
 MANY = 64
 """A range of more values than this is smooth."""
 LEVELS = 16
 """Bandwidths of stepped axes are rounded to 2 ** (whole number / LEVELS), so that their tables can be kept."""
+PSEUDO = 3.0
 ROOT_2_PI = math.sqrt(2 * math.pi)
 
-Features = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+@dataclass(frozen=True)
+class Coded:
+    """n points as some axes read them."""
+
+    points: np.ndarray
+    """(n, dimensions), NaN where inactive"""
+    row: np.ndarray
+    """(n, 3 * smooth axes + cells of all stepped axes): x^2, x and 1, then one-hot cells; 0 where inactive"""
+    labels: np.ndarray
+    """whole numbers (n, label axes), -1 where inactive"""
+
+    def __getitem__(self, rows: np.ndarray) -> Coded:
+        return Coded(self.points[rows], self.row[rows], self.labels[rows])
 
 
 class Axes:
@@ -48,44 +66,38 @@ class Axes:
         for axis in self.chosen:
             domain = domains[axis]
             if domain.size != 1:
-                label_like, few = domain.kind == "categorical", domain.size is not None and domain.size <= MANY
-                (label if label_like else stepped if few else smooth).append(int(axis))
-        cells = {axis: domains[axis].edges for axis in (*stepped, *label)}
+                few = domain.size is not None and domain.size <= MANY
+                (label if domain.kind == "categorical" else stepped if few else smooth).append(axis)
         self.dimensions = len(domains)
         self.smooth, self.stepped, self.label = (np.array(axes, dtype=np.intp) for axes in (smooth, stepped, label))
-        self.edges = [cells[axis] for axis in stepped]
-        self.label_edges = [
-            np.linspace(0, 1, domains[axis].size + 1) if cells[axis] is None else cells[axis] for axis in label
-        ]
+        self.ordered = np.concatenate([self.smooth, self.stepped])
+        """The axes that have a bandwidth: smooth ones, then stepped ones."""
+        self.every = np.concatenate([self.ordered, self.label])
+        self.whole = len(self.chosen) == self.dimensions
+        self.edges = [_edges(domains[axis]) for axis in stepped]
+        self.shares = [np.diff(_edges(domains[axis])) for axis in label]
+        """How much of each label axis its labels take."""
         sizes = [len(edges) - 1 for edges in self.edges]
-        self.offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
-        """Where the cells of each stepped axis begin in a row of all of them."""
+        self.begins = np.cumsum([0, *sizes])[:-1].astype(np.intp)
+        self.cells = sum(sizes)
+        """Of all stepped axes, which begin at `begins` in a row of all of them."""
+        self._rulers = Ruler(self.edges), Ruler([_edges(domains[axis]) for axis in label])
         self._tables: dict[tuple[int, int], np.ndarray] = {}
 
-    @cached_property
-    def ordered(self) -> np.ndarray:
-        """The axes that have a bandwidth: smooth ones, then stepped ones."""
-        return np.concatenate([self.smooth, self.stepped])
-
-    @cached_property
-    def every(self) -> np.ndarray:
-        """All axes that count: the ordered ones, then labels."""
-        return np.concatenate([self.ordered, self.label])
-
-    def features(self, points: np.ndarray) -> Features:
-        """Points (n, dimensions), NaN where inactive, as (smooth (n, s), one-hot cells (n, sizes), labels (n, l)).
-
-        Labels are whole numbers, -1 where inactive; the one-hot cells of an inactive axis are all 0.
-        """
-        hot = np.zeros((len(points), int(self.offsets[-1])))
-        for axis, edges, offset in zip(self.stepped, self.edges, self.offsets, strict=False):
-            known = np.flatnonzero(~np.isnan(points[:, axis]))
-            hot[known, offset + _cell(edges, points[known, axis])] = 1.0
-        labels = np.full((len(points), len(self.label)), -1, dtype=np.intp)
-        for column, (axis, edges) in enumerate(zip(self.label, self.label_edges, strict=True)):
-            known = np.flatnonzero(~np.isnan(points[:, axis]))
-            labels[known, column] = _cell(edges, points[known, axis])
-        return points[:, self.smooth], hot, labels
+    def code(self, points: np.ndarray) -> Coded:
+        """Points (n, dimensions), NaN where inactive."""
+        count, smooth = len(points), len(self.smooth)
+        known = ~np.isnan(points)
+        row = np.zeros((count, 3 * smooth + self.cells))
+        if smooth:
+            active = known[:, self.smooth]
+            x = np.where(active, points[:, self.smooth], 0.0)
+            row[:, :smooth], row[:, smooth : 2 * smooth], row[:, 2 * smooth : 3 * smooth] = x * x, x, active
+        if len(self.stepped):
+            columns = self._rulers[0].cells(points[:, self.stepped]) + (3 * smooth + self.begins)
+            row[np.arange(count)[:, None], columns] = known[:, self.stepped]
+        labels = self._rulers[1].cells(points[:, self.label])
+        return Coded(points, row, np.where(known[:, self.label], labels, -1))
 
     def table(self, column: int, bandwidth: float) -> tuple[np.ndarray, float]:
         """(log density in each cell (rows) of the kernel at the middle of each cell (columns), the bandwidth used)."""
@@ -103,114 +115,104 @@ class Axes:
         return known, used
 
 
-def _cell(edges: np.ndarray, places: np.ndarray) -> np.ndarray:
-    return np.clip(np.searchsorted(edges, places, side="right") - 1, 0, len(edges) - 2)
+def _edges(domain: Domain) -> np.ndarray:
+    edges = domain.edges
+    return np.arange(domain.size + 1) / domain.size if edges is None else edges
+
+
+class Kernels:
+    """A product of kernels around each of n centres.
+
+    bandwidths: standard deviations along `axes.ordered`, above 0. stray: b of the labels' kernels, in (0, 1].
+    """
+
+    def __init__(self, axes: Axes, centres: Coded, bandwidths: np.ndarray, stray: float):
+        self.axes, self.centres, self.stray = axes, centres, stray
+        self.bandwidths = np.array(bandwidths, dtype=np.float64)
+        smooth = len(axes.smooth)
+        matrix = np.empty((centres.row.shape[1], len(centres.points)))
+        if len(axes.stepped):
+            block = np.zeros((axes.cells, axes.cells))
+            for column, begin in enumerate(axes.begins):
+                table, self.bandwidths[smooth + column] = axes.table(column, bandwidths[smooth + column])
+                block[begin : begin + len(table), begin : begin + len(table)] = table
+            np.matmul(block, centres.row[:, 3 * smooth :].T, out=matrix[3 * smooth :])
+        if smooth:
+            from scipy.special import ndtr
+
+            h = self.bandwidths[:smooth, None]
+            _, m, known = centres.row[:, : 3 * smooth].T.reshape(3, smooth, -1)
+            scaled = m / h
+            mass = ndtr(1.0 / h - scaled) - ndtr(-scaled)
+            matrix[:smooth] = known * (-0.5 / h**2)
+            matrix[smooth : 2 * smooth] = scaled / h
+            matrix[2 * smooth : 3 * smooth] = known * (-0.5 * scaled * scaled - np.log(ROOT_2_PI * h * mass))
+        self._matrix = matrix
+
+    def logs(self, at: Coded) -> np.ndarray:
+        """The log of each kernel at m points: float64 (m, n)."""
+        logs = at.row @ self._matrix
+        stray = self.stray
+        for column, shares in enumerate(self.axes.shares):
+            here, theirs = at.labels[:, column], self.centres.labels[:, column]
+            same = np.log(stray + (1 - stray) / shares)[here]
+            kernel = np.where(here[:, None] == theirs, same[:, None], math.log(stray))
+            logs += kernel * (theirs >= 0) * (here >= 0)[:, None]
+        return logs
 
 
 class Parzen:
-    """A density with kernels at `points` (n, dimensions), NaN where inactive.
+    """The density of `kernels` with these weights (n,), and of weight `prior` the uniform one.
 
-    weights: of the kernels (n,), and `prior` that of the uniform density; they are divided by their sum.
-    bandwidths: standard deviations of the kernels along `axes.ordered`, above 0.
-    stray: b of the labels' kernels, in (0, 1].
+    Weights are divided by their sum; if it is 0, all is uniform.
     """
 
-    def __init__(
-        self,
-        axes: Axes,
-        points: np.ndarray,
-        weights: np.ndarray,
-        prior: float,
-        bandwidths: np.ndarray,
-        stray: float | np.ndarray,
-    ):
-        self.axes, self.points = axes, points
+    def __init__(self, kernels: Kernels, weights: np.ndarray, prior: float):
+        self.kernels = kernels
         total = weights.sum() + prior
         self.weights, self.prior = (weights / total, prior / total) if total > 0 else (weights, 1.0)
-        self.stray = np.broadcast_to(np.asarray(stray, dtype=np.float64), (len(axes.label),))
-        smooth = len(axes.smooth)
-        self.bandwidths = np.array(bandwidths, dtype=np.float64)
-        tables = []
-        for column in range(len(axes.stepped)):
-            table, self.bandwidths[smooth + column] = axes.table(column, bandwidths[smooth + column])
-            tables.append(table)
-        places, hot, self._labels = axes.features(points)
-        self._factor = self._quadratic(places, self.bandwidths[:smooth])
-        if tables:
-            block = np.zeros((hot.shape[1],) * 2)
-            for table, begin, end in zip(tables, axes.offsets, axes.offsets[1:], strict=False):
-                block[begin:end, begin:end] = table
-            self._factor = np.concatenate([self._factor, block @ hot.T])
 
-    def _quadratic(self, places: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
-        """Factors of x^2, x and 1 of each axis in the log density of each kernel, (3 * axes, n)."""
-        if not len(bandwidths):
-            return np.empty((0, len(places)))
-        from scipy.special import ndtr
-
-        known = ~np.isnan(places)
-        m = np.where(known, places, 0.5)
-        scaled = m / bandwidths
-        mass = ndtr((1.0 - m) / bandwidths) - ndtr(-scaled)
-        curve = np.broadcast_to(-0.5 / bandwidths**2, m.shape)
-        constant = -0.5 * scaled**2 - np.log(ROOT_2_PI * bandwidths * mass)
-        return np.concatenate([(part * known).T for part in (curve, scaled / bandwidths, constant)])
-
-    def log_density(self, features: Features) -> np.ndarray:
-        """log p at m points, as `Axes.features` gives them: float64 (m,)."""
-        places, hot, labels = features
-        known = ~np.isnan(places)
-        x = np.where(known, places, 0.0)
-        logs = np.concatenate([x * x, x, known, hot], axis=1) @ self._factor
-        for column, edges in enumerate(self.axes.label_edges):
-            stray, mine, theirs = self.stray[column], labels[:, column], self._labels[:, column]
-            share = np.diff(edges)[mine]
-            same = np.log(stray + (1 - stray) / share)  # broadcast over the kernels
-            equal = mine[:, None] == theirs
-            logs += np.where(equal, same[:, None], math.log(stray) * (theirs >= 0)) * (mine >= 0)[:, None]
-        top = np.maximum(logs.max(axis=1, initial=0.0), 0.0)
+    def log_density(self, logs: np.ndarray) -> np.ndarray:
+        """log p at m points, from `Kernels.logs` of them: float64 (m,)."""
+        top = logs.max(axis=1, initial=0.0 if self.prior else -np.inf)
         return top + np.log(np.exp(logs - top[:, None]) @ self.weights + self.prior * np.exp(-top))
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draws from p, every coordinate given, (count, dimensions)."""
         from scipy.special import ndtr, ndtri
 
-        axes = self.axes
-        points = rng.random((count, axes.dimensions))
-        kernel = np.searchsorted(np.cumsum(self.weights), rng.random(count), side="right")
-        rows = np.flatnonzero(kernel < len(self.points))
-        centres = self.points[kernel[rows]]
-        stay = rng.random((len(rows), len(axes.label))) >= self.stray
-        if not len(rows):
-            return points
-        drawn = points[rows]
-        m, h = centres[:, axes.ordered], self.bandwidths
-        low, high = ndtr(-m / h), ndtr((1.0 - m) / h)
-        normal = m + h * ndtri(low + (high - low) * drawn[:, axes.ordered])
-        normal = np.clip(normal, 0.0, 1.0)
-        drawn[:, axes.ordered] = np.where(np.isnan(m), drawn[:, axes.ordered], normal)
-        held = centres[:, axes.label]
-        drawn[:, axes.label] = np.where(stay & ~np.isnan(held), held, drawn[:, axes.label])
-        points[rows] = drawn
+        axes, kernels = self.kernels.axes, self.kernels
+        uniform = rng.random((count, axes.dimensions + 1 + len(axes.label)))
+        points = uniform[:, : axes.dimensions]
+        chosen = np.searchsorted(np.cumsum(self.weights), uniform[:, axes.dimensions], side="right")
+        rows = np.flatnonzero(chosen < len(self.weights))  # the others are draws from the uniform density
+        centres = kernels.centres.points[chosen[rows]]
+        if len(axes.ordered):
+            at = (rows[:, None], axes.ordered)
+            m, h, u = centres[:, axes.ordered], kernels.bandwidths, points[at]
+            low, high = ndtr(-m / h), ndtr((1.0 - m) / h)
+            normal = m + h * ndtri(low + (high - low) * u)
+            points[at] = np.where(np.isnan(m), u, np.minimum(np.maximum(normal, 0.0), 1.0))
+        if len(axes.label):
+            at = (rows[:, None], axes.label)
+            held, stay = centres[:, axes.label], uniform[rows, axes.dimensions + 1 :] >= kernels.stray
+            points[at] = np.where(stay & ~np.isnan(held), held, points[at])
         return points
 
 
 def bandwidths(axes: Axes, points: np.ndarray, weights: np.ndarray, least: float) -> np.ndarray:
-    """The normal reference rule along `axes.ordered` (Scott 1992): h = sigma n^(-1 / (d + 4)).
+    """The normal reference rule along `axes.ordered`: sigma n^(-1 / 5) (Scott 1992).
 
-    n is the effective number of the weighted points, and one more that stands for the uniform density: sigma^2 is
-    their variance about the points' mean. So h is wide while there are few points. d is how many axes the points have
-    on average. At least `least`, at most 1.
+    n is the effective number of the weighted points, and sigma^2 their variance, in which PSEUDO points of the uniform
+    density count as well: so kernels are wide while there are few points. At least `least`, at most 1.
     """
-    places = points[:, axes.ordered]
+    places = points[:, axes.ordered] - 0.5
     known = ~np.isnan(places)
-    mass = weights[:, None] * known
-    total = np.maximum(mass.sum(axis=0), 1e-300)
-    places = np.where(known, places, 0.0)
-    mean = np.where(known.any(axis=0), (mass * places).sum(axis=0) / total, 0.5)
-    spread = (mass * (places - mean) ** 2).sum(axis=0) / total
     count = known.sum(axis=0)
-    variance = (count * spread + 1 / 12 + (mean - 0.5) ** 2) / (count + 1)
-    effective = total**2 / np.maximum((mass**2).sum(axis=0), 1e-300)
-    dimensions = (~np.isnan(points[:, axes.every])).sum() / max(len(points), 1)
-    return np.clip(np.sqrt(variance) * (np.where(count > 0, effective, 0) + 1) ** (-1 / (dimensions + 4)), least, 1.0)
+    places = np.where(known, places, 0.0)
+    share = weights @ known
+    mean = (weights @ places) / np.maximum(share, 1e-300)
+    square = (weights @ (places * places)) / np.maximum(share, 1e-300)
+    effective = share**2 / np.maximum((weights * weights) @ known, 1e-300)
+    variance = (count * np.maximum(square - mean * mean, 0) + PSEUDO * (1 / 12 + mean * mean)) / (count + PSEUDO)
+    return np.minimum(np.maximum(np.sqrt(variance) * (effective + PSEUDO) ** -0.2, least), 1.0)

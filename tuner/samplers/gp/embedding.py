@@ -33,7 +33,7 @@ class Embedding:
         for j, axis in enumerate(self.axes):
             column = points[:, axis]
             if domains[axis].kind == "categorical":
-                seen = np.unique(np.nan_to_num(column, nan=-1.0))
+                seen = np.unique(_codes(column))
                 self._categories.append((j, len(owners), seen))
                 owners += [j] * len(seen)
             elif names[axis] in space.conditions or np.isnan(column).any():
@@ -44,6 +44,8 @@ class Embedding:
                 owners.append(j)
         self.owners = np.array(owners, dtype=int)
         """Which of the d coordinates each entry of a vector belongs to, (p,)."""
+        self.sums = (self.owners[:, None] == np.arange(len(self.axes))).astype(np.float64)
+        """(p, d): a product with it adds up the entries of each coordinate."""
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The vectors (m, p) of points (m, dimensions) and their squared norms by coordinate, (m, d)."""
@@ -59,7 +61,7 @@ class Embedding:
             vectors[:, at + 1] = np.where(active, np.sin(x), 0.0)
             squares[:, j] = active
         for j, at, seen in self._categories:
-            x = np.nan_to_num(points[:, self.axes[j]], nan=-1.0)
+            x = _codes(points[:, self.axes[j]])
             vectors[:, at : at + len(seen)] = (x[:, None] == seen) * math.sqrt(0.5)
             squares[:, j] = 0.5
         return vectors, squares
@@ -71,17 +73,31 @@ class Embedding:
         for j, at in self._plain:
             vectors[:, at] = 1.0
             squares[:, j] = 2 * (points[:, self.axes[j]] - 0.5)
-        for _j, at in self._arcs:
-            x = points[:, self.axes[_j]]
-            vectors[:, at] = np.nan_to_num(-np.sin(x))
-            vectors[:, at + 1] = np.nan_to_num(np.cos(x))
+        for j, at in self._arcs:
+            x = points[:, self.axes[j]]
+            active = ~np.isnan(x)
+            vectors[:, at] = np.where(active, -np.sin(x), 0.0)
+            vectors[:, at + 1] = np.where(active, np.cos(x), 0.0)
         return vectors, squares
 
     def distances(self, points: np.ndarray) -> np.ndarray:
         """The squared distances D_j between all pairs of points in the order of triu_indices(n, 1): (d, pairs)."""
         first, second = np.triu_indices(len(points), 1)
-        vectors, _ = self(points)
-        by_entry = (vectors[first] - vectors[second]) ** 2
-        distances = np.zeros((len(self.axes), len(first)))
-        np.add.at(distances, self.owners, by_entry.T)
+        distances = np.empty((len(self.axes), len(first)))
+        for j, _ in self._plain:
+            x = points[:, self.axes[j]]
+            distances[j] = (x[first] - x[second]) ** 2
+        for j, _ in self._arcs:
+            x = points[:, self.axes[j]]
+            active = ~np.isnan(x)
+            both, one = active[first] & active[second], active[first] != active[second]
+            x = np.where(active, x, 0.0)
+            distances[j] = np.where(both, 2.0 - 2.0 * np.cos(x[first] - x[second]), one)
+        for j, _, _ in self._categories:
+            x = _codes(points[:, self.axes[j]])
+            distances[j] = x[first] != x[second]
         return distances
+
+
+def _codes(column: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(column), -1.0, column)

@@ -20,13 +20,14 @@ LEAST_NOISE = 1e-6
 """Smallest variance of the noise as a share of the process's; keeps the Cholesky factor accurate."""
 SHAPE, RATE = 2.0, 2.0
 """Of the inverse gamma prior of the process's variance; the targets have variance 1."""
+LENGTH = (-0.5, 1.0)
 NOISE_PRIOR = (-7.0, 2.5)
 """Mean and deviation of the logarithm of the noise's share."""
 
 
 def lengthscale_prior(dimensions: int) -> tuple[float, float]:
     """Mean and deviation of a lengthscale's logarithm: log-normal, longer in more dimensions (Hvarfner et al. 2024)."""
-    return math.sqrt(2.0) + 0.5 * math.log(max(dimensions, 1)), math.sqrt(3.0)
+    return LENGTH[0] + 0.5 * math.log(max(dimensions, 1)), LENGTH[1]
 
 
 def matern(squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +52,9 @@ class Likelihood:
 
     def __init__(self, distances: np.ndarray, y: np.ndarray, noisy: bool = True):
         self.distances, self.y, self.noisy = distances, y, noisy
-        self.pairs = np.triu_indices(len(y), 1)
+        first, second = np.triu_indices(len(y), 1)
+        self.lower = second * len(y) + first
+        """Where the pairs stand below the diagonal of a flat (n, n) matrix."""
         self.prior_mean, self.prior_deviation = lengthscale_prior(len(distances))
 
     def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -60,22 +63,22 @@ class Likelihood:
         weights = np.exp(-2.0 * theta[:-1])
         share = math.exp(theta[-1])
         k, slope = matern(weights @ self.distances)
-        a = np.empty((n, n))
-        a[self.pairs[1], self.pairs[0]] = k + MEAN_VARIANCE
-        a.flat[:: n + 1] = 1.0 + MEAN_VARIANCE + LEAST_NOISE + (share if self.noisy else 0.0)
-        factor, failed = lapack.dpotrf(a, lower=1, clean=0)
+        a = np.empty(n * n)
+        a[self.lower] = k + MEAN_VARIANCE
+        a[:: n + 1] = 1.0 + MEAN_VARIANCE + LEAST_NOISE + (share if self.noisy else 0.0)
+        # LAPACK counts along columns: what is below the diagonal to NumPy is above it there.
+        factor, failed = lapack.dpotrf(a.reshape(n, n).T, lower=0, clean=0, overwrite_a=1)
         if failed:
             return -math.inf, np.zeros(len(theta))
-        alpha, _ = lapack.dpotrs(factor, y, lower=1)
+        alpha, _ = lapack.dpotrs(factor, y, lower=0)
         fit = RATE + 0.5 * float(y @ alpha)
         value = -np.log(factor.diagonal()).sum() - (SHAPE + n / 2) * math.log(fit)
-        inverse, _ = lapack.dpotri(factor, lower=1)
+        inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
         precision = (SHAPE + n / 2) / fit  # 1 / s^2
-        lower = precision * alpha[self.pairs[0]] * alpha[self.pairs[1]] - inverse[self.pairs[1], self.pairs[0]]
+        outer = (precision * alpha[:, None] * alpha - inverse.T).ravel()  # d value / d A, below and on the diagonal
         gradient = np.empty(len(theta))
-        gradient[:-1] = -2.0 * weights * (self.distances @ (lower * slope))
-        trace = precision * float(alpha @ alpha) - inverse.trace()
-        gradient[-1] = 0.5 * share * trace if self.noisy else 0.0
+        gradient[:-1] = -2.0 * weights * (self.distances @ (outer[self.lower] * slope))
+        gradient[-1] = 0.5 * share * outer[:: n + 1].sum() if self.noisy else 0.0
         off = (theta[:-1] - self.prior_mean) / self.prior_deviation
         value -= 0.5 * float(off @ off)
         gradient[:-1] -= off / self.prior_deviation
@@ -85,21 +88,24 @@ class Likelihood:
         return value, gradient
 
     def maximise(self, evaluations: int = 40) -> np.ndarray:
-        """The theta of largest density, the best of two climbs: one from smooth and clean, one from rough and noisy."""
+        """The theta of largest density that a climb reaches from the best of four starts, rough and smooth."""
         d = len(self.distances)
-        starts = np.array([[math.log(0.5 * math.sqrt(d))] * d + [-7.0], [math.log(0.3)] * d + [-3.0]])
 
         def function(points, _):
-            pairs = [self(p) for p in points]
-            return np.array([v for v, _ in pairs]), np.array([g for _, g in pairs])
+            pairs = [self(point) for point in points]
+            return np.array([value for value, _ in pairs]), np.array([gradient for _, gradient in pairs])
 
-        points, values = ascend(function, starts, -7.0, 7.0, evaluations, 0.03, 1.0)
-        return points[np.argmax(values)]
+        starts = np.array(
+            [[math.log(scale)] * d + [noise] for scale in (0.5 * math.sqrt(d), 0.3) for noise in (-7.0, -3.0)]
+        )
+        values, _ = function(starts, None)
+        ends, _ = ascend(function, starts[[np.argmax(values)]], -7.0, 7.0, evaluations, 0.03, 1.0)
+        return ends[0]
 
 
 @dataclass
 class GaussianProcess:
-    """The posterior of a function given targets y (n,) at points (n, dimensions); made by `fit`."""
+    """The posterior of a function given targets y (n,) at points (n, dimensions)."""
 
     embedding: Embedding
     theta: np.ndarray
@@ -128,11 +134,6 @@ class GaussianProcess:
         fit = RATE + 0.5 * float(self.y @ self.alpha)
         self.variance = fit / (SHAPE + n / 2)
         """s^2"""
-
-    @classmethod
-    def fit(cls, embedding: Embedding, points: np.ndarray, y: np.ndarray, noisy: bool = True) -> GaussianProcess:
-        theta = Likelihood(embedding.distances(points), y, noisy).maximise()
-        return cls(embedding, theta, points, y, noisy)
 
     def believing(self, points: np.ndarray) -> GaussianProcess:
         """This one after it saw its own mean at further points (k, dimensions), without noise or new hyperparameters.
@@ -169,7 +170,5 @@ class GaussianProcess:
 
     def _chain(self, outer: np.ndarray, vectors: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """sum_n outer_mn d r_mn^2 / d x_mj: (m, d)."""
-        inner = vectors * (outer @ self._vectors)
-        by_axis = np.zeros(squares.shape)
-        np.add.at(by_axis.T, self.embedding.owners, inner.T)
+        by_axis = (vectors * (outer @ self._vectors)) @ self.embedding.sums
         return self.weights * (squares * outer.sum(axis=1)[:, None] - 2.0 * by_axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
@@ -13,11 +14,11 @@ from ..history import Observations
 from .acquisition import log_ehvi, log_improvement, log_probability, pareto_front
 from .activity import activity
 from .embedding import Embedding
-from .model import GaussianProcess
+from .model import GaussianProcess, Likelihood
 from .search import Search
 from .warping import warp, warp_constraint
 
-__all__ = ["promising_point", "reference_point"]
+__all__ = ["Fits", "promising_point", "reference_point"]
 
 MOST = 300
 """A model learns from at most so many trials."""
@@ -62,6 +63,27 @@ class Promise:
         return sum(values), sum(gradients)
 
 
+class Fits:
+    """Remembers hyperparameters by the data that they were chosen from. Only saves time."""
+
+    MOST = 32
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def theta(self, space: Space, points: np.ndarray, y: np.ndarray, noisy: bool) -> np.ndarray:
+        """The hyperparameters for targets y (n,) at points (n, dimensions)."""
+        about = repr((space.parameters, sorted(space.conditions), noisy)).encode()
+        key = hashlib.blake2b(about + points.tobytes() + y.tobytes(), digest_size=16).digest()
+        theta = self._known.get(key)
+        if theta is None:
+            theta = Likelihood(Embedding(space, points).distances(points), y, noisy).maximise()
+            while len(known := list(self._known)) >= self.MOST:
+                self._known.pop(known[0], None)
+            self._known[key] = theta
+        return theta
+
+
 def promising_point(
     space: Space,
     seen: Observations,
@@ -70,36 +92,42 @@ def promising_point(
     number: int,
     seed: int,
     deterministic: bool,
+    fits: Fits,
 ) -> np.ndarray | None:
     """The point for trial `number`, shape (dimensions,); None if nothing was found that was not tried.
 
     constraints: (len(seen), k), at most 0 where feasible, NaN where unknown. tried: points as `History.keys` has them.
+
+    Hyperparameters are chosen again at certain numbers of trials only, from what was known then.
     """
-    rows = _learnable(seen)
-    points, pending = seen.points[rows], seen.points[seen.pending]
-    losses = _filled(seen.losses[rows], seen.failed[rows])
+    ended = np.flatnonzero(seen.done | seen.failed)
+    rows, early = _learnable(seen, ended), _learnable(seen, ended[: _scheduled(len(ended))])
+    pending = seen.points[seen.pending]
+    embedding = Embedding(space, seen.points)
+
+    def model(values: np.ndarray, warped: Callable[[np.ndarray], np.ndarray]) -> GaussianProcess:
+        """Of values (len(seen),), of which NaN are left out."""
+        now, then = (which[~np.isnan(values[which])] for which in (rows, early))
+        theta = fits.theta(space, seen.points[then], warped(values[then]), not deterministic)
+        process = GaussianProcess(embedding, theta, seen.points[now], warped(values[now]), not deterministic)
+        return process.believing(pending)
+
+    losses = _filled(seen)
     if losses.shape[1] > 2:
         losses = _scalarised(losses, np.random.default_rng(keyed_integer(seed, number, "weights")))
     several = losses.shape[1] > 1
-    targets = np.stack([warp(column, tail_only=several) for column in losses.T], axis=1)
-    feasible = (seen.violations[rows] <= 0) & ~seen.failed[rows]
-    embedding = Embedding(space, seen.points)
-
-    def model(which: np.ndarray, y: np.ndarray) -> GaussianProcess:
-        return GaussianProcess.fit(embedding, points[which], y, not deterministic).believing(pending)
-
-    terms = []
-    for column in constraints[rows].T:
-        known = ~np.isnan(column)
-        if known.sum() >= 2:
-            terms.append(Term([model(known, warp_constraint(column[known]))], _feasibility))
-    if feasible.any() or not terms:
-        models = [model(np.ones(len(rows), dtype=bool), y) for y in targets.T]
-        rated = np.concatenate([points[feasible] if feasible.any() else points, pending])
-        means = np.stack([m.posterior(rated)[0] for m in models], axis=1)
+    feasible = rows[(seen.violations[rows] <= 0) & ~seen.failed[rows]]
+    terms = [
+        Term([model(column, warp_constraint)], _feasibility)
+        for column in constraints.T
+        if (~np.isnan(column[early])).sum() >= 2
+    ]
+    if len(feasible) or not terms:
+        models = [model(column, warp) for column in losses.T]
+        rated = np.concatenate([seen.points[feasible if len(feasible) else rows], pending])
+        means = np.stack([process.posterior(rated)[0] for process in models], axis=1)
         terms.append(Term(models, _hypervolume(means) if several else _improvement(means.min())))
-
-    good = points[_best_rows(targets, feasible, GOOD)]
+    good = seen.points[_best_rows(losses, feasible if len(feasible) else rows, GOOD)]
     rng = np.random.default_rng(keyed_integer(seed, number, "search"))
     return Search(space, embedding, Promise(terms), activity(space, seen.points), rng).best(good, tried)
 
@@ -129,9 +157,16 @@ def _feasibility(means, deviations):
     return value, by_mean[:, None], by_deviation[:, None]
 
 
-def _learnable(seen: Observations) -> np.ndarray:
-    """The rows that ended, at most `MOST`: the better half of these, and even steps through the others."""
-    rows = np.flatnonzero(seen.done | seen.failed)
+def _scheduled(count: int) -> int:
+    """The last number of trials up to `count` at which hyperparameters are chosen: all up to 20, then 5 % apart."""
+    last = min(count, 20)
+    while (following := max(last + 1, int(1.05 * last))) <= count:
+        last = following
+    return last
+
+
+def _learnable(seen: Observations, rows: np.ndarray) -> np.ndarray:
+    """At most `MOST` of the rows: half of these the best ones, and even steps through the others."""
     if len(rows) <= MOST:
         return rows
     score = np.where(np.isnan(seen.losses), np.inf, seen.losses)[rows]
@@ -142,10 +177,13 @@ def _learnable(seen: Observations) -> np.ndarray:
     return rows[np.sort(np.concatenate([order[: MOST // 2], even]))]
 
 
-def _filled(losses: np.ndarray, failed: np.ndarray) -> np.ndarray:
-    """Finite losses: a failed trial's are the worst ones seen, infinite ones the outermost finite ones."""
-    losses = losses.copy()
-    losses[failed] = np.inf
+def _filled(seen: Observations) -> np.ndarray:
+    """Losses (len(seen), objectives), finite but for pending trials.
+
+    A failed trial's are the worst ones seen; infinite ones the outermost finite ones.
+    """
+    losses = seen.losses.copy()
+    losses[seen.failed] = np.inf
     for column in losses.T:
         finite = column[np.isfinite(column)]
         low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
@@ -155,17 +193,16 @@ def _filled(losses: np.ndarray, failed: np.ndarray) -> np.ndarray:
 
 def _scalarised(losses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One loss (n, 1) of many: the augmented Chebyshev norm with random weights (ParEGO, Knowles 2006)."""
-    span = np.ptp(losses, axis=0)
-    shares = (losses - losses.min(axis=0)) / np.where(span > 0, span, 1.0)
+    low, span = np.nanmin(losses, axis=0), np.nanmax(losses, axis=0) - np.nanmin(losses, axis=0)
+    shares = (losses - low) / np.where(span > 0, span, 1.0)
     weighted = shares * rng.dirichlet(np.ones(losses.shape[1]))
     return (weighted.max(axis=1) + 0.05 * weighted.sum(axis=1))[:, None]
 
 
-def _best_rows(targets: np.ndarray, feasible: np.ndarray, count: int) -> np.ndarray:
-    """The best rows of one target; of two, rows evenly along the front. Infeasible ones only if there are no others."""
-    rows = np.flatnonzero(feasible) if feasible.any() else np.arange(len(targets))
-    if targets.shape[1] == 1:
-        return rows[np.argsort(targets[rows, 0], kind="stable")[:count]]
-    front = pareto_front(targets[rows])
+def _best_rows(losses: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Those of the rows with the least loss; with two objectives, some evenly along the front."""
+    if losses.shape[1] == 1:
+        return rows[np.argsort(losses[rows, 0], kind="stable")[:count]]
+    front = pareto_front(losses[rows])
     chosen = front[np.unique(np.linspace(0, len(front) - 1, 2 * count).astype(int))]
-    return np.array([rows[(targets[rows] == row).all(axis=1).argmax()] for row in chosen])
+    return np.array([rows[(losses[rows] == row).all(axis=1).argmax()] for row in chosen])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from ...trial import FrozenTrial
 from ..base import History, Sampler
 from ..history import Observations
 from ..quasirandom import sobol_point
+
+if TYPE_CHECKING:
+    from .proposal import Fits
 
 __all__ = ["GPSampler"]
 
@@ -51,6 +55,7 @@ class GPSampler(Sampler):
         self.n_startup_trials = int(n_startup_trials)
         self.deterministic_objective = bool(deterministic_objective)
         self.independent_sampler = independent_sampler
+        self._fits: Fits | None = None
 
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
         if number < len(space.defaults):
@@ -59,11 +64,13 @@ class GPSampler(Sampler):
             return np.full(space.dimensions, 0.5)
         seen = history.observations(space)
         if len(seen) >= self.n_startup_trials and (seen.done | seen.failed).sum() >= 2:
-            from .proposal import promising_point
+            from .proposal import Fits, promising_point
 
+            if self._fits is None:
+                self._fits = Fits()
             point = promising_point(
                 space, seen, _constraints(history, seen), history.keys(space), number, seed,
-                self.deterministic_objective,
+                self.deterministic_objective, self._fits,
             )  # fmt: skip
             if point is not None:
                 return np.nan_to_num(point, nan=0.5)

@@ -117,7 +117,7 @@ class Search:
             value, gradient = self.acquisition.slopes(points)
             return value, gradient[:, self.smooth]
 
-        x, _ = ascend(function, np.nan_to_num(starts[:, axes], nan=0.5), 0.0, 1.0, EVALUATIONS, 1e-3, 0.05)
+        x, _ = ascend(function, np.nan_to_num(starts[:, axes], nan=0.5), 0.0, 1.0, EVALUATIONS, 1e-2, 0.05)
         ends = starts.copy()
         ends[:, axes] = np.where(inactive, np.nan, x)
         ends = self.settle(np.nan_to_num(ends, nan=0.5))
