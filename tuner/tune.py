@@ -68,9 +68,9 @@ class Brackets(NopPruner):
     """The pruner that `tune` uses unless given another one: trials are compared at the ends of a course."""
 
     def __init__(self, course: Course):
-        self._scheduler = GrowingBrackets(
-            course.rungs, ETA, course.folds if course.fold_by_fold else 1, largest=LARGEST
-        )
+        largest = min(LARGEST, ETA ** (len(course.ends) - 1))
+        folds = course.folds if course.fold_by_fold else 1
+        self._scheduler = GrowingBrackets(course.rungs, ETA, folds, largest=largest)
 
     def scheduler(self) -> Scheduler:
         return self._scheduler
