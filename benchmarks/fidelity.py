@@ -215,8 +215,8 @@ def markdown(found: dict[str, list[float]], names: Sequence[str], searches: Sequ
 
     lines = [
         f"Mean normalised regret after the epochs of {', '.join(map(str, TRAININGS))} full trainings, over "
-        f"{len(names)} tables and {seeds} seeds, plus or minus half a 95 % interval over the seeds. At the right, that of "
-        f"{searches[0]} less it, seed by seed: below 0 {searches[0]} is better.",
+        f"{len(names)} tables and {seeds} seeds, plus or minus half a 95 % interval over the seeds. At the right, that "
+        f"of {searches[0]} less it, seed by seed: below 0 {searches[0]} is better.",
         "",
         f"| search | {' | '.join([*(f'{t} trainings' for t in TRAININGS), *(f'gap @{t}' for t in TRAININGS)])} |",
         "|---" * (1 + 2 * len(TRAININGS)) + "|",
