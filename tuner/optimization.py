@@ -19,7 +19,7 @@ import numpy as np
 from . import pareto
 from .budget import Budget
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
-from .executors import WorkersUnavailable, cores, is_loss, make_executor, perform
+from .executors import ProcessExecutor, WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
 from .resumable import Resumable, run_segment
 from .schedulers import Segment, Situation
@@ -122,6 +122,8 @@ class Optimization:
         if self.progress is not None:
             self.progress.start()
         try:
+            if isinstance(executor, ProcessExecutor):
+                executor.share(self.work.objective)
             with study.storage.alive():
                 study.storage.adopt_abandoned(study.study_id)
                 self._loop(executor, workers)
