@@ -29,7 +29,7 @@ MIXED = Space(
 
 def density(space, points, weights, prior, widths, stray):
     axes = Axes(space)
-    kernels = Kernels(axes, axes.code(points), widths, stray)
+    kernels = Kernels(axes, axes.code(points), widths, np.broadcast_to(stray, len(points)))
     parzen = Parzen(kernels, weights, prior)
     return parzen, lambda at: np.exp(parzen.log_density(kernels.logs(axes.code(np.atleast_2d(at)))))
 
@@ -39,7 +39,7 @@ def random_density(seed, count=6):
     rng = np.random.default_rng(seed)
     points = MIXED.snap(rng.random((count, 5)))
     points[rng.random(points.shape) < 0.2] = np.nan
-    weights, prior, stray = rng.random(count) + 0.1, rng.random(), rng.uniform(0.1, 1)
+    weights, prior, stray = rng.random(count) + 0.1, rng.random(), rng.uniform(0.1, 1, count)
     widths = np.array([rng.uniform(0.03, 1), rng.uniform(0.03, 1), 2.0 ** rng.integers(-4, 1)])
     return points, weights, prior, widths, stray
 
@@ -77,7 +77,7 @@ def test_a_density_is_scipys_mixture_of_truncated_normals(seed):
     low, high = edges[cell(at[1])], edges[cell(at[1]) + 1]
     label_share = dict(cells(MIXED.parameters["c"]))[at[2]]
     expected = prior
-    for centre, weight in zip(points, weights, strict=True):
+    for centre, weight, b in zip(points, weights, stray, strict=True):
         kernel = weight
         for axis, width in ((0, widths[0]), (3, widths[1])):  # the smooth axes
             kernel *= 1 if np.isnan(centre[axis]) else normal(centre[axis], width).pdf(at[axis])
@@ -85,7 +85,7 @@ def test_a_density_is_scipys_mixture_of_truncated_normals(seed):
             stepped = normal(middle(centre[1]), widths[2])
             kernel *= (stepped.cdf(high) - stepped.cdf(low)) / (high - low)
         if not np.isnan(centre[2]):
-            kernel *= stray + (1 - stray) / label_share * (centre[2] == at[2])
+            kernel *= b + (1 - b) / label_share * (centre[2] == at[2])
         expected += kernel
     assert p(at)[0] == pytest.approx(expected / (weights.sum() + prior), rel=1e-8)
 

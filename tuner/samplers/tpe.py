@@ -155,7 +155,8 @@ class TPESampler(Sampler):
             weights, others = self._given(len(good))[np.argsort(np.argsort(good))], self._given(len(bad))
         widths = bandwidths(axes, points[good], weights, self.narrowest)
         coded = axes.code(points[np.concatenate([good, bad])])
-        kernels = Kernels(axes, coded, widths, stray=1 / (1 + math.sqrt(len(good))))
+        stray = np.repeat([1 / (1 + math.sqrt(len(good))), 1 / (1 + len(bad))], [len(good), len(bad)])
+        kernels = Kernels(axes, coded, widths, stray)
         return Search(kernels, Parzen(kernels, weights, self.prior_weight), Parzen(kernels, others, self.prior_weight))
 
     def _given(self, count: int) -> np.ndarray:
@@ -178,7 +179,8 @@ class Search:
         """Write draws from l into the search's axes of `points` (count, dimensions), the largest l / g first."""
         axes, count = self.kernels.axes, len(self.good.weights)
         drawn = space.snap(self.good.sample(len(points), rng))
-        active = np.where(space.active(drawn), drawn, np.nan) if space.conditions else drawn
+        together = space.conditions and axes.whole  # the axes of a smaller group are active at the same time
+        active = np.where(space.active(drawn), drawn, np.nan) if together else drawn
         logs = self.kernels.logs(axes.code(active))
         ratio = self.good.log_density(logs[:, :count]) - self.bad.log_density(logs[:, count:])
         order = np.argsort(-ratio, kind="stable")
