@@ -146,11 +146,11 @@ class TPESampler(Sampler):
 
     def _search(self, axes: Axes, points: np.ndarray, parts: Split) -> Search:
         """Of the trials that have some of these axes."""
-        good, bad, weights = parts.good, parts.bad, parts.weights
+        good, bad, weights, others = parts.good, parts.bad, parts.good_weights, parts.bad_weights
         if not axes.whole:
             had = ~np.isnan(points[:, axes.chosen]).all(axis=1)
-            good, bad, weights = good[had[good]], bad[had[bad]], weights[had[good]]
-        others = np.ones(len(bad))
+            weights, others = weights[had[good]], others[had[bad]]
+            good, bad = good[had[good]], bad[had[bad]]
         if self.weights is not None:
             weights, others = self._given(len(good))[np.argsort(np.argsort(good))], self._given(len(bad))
         widths = bandwidths(axes, points[good], weights, self.narrowest)
