@@ -1452,6 +1452,11 @@ PRUNERS = [
     PrunerCase("PercentilePruner", lambda: pruners.PercentilePruner(25.0, n_startup_trials=2)),
     PrunerCase("PatientPruner", lambda: pruners.PatientPruner(None, patience=3)),
     PrunerCase("SuccessiveHalvingPruner", lambda: pruners.SuccessiveHalvingPruner(1, reduction_factor=3)),
+    PrunerCase("EarlyDiscardingPruner", lambda: pruners.EarlyDiscardingPruner(candidates=8, steps=2, keep=2)),
+    PrunerCase("HyperbandPruner", lambda: pruners.HyperbandPruner(1, 27, reduction_factor=3)),
+    PrunerCase("AsynchronousHalvingPruner", lambda: pruners.AsynchronousHalvingPruner()),
+    PrunerCase("ProgressiveHalvingPruner", lambda: pruners.ProgressiveHalvingPruner()),
+    PrunerCase("AutoPruner", lambda: pruners.AutoPruner()),
     PrunerCase("FoldPruner", lambda: pruners.FoldPruner(margin=2.0, n_startup_trials=2)),
 ]
 

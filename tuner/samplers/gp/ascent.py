@@ -53,8 +53,8 @@ def ascend(
         direction = np.where(free, (inverse @ slope[:, :, None])[:, :, 0], 0.0)
         steepest = ((direction * slope).sum(axis=1) <= 0) | fresh
         if steepest.any():
-            scale = first_step / np.maximum(np.abs(slope).max(axis=1), 1e-300)
-            direction[steepest] = (slope * np.minimum(scale, 1.0 if first_step >= 1 else np.inf)[:, None])[steepest]
+            scale = first_step / np.maximum(np.abs(slope).max(axis=1, keepdims=True), 1e-300)
+            direction[steepest] = (scale * slope)[steepest]
         trial = np.clip(points + step[:, None] * direction, low, high)
         moved = trial - points
         new_values, new_gradients = function(trial, live)

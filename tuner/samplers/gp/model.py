@@ -20,13 +20,14 @@ LEAST_NOISE = 1e-6
 """Smallest variance of the noise as a share of the process's; keeps the Cholesky factor accurate."""
 SHAPE, RATE = 2.0, 2.0
 """Of the inverse gamma prior of the process's variance; the targets have variance 1."""
+LENGTH = (-0.5, 1.0)
 NOISE_PRIOR = (-7.0, 2.5)
 """Mean and deviation of the logarithm of the noise's share."""
 
 
 def lengthscale_prior(dimensions: int) -> tuple[float, float]:
     """Mean and deviation of a lengthscale's logarithm: log-normal, longer in more dimensions (Hvarfner et al. 2024)."""
-    return math.sqrt(2.0) + 0.5 * math.log(max(dimensions, 1)), math.sqrt(3.0)
+    return LENGTH[0] + 0.5 * math.log(max(dimensions, 1)), LENGTH[1]
 
 
 def matern(squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +88,7 @@ class Likelihood:
         return value, gradient
 
     def maximise(self, evaluations: int = 40) -> np.ndarray:
-        """The theta of largest density that a climb reaches from the best of a few starts, smooth or rough, clean or not."""
+        """The theta of largest density that a climb reaches from the best of four starts, rough and smooth."""
         d = len(self.distances)
 
         def function(points, _):

@@ -123,7 +123,7 @@ def promising_point(
         if (~np.isnan(column[early])).sum() >= 2
     ]
     if len(feasible) or not terms:
-        models = [model(column, lambda y: warp(y, tail_only=several)) for column in losses.T]
+        models = [model(column, warp) for column in losses.T]
         rated = np.concatenate([seen.points[feasible if len(feasible) else rows], pending])
         means = np.stack([process.posterior(rated)[0] for process in models], axis=1)
         terms.append(Term(models, _hypervolume(means) if several else _improvement(means.min())))
@@ -158,7 +158,7 @@ def _feasibility(means, deviations):
 
 
 def _scheduled(count: int) -> int:
-    """The last number of trials up to `count` at which hyperparameters are chosen: each one up to 20, then 5 % apart."""
+    """The last number of trials up to `count` at which hyperparameters are chosen: all up to 20, then 5 % apart."""
     last = min(count, 20)
     while (following := max(last + 1, int(1.05 * last))) <= count:
         last = following
