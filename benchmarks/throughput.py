@@ -152,7 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
     text = (
         "# Trials side by side\n\n"
         f"`python -m benchmarks.throughput`: digits, {options.trials} trials of {EPOCHS} epochs with random settings "
-        f"from the default space, threads, {cores()} cores, one thread in each kernel; medians of {options.rounds} rounds. Goal: {GOAL:g} x.\n\n"
+        f"from the default space, threads, {cores()} cores, one "
+        f"thread in each kernel; medians of {options.rounds} rounds. Goal: {GOAL:g} x.\n\n"
         f"{table(options.rounds, options.trials)}\n\n"
         "*Two threads that share nothing* is what the machine gave in the same minutes to two threads that only hash; "
         "other programs may have been running. *With two cores to itself* leaves out the time in which a worker was "

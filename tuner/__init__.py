@@ -15,7 +15,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
+from . import (
+    devices,
+    errors,
+    executors,
+    importance,
+    pruners,
+    samplers,
+    schedulers,
+    space,
+    storage,
+    study,
+    terminators,
+    trial,
+)
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
@@ -49,6 +62,7 @@ __all__ = [
     "Weights",
     "build",
     "create_study",
+    "devices",
     "errors",
     "executors",
     "gradient_tune",
@@ -62,6 +76,7 @@ __all__ = [
     "space_of",
     "storage",
     "study",
+    "terminators",
     "trial",
     "tune",
 ]

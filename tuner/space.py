@@ -460,11 +460,15 @@ class Space:
 
         Inactive coordinates may be NaN.
         """
-        missing = np.isnan(point)
-        snapped = self.snap(np.where(missing, 0.5, point))
+        return self.keys(np.asarray(point, dtype=np.float64)[None])[0]
+
+    def keys(self, points: np.ndarray) -> list[bytes]:
+        """The `key` of each of the points (n, dimensions)."""
+        missing = np.isnan(points)
+        snapped = self.snap(np.where(missing, 0.5, points))
         if self.conditions:
-            missing |= ~self.active(snapped[None])[0]
-        return (np.round(np.where(missing, np.nan, snapped), 9) + 0.0).tobytes()
+            missing |= ~self.active(snapped)
+        return [row.tobytes() for row in np.round(np.where(missing, np.nan, snapped), 9) + 0.0]
 
     @cached_property
     def _cells(self) -> tuple[np.ndarray, Ruler, np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ LEAST_NOISE = 1e-6
 """Smallest variance of the noise as a share of the process's; keeps the Cholesky factor accurate."""
 SHAPE, RATE = 2.0, 2.0
 """Of the inverse gamma prior of the process's variance; the targets have variance 1."""
-LENGTH = (math.sqrt(2.0), math.sqrt(3.0))
+LENGTH = (-0.5, 1.0)
 NOISE_PRIOR = (-7.0, 2.5)
 """Mean and deviation of the logarithm of the noise's share."""
 
@@ -88,7 +88,7 @@ class Likelihood:
         return value, gradient
 
     def maximise(self, evaluations: int = 40) -> np.ndarray:
-        """The theta of largest density that a climb reaches from the best of a few starts, smooth or rough, clean or not."""
+        """The theta of largest density that a climb reaches from the best of four starts, rough and smooth."""
         d = len(self.distances)
 
         def function(points, _):
