@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -94,7 +94,8 @@ class Arena:
 
     def lease(self, array: np.ndarray) -> int:
         """The number of the `empty` that gave the array's memory; 0 if it is not of the arena."""
-        return self._leases[id(owner(array))][2] if self.owns(array) else 0
+        found = self._leases.get(id(owner(array)))
+        return found[2] if found is not None else 0
 
     def open_leases(self) -> set[int]:
         """Numbers of those whose arrays somebody still has."""
@@ -138,8 +139,7 @@ class Label(str):
         return label
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """An array of an instruction. It lies at bytes low .. high - 1; `place` is the argument that holds its address, or
     -1 if the address is in another array. lease: of the arena's memory, or 0."""
 
@@ -153,9 +153,15 @@ class Operand:
     lease: int = 0
 
     @classmethod
-    def of(cls, array: np.ndarray, place: int, lease: int = 0) -> "Operand":
-        low, high = byte_bounds(array) if array.size else (array.ctypes.data, array.ctypes.data)
-        return cls(place, array.ctypes.data, low, high, array.shape, array.strides, array.dtype, lease)
+    def of(cls, array: np.ndarray, place: int, lease: int = 0, address: int | None = None) -> "Operand":
+        """address: that of the array, where it is known already."""
+        if address is None:
+            address = array.ctypes.data
+        if array.flags.c_contiguous:
+            low, high = address, address + array.nbytes
+        else:
+            low, high = byte_bounds(array) if array.size else (address, address)
+        return cls(place, address, low, high, array.shape, array.strides, array.dtype, lease)
 
     def array(self) -> np.ndarray:
         """The array; it does not keep the memory alive."""
@@ -286,12 +292,20 @@ class Recorder:
     def code(self, code: bytes, arguments: Sequence[Any], name: str = "", others: Sequence[np.ndarray] = ()) -> None:
         """One instruction for the compiled executor, called with these arguments. `others` are the arrays that it
         uses besides those among them."""
-        arrays = [(array, place) for place, array in enumerate(arguments) if isinstance(array, np.ndarray)]
-        arrays += [(array, -1) for array in others]
-        self.instructions.append(
-            Instruction(name, code, tuple(Operand.of(x, place, self.arena.lease(x)) for x, place in arrays))
-        )
-        self.keep.extend(array for array, _ in arrays if not self.arena.owns(array))
+        words = memoryview(code).cast("q")
+        operands = []
+        for place, array in enumerate(arguments):
+            if isinstance(array, np.ndarray):
+                operands.append(Operand.of(array, place, self._lease(array), words[HEAD + place]))
+        operands += [Operand.of(array, -1, self._lease(array)) for array in others]
+        self.instructions.append(Instruction(name, code, tuple(operands)))
+
+    def _lease(self, array: np.ndarray) -> int:
+        """The number of its lease; an array that is not of the arena has none, and is kept alive."""
+        lease = self.arena.lease(array)
+        if not lease:
+            self.keep.append(array)
+        return lease
 
     def host(self, call: Callable[[], None], name: str) -> None:
         """A call that only Python can carry out."""
@@ -322,24 +336,30 @@ class Plan:
             else:
                 self._segments.append(i.code if i.call is None else i.call)
         if any(i.call is None for i in instructions):
-            from kernels.numba_cpu.executor import execute
+            from kernels.numba_cpu.executor import address, execute
 
-            self._execute = execute
+            self._execute, self._address = execute, address
 
     @property
     def names(self) -> list[str]:
         return [instruction.name for instruction in self.instructions]
 
-    def run(self, times: int = 1) -> None:
+    def run(self, times: int = 1, stop: np.ndarray | None = None) -> int:
+        """Replay up to `times` times; how often it did.
+
+        stop: an array of 8 bytes that the plan may write; content other than zeros ends the run after a repetition.
+        """
         if len(self._segments) == 1 and isinstance(self._segments[0], bytes):
-            self._execute(self._segments[0], times)
-            return
-        for _ in range(times):
+            return self._execute(self._segments[0], times, 0 if stop is None else self._address(stop))
+        for done in range(1, times + 1):
             for segment in self._segments:
                 if isinstance(segment, bytes):
                     self._execute(segment)
                 else:
                     segment()
+            if stop is not None and stop.any():
+                return done
+        return times
 
     def bound(self, arrays: Sequence[np.ndarray]) -> tuple[Callable[..., int] | None, Callable[[], int] | None]:
         """(run, pool): run(pool(), *others) replays with others in the place of arrays, which the plan only reads.

@@ -63,11 +63,15 @@ def __getattr__(name: str):
         from nanonet.settings import Settings
 
         return Settings
+    if name == "lr_range_test":
+        from nanonet.lr_range import lr_range_test
+
+        return lr_range_test
     raise AttributeError(f"module 'nanonet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LATER, "Settings"])
+    return sorted([*globals(), *_LATER, "Settings", "lr_range_test"])
 
 
 __all__ = [

@@ -62,9 +62,17 @@ class Recording:
     """One recorded step: its plan, its inputs and outputs, and when it may be replayed.
 
     args and kwargs as the step is called; leaves: the arrays and tensors in them that may change from call to call.
+    calls: whether `quick` is wanted, for calls with arguments; without it there is `replay` only.
     """
 
-    def __init__(self, function: Callable, args: tuple = (), kwargs: dict | None = None, leaves: Sequence = ()):
+    def __init__(
+        self,
+        function: Callable,
+        args: tuple = (),
+        kwargs: dict | None = None,
+        leaves: Sequence = (),
+        calls: bool = True,
+    ):
         recorder = StepRecorder()
         self._names = _names_outside(function)
         pairs = [recorder.argument(as_tensor(leaf).array) for leaf in leaves]
@@ -87,7 +95,7 @@ class Recording:
         del outputs
         self._constants = _map((args, kwargs), lambda value: None if _dynamic(value) else value)  # their ids are keys
         self.plan = recorder.plan()
-        self.quick = _miss if kwargs or recorder.kept_arguments() else self._compiled(args)
+        self.quick = _miss if not calls or kwargs or recorder.kept_arguments() else self._compiled(args)
 
     def _compiled(self, args: tuple) -> Callable[[tuple], Any]:
         """`nanonet.quick` for calls with arguments like these; `_miss` where arguments are nested, or the plan cannot
@@ -110,14 +118,16 @@ class Recording:
                 return False
         return all(tensor._grad is before for tensor, before in self._read)
 
-    def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1) -> None:
+    def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1, stop: np.ndarray | None = None) -> int:
+        """Carry out the step up to `times` times, as `Plan.run` does; how often it did."""
         for buffer, leaf in zip(self._buffers, leaves, strict=True):
             buffer[...] = leaf.array if isinstance(leaf, Tensor) else leaf
-        self.plan.run(times)
+        done = self.plan.run(times, stop)
         for thing, name, after in self._changed:
             setattr(thing, name, after)
         for tensor, after in self._grads:
             tensor._grad = after
+        return done
 
     def outputs(self) -> Any:
         """What the step returned, in memory that no replay overwrites."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from kernels.registry import backend_of
 from nanonet.autograd import no_grad
 from nanonet.errors import RecordingError
 from nanonet.jit import Recording
-from nanonet.ops import shape
 from nanonet.optim import Optimizer, clip_grad_norm_, clip_grad_value_
 from nanonet.random import generator
 from nanonet.tensor import Tensor
@@ -23,36 +22,51 @@ CHUNK_SECONDS = 0.05
 #: Rows that an evaluation computes at once.
 CHUNK_ROWS = 1024
 
+#: A mini-batch whose loss is above so many times that of the run's first one (or 1, if that was less) shows that the
+#: run has diverged: scores are then off by hundreds of thousands, from which no useful run comes back.
+EXPLOSION = 1e6
+
+_NO_LIMIT = float(np.finfo(np.float64).max)  # but for infinity
 _ADD = Formula.of("total + x", "total", "x")
+_EXPLODED = Formula.of("where(loss <= limit, 0, 1)", "loss", "limit")  # NaN is not below any limit
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Step:
-    """A step without arguments that runs recorded, or eagerly where it cannot be recorded."""
+    """A step without arguments that runs recorded, or eagerly where it cannot be recorded.
 
-    def __init__(self, function: Callable[[], Any]):
+    stop: None, or a 0-d float64 array that the step writes; once one leaves it other than 0, no further step is made.
+    """
+
+    def __init__(self, function: Callable[[], Any], stop: np.ndarray | None = None):
         self._function = function
+        self._stop = stop
         self._recordings: list[Recording] = []
         self._eager = False
 
-    def run(self, times: int) -> None:
-        """Run the step `times` times."""
+    def run(self, times: int) -> int:
+        """Run the step up to `times` times; how often it ran."""
+        done = 0
         if times <= 0:
-            return
+            return done
         found = next((r for r in self._recordings if r.valid()), None)
         if found is None and not self._eager:
             try:
-                self._recordings = [*self._recordings[-3:], Recording(self._function)]
-                times -= 1
+                self._recordings = [*self._recordings[-3:], Recording(self._function, calls=False)]
+                done = 1
                 found = next((r for r in self._recordings if r.valid()), None)
             except RecordingError:
                 self._eager = True
-        if self._eager or found is None:
-            for _ in range(times):
-                self._function()
-        elif times:
-            found.replay(times=times)
+        stop = self._stop
+        if found is not None and not self._eager and done < times:
+            if done and stop is not None and stop:
+                return done
+            return done + found.replay(times=times - done, stop=stop)
+        while done < times and (not done or stop is None or not stop):
+            self._function()
+            done += 1
+        return done
 
 
 class Training:
@@ -61,6 +75,8 @@ class Training:
     x (n, ...), y (n, ...): C-contiguous arrays; they may change in place. The order of epoch e depends on (seed, e).
     schedule: None, or update number -> factor of the learning rate each group had at the start. counts: functions
     (outputs, targets) -> a 0-d tensor, summed over the rows seen and reported as a mean under their names.
+    guarded: end an epoch with the step whose loss is not finite or above `limit`, which is set by the first step that
+    is ever made: `EXPLOSION` times its loss.
     """
 
     def __init__(
@@ -78,6 +94,7 @@ class Training:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         counts: Mapping[str, Loss] | None = None,
+        guarded: bool = False,
     ):
         self._forward, self._loss, self._optimizer = forward, loss, optimizer
         self._x, self._y = x, y
@@ -92,8 +109,11 @@ class Training:
         self._update = np.zeros((), np.int64)
         self._updates = np.arange(self.steps)
         self._totals = {name: np.zeros(()) for name in ("loss", *self._counts)}
+        self._guarded = guarded
+        self._limit, self._halt = np.full((), _NO_LIMIT), np.zeros(())
         self._base = [group["lr"] for group in optimizer.param_groups]
         self._rates = [np.zeros((self.steps, 1)) for _ in optimizer.param_groups]
+        self._chunk = 1  # steps between two looks at the callbacks
         full, rest = divmod(self.rows, self.batch_size)
         self._parts = [(self._step(self.batch_size), full)]
         if rest:
@@ -101,33 +121,77 @@ class Training:
 
     # ------------------------------------------------------------------------------ one epoch
 
+    @property
+    def limit(self) -> float:
+        """The loss of a mini-batch above which a guarded run has diverged."""
+        return float(self._limit)
+
+    @limit.setter
+    def limit(self, value: float) -> None:
+        self._limit[...] = value
+
+    @property
+    def rows_and_targets(self) -> tuple[np.ndarray, np.ndarray]:
+        """The arrays x and y that it trains on."""
+        return self._x, self._y
+
     def epoch(self, number: int, between: Callable[[int], None] | None = None) -> dict[str, float]:
-        """Epoch `number` (from 0): the mean loss and counts over its rows, as they were met.
+        """Epoch `number` (from 0): the mean loss and counts over its rows, as they were met. NaN if it diverged.
 
         between(steps done) is called every CHUNK_SECONDS or so; an exception from it leaves the epoch unfinished.
         """
         if self._shuffle:
             self._order[:] = generator(self._seed, "batches", number).permutation(self.rows)
-        self._cursor[...] = self._update[...] = 0
+        self._cursor[...] = self._update[...] = self._halt[...] = 0
         for total in self._totals.values():
             total[...] = 0
         if self._schedule is not None:
             factors = self._schedule(np.arange(number * self.steps, (number + 1) * self.steps))
             for base, rates in zip(self._base, self._rates, strict=True):
                 rates[:, 0] = base * np.asarray(factors)
-        done, chunk = 0, 1
+        done = 0
+        unlimited = self._guarded and self.limit == _NO_LIMIT
         for step, times in self._parts:
             while times:
-                now = min(chunk, times)
+                now = 1 if unlimited else min(self._chunk, times)
                 start = time.perf_counter()
-                step.run(now)
+                now = step.run(now)
                 seconds = time.perf_counter() - start
+                if self._halt:
+                    return dict.fromkeys(self._totals, float("nan"))
+                if unlimited:
+                    self.limit = EXPLOSION * max(float(self._totals["loss"]) / self.batch_size, 1.0)
+                    unlimited = False
                 times -= now
                 done += now
-                chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS * now / max(seconds, 1e-9))))
+                self._chunk = max(1, min(4 * self._chunk, int(CHUNK_SECONDS * now / max(seconds, 1e-9))))
                 if between is not None:
                     between(done)
         return {name: float(total) / self.rows for name, total in self._totals.items()}
+
+    def losses_at(self, rates: Sequence[float], enough: Callable[[list[float]], bool]) -> np.ndarray:
+        """Train one step at each of these learning rates, on full mini-batches; the loss that each step met.
+
+        Fewer if the run diverges, or once enough(losses so far). Only without a schedule. Rows come in the order of as
+        many epochs as it takes.
+        """
+        losses: list[float] = []
+        step, each = self._parts[0]
+        self._halt[...] = 0
+        for number, rate in enumerate(rates):
+            if number % each == 0:
+                self._order[:] = generator(self._seed, "batches", number // each).permutation(self.rows)
+                self._cursor[...] = 0
+            for group in self._optimizer.param_groups:
+                group["lr"] = float(rate)
+            self._totals["loss"][...] = 0
+            step.run(1)
+            losses.append(float(self._totals["loss"]) / self.batch_size)
+            if self._halt or not np.isfinite(losses[-1]) or enough(losses):
+                break
+            if self._guarded and self.limit == _NO_LIMIT:
+                self.limit = EXPLOSION * max(losses[0], 1.0)
+        return np.array(losses)
 
     def _step(self, rows: int) -> Step:
         x = np.empty((rows, *self._x.shape[1:]), self._x.dtype)
@@ -151,19 +215,21 @@ class Training:
                 clip_grad_norm_(self._parameters(), self._clip_norm)
             self._optimizer.step()
             with no_grad():
+                if self._guarded:
+                    backend.elementwise(_EXPLODED, loss.array, self._limit, out=self._halt)
                 self._add("loss", loss * rows)
                 for name, count in self._counts.items():
                     self._add(name, count(outputs, targets))
             backend.advance(self._cursor, rows)
 
-        return Step(step)
+        return Step(step, self._halt if self._guarded else None)
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self._optimizer.param_groups for p in group.params]
 
     def _add(self, name: str, value: Tensor) -> None:
         total = self._totals[name]
-        backend_of(total).elementwise(_ADD, total, shape.to(value, np.float64).array, out=total)
+        backend_of(total).elementwise(_ADD, total, value.array, out=total)
 
 
 class Evaluation:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nanonet import nn
 from nanonet.errors import CheckpointError, DataError
 from nanonet.loop import Evaluation, Training
+from nanonet.nn.module import set_mode
 from nanonet.objectives import Metric, inputs, objective, targets
 from nanonet.ops.random import Stream
 from nanonet.optim import Optimizer, get
 from nanonet.random import generator
 from nanonet.settings import Settings
+
+if TYPE_CHECKING:
+    from nanonet.lr_range import RangeTest
 
 ADAPTIVE = ("adam", "adamw")
 
@@ -113,6 +117,7 @@ class Run:
             clip_norm=settings.clip_norm,
             clip_value=settings.clip_value,
             counts={metric: self._metric.count},
+            guarded=True,
         )
         self._validation = None
         if validation is not None:
@@ -132,7 +137,10 @@ class Run:
 
     @property
     def diverged(self) -> bool:
-        """Has a loss become NaN or infinite? Such a run does not go on."""
+        """Has a loss become NaN or infinite, or exploded (`nanonet.loop.EXPLOSION`)? Such a run does not go on.
+
+        The step that shows it is the last: its epoch ends there, with NaN for all results.
+        """
         last = self.history[-1] if self.history else {}
         return not all(np.isfinite(last.get(name, 0.0)) for name in ("loss", "val_loss"))
 
@@ -153,14 +161,17 @@ class Run:
         Keys: epoch, loss, accuracy (or mae), val_loss, val_accuracy (or val_mae), lr.
         """
         start = self.epoch
+        modules = list(self.model.modules())
         for _ in range(epochs):
             if self.stopped:
                 break
-            self.model.train()
+            set_mode(modules, True)
             found = self._training.epoch(self.epoch)
             found = {"epoch": self.epoch + 1, **found}
-            if self._validation is not None:
-                self.model.eval()
+            if self._validation is not None and np.isnan(found["loss"]):
+                found["val_loss"] = found[f"val_{self._metric.name}"] = float("nan")
+            elif self._validation is not None:
+                set_mode(modules, False)
                 outputs, loss = self._validation.run()
                 found["val_loss"] = loss
                 found[f"val_{self._metric.name}"] = self._metric.value(outputs, self._yv)
@@ -189,6 +200,18 @@ class Run:
 
         return predict(self.model, x)
 
+    def lr_range_test(self, low: float = 1e-6, high: float = 10.0, steps: int = 200) -> RangeTest:
+        """The losses along a rising learning rate, and a rate to train with (see `nanonet.lr_range_test`).
+
+        From the run's present weights, on a copy: the run itself is left alone.
+        """
+        from nanonet.lr_range import range_test
+
+        settings = self.settings.replace(schedule="constant", warmup=0.0)
+        data = self._training.rows_and_targets
+        copy = Run.restore({**self.state(), "settings": settings.to_dict()}, *data)
+        return range_test(copy.model, copy.optimizer, copy._training, low=low, high=high, steps=steps)
+
     # ----------------------------------------------------------------------- stopping and going on
 
     def state(self) -> dict[str, Any]:
@@ -201,6 +224,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "streams": {name: stream.state.copy() for name, stream in self.model.named_streams()},
             "history": [dict(epoch) for epoch in self.history],
+            "limit": self._training.limit,
             "best_epoch": self._best_epoch,
             "best": self._best,
         }
@@ -218,6 +242,7 @@ class Run:
             run.optimizer.load_state_dict(state["optimizer"])
             for name, stream in run.model.named_streams():
                 stream.state[:] = state["streams"][name]
+            run._training.limit = state.get("limit", run._training.limit)
             run.history = [dict(epoch) for epoch in state["history"]]
             run._best_epoch, run._best = state["best_epoch"], state["best"]
         except (KeyError, TypeError) as error:

@@ -1440,6 +1440,9 @@ SAMPLERS = [
     SamplerCase("GridSampler", lambda seed: samplers.GridSampler(seed=seed, points=3)),
     SamplerCase("RandomSampler", lambda seed: samplers.RandomSampler(seed=seed)),
     SamplerCase("QMCSampler", lambda seed: samplers.QMCSampler(seed=seed), even=True),
+    SamplerCase("GPSampler", lambda seed: samplers.GPSampler(seed=seed), even=True),
+    SamplerCase("TPESampler", lambda seed: samplers.TPESampler(seed=seed)),
+    SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
     SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
 ]
 
@@ -1449,6 +1452,11 @@ PRUNERS = [
     PrunerCase("PercentilePruner", lambda: pruners.PercentilePruner(25.0, n_startup_trials=2)),
     PrunerCase("PatientPruner", lambda: pruners.PatientPruner(None, patience=3)),
     PrunerCase("SuccessiveHalvingPruner", lambda: pruners.SuccessiveHalvingPruner(1, reduction_factor=3)),
+    PrunerCase("EarlyDiscardingPruner", lambda: pruners.EarlyDiscardingPruner(candidates=8, steps=2, keep=2)),
+    PrunerCase("HyperbandPruner", lambda: pruners.HyperbandPruner(1, 27, reduction_factor=3)),
+    PrunerCase("AsynchronousHalvingPruner", lambda: pruners.AsynchronousHalvingPruner()),
+    PrunerCase("ProgressiveHalvingPruner", lambda: pruners.ProgressiveHalvingPruner()),
+    PrunerCase("AutoPruner", lambda: pruners.AutoPruner()),
     PrunerCase("FoldPruner", lambda: pruners.FoldPruner(margin=2.0, n_startup_trials=2)),
 ]
 

@@ -46,6 +46,26 @@ def test_many_replays_in_one_call(name):
     assert counter == 2 * 1001 and total == 1001
 
 
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("last", ["kernel", "host call"])
+def test_a_run_ends_with_the_repetition_that_asks_for_it(name, last):
+    backend = kernels.get(name)
+    counter, stop, calls = np.zeros((), np.int64), np.zeros(()), []
+    recorder = plan.Recorder()
+    with plan.recording(recorder):
+        backend.advance(counter, 1)
+        backend.elementwise(Formula.of("where(x < 7, 0, 1)", "x"), counter, out=stop)
+        if last == "host call":
+            recorder.host(lambda: calls.append(int(counter)), "note")
+    replay = recorder.plan()
+    assert replay.run(3, stop) == 3
+    assert replay.run(10, stop) == 3
+    assert counter == 7 and stop == 1
+    assert replay.run(10) == 10
+    assert counter == 17
+    assert not calls or calls == list(range(2, 18))
+
+
 def test_freed_memory_is_used_again_and_living_memory_never():
     recorder = plan.Recorder()
     with plan.recording(recorder):

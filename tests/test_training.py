@@ -5,8 +5,11 @@ import threading
 import numpy as np
 import pytest
 
+import kernels
+from kernels.formula import Formula
 from nanonet import checkpoint, data
-from nanonet.errors import CheckpointError, DataError, OptionError
+from nanonet.errors import CheckpointError, DataError, OptionError, RecordingError
+from nanonet.loop import Step
 from nanonet.settings import Settings
 from nanonet.training import Run
 
@@ -96,6 +99,81 @@ def test_divergence_ends_the_run(digits):
     results = run.advance(10)
     assert run.diverged and run.stopped and len(results) < 10
     assert run.advance(3) == []
+
+
+def steps(run):
+    return int(run.optimizer.param_groups[0].steps)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_run_that_explodes_ends_with_the_step_that_shows_it(optimizer, digits):
+    """The first step blows the weights up, the second one's loss shows it: there are no more of sixteen a epoch."""
+    x, y, validation = digits
+    run = Run(Settings(optimizer=optimizer, learning_rate=1e6), x, y, validation)
+    (epoch,) = run.advance(5)
+    assert steps(run) == 2
+    assert run.diverged and run.stopped
+    assert all(np.isnan(epoch[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    assert run.advance(5) == []
+    again = Run.restore(checkpoint.loads(checkpoint.dumps(run.state())), x, y, validation)
+    assert again.diverged and again.advance(1) == [] and steps(again) == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_data_that_is_not_finite_ends_a_run_with_its_step(task, value, digits):
+    x, y, _ = digits
+    x = x.copy()
+    run = Run(Settings(hidden=(8,)), x, y if task == "classification" else x[:, 20], task=task)
+    run.advance(2)
+    assert steps(run) == 32 and not run.diverged
+    run._training._x[run._training._order[0]] = value  # in every epoch's order another place
+    run.advance(3)
+    order = np.flatnonzero(~np.isfinite(run._training._x[run._training._order]).all(axis=1))[0]
+    assert steps(run) == 32 + order // 32 + 1
+    assert run.diverged and run.epoch == 3
+
+
+def test_the_first_step_may_be_the_last(digits):
+    x, y, _ = digits
+    run = Run(Settings(batch_size=500), x.copy(), y)
+    run._training._x[:] = np.inf
+    run.advance(3)
+    assert steps(run) == 1 and run.diverged
+
+
+def test_a_run_that_recovers_is_left_alone(digits):
+    """Adam at a rate of 10: losses in the thousands in the first epoch, and a few after some more."""
+    x, y, validation = digits
+    run = Run(Settings(learning_rate=10.0), x, y, validation)
+    run.advance(4)
+    assert run.history[0]["loss"] > 300
+    assert run.epoch == 4 and not run.diverged
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_step_that_asks_for_it_is_the_last(recorded):
+    count, stop = np.zeros((), np.int64), np.zeros(())
+
+    def function():
+        if not recorded:
+            raise_in_recordings()
+        backend = kernels.registry.backend_of(count)
+        backend.advance(count, 1)
+        backend.elementwise(Formula.of("where(x < 4, 0, 1)", "x"), count, out=stop)
+
+    step = Step(function, stop)
+    assert step.run(3) == 3
+    assert step.run(5) == 1
+    assert count == 4
+    count[...] = stop[...] = 0
+    assert [step.run(2), step.run(2), step.run(0)] == [2, 2, 0]
+    assert Step(lambda: function(), np.zeros(())).run(6) == 6
+
+
+def raise_in_recordings():
+    if kernels.plan.current() is not None:
+        raise RecordingError("this step reads a value")
 
 
 def test_early_stopping_keeps_the_best_weights(digits):

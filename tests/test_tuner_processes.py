@@ -86,7 +86,13 @@ def objective(trial):
     trial.should_prune()
     return x
 
-study().optimize(objective, n_trials=25)
+study, count, asks = study(), int(sys.argv[3]), sys.argv[4] == "asks"
+if asks:
+    for _ in range(count):
+        trial = study.ask()
+        study.tell(trial, objective(trial))
+else:
+    study.optimize(objective, n_trials=count)
 """
 )
 
@@ -109,7 +115,7 @@ def launch(code, folder, *arguments):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
@@ -210,15 +216,15 @@ def test_ctrl_c_ends_cleanly_and_the_study_goes_on(tmp_path, n_jobs):
     assert [row[1] for row in after] == [TrialState.COMPLETE] * 60
 
 
-def test_processes_share_a_file(tmp_path):
-    processes = [launch(EIGHTH, tmp_path) for _ in range(4)]
-    succeed(*processes)
+@pytest.mark.parametrize("way", ["asks", "optimizes"])
+def test_eight_processes_with_a_hundred_trials_each_share_a_file(tmp_path, way):
+    succeed(*[launch(EIGHTH, tmp_path, "100", way) for _ in range(8)])
     study = tuner.load_study(storage=tmp_path / "s.db")
-    assert [t.number for t in study.trials] == list(range(100))
-    assert {t.state for t in study.trials} == {TrialState.COMPLETE}
+    assert [t.number for t in study.trials] == list(range(800))
+    assert {(t.state, t.attempt) for t in study.trials} == {(TrialState.COMPLETE, 1)}
     whole = tuner.create_study(sampler=tuner.samplers.RandomSampler(seed=3))
-    whole.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=100)
-    assert [t.params for t in study.trials] == [t.params for t in whole.trials]
+    whole.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=800)
+    assert [(t.params, t.values) for t in study.trials] == [(t.params, t.values) for t in whole.trials]
     study.storage.close()
 
 

@@ -203,7 +203,8 @@ def test_promotions_cost_the_added_steps_only():
 
 
 def test_halving_keeps_the_best_of_each_rung():
-    study = run(PRUNERS[-1], "resumable", "minimize")
+    (case,) = (case for case in PRUNERS if case.name == "SuccessiveHalvingPruner")
+    study = run(case, "resumable", "minimize")
     assert {t.params["quality"]: t.steps for t in study.trials}[0.3] == STEPS
     ended = {t.params["quality"]: t.steps for t in study.trials}
     assert ended[0.4] >= ended[0.5] >= ended[0.6]

@@ -15,7 +15,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
+from . import (
+    devices,
+    errors,
+    executors,
+    importance,
+    pruners,
+    samplers,
+    schedulers,
+    space,
+    storage,
+    study,
+    terminators,
+    trial,
+)
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
@@ -30,6 +43,7 @@ __all__ = [
     "DuplicatedStudyError",
     "Float",
     "FrozenTrial",
+    "Hypergradient",
     "Int",
     "Near",
     "Ordinal",
@@ -46,9 +60,12 @@ __all__ = [
     "TuneResult",
     "TunerSearchCV",
     "Weights",
+    "build",
     "create_study",
+    "devices",
     "errors",
     "executors",
+    "gradient_tune",
     "importance",
     "load_study",
     "pruners",
@@ -56,25 +73,33 @@ __all__ = [
     "samplers",
     "schedulers",
     "space",
+    "space_of",
     "storage",
     "study",
+    "terminators",
     "trial",
     "tune",
 ]
 
 
+#: What is imported when it is first asked for, glue to training and to scikit-learn among it: name -> module.
+_LATER = {
+    "TuneResult": "tune",
+    "TunerSearchCV": "sklearn",
+    "Hypergradient": "hypergradient",
+    "build": "derived",
+    "gradient_tune": "hypergradient",
+    "report": "reporting",
+    "space_of": "derived",
+    "tune": "tune",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # The glue to training and to scikit-learn is fetched when it is first asked for: only it imports them.
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    if name == "report":
-        globals()[name] = importlib.import_module(".reporting", __name__).report
-        return globals()[name]
-    if name == "TunerSearchCV":
-        globals()[name] = importlib.import_module(".sklearn", __name__).TunerSearchCV
-        return globals()[name]
-    if name in ("tune", "TuneResult"):
-        module = importlib.import_module(".tune", __name__)
-        globals().update(tune=module.tune, TuneResult=module.TuneResult)
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    globals().update({known: getattr(module, known) for known, place in _LATER.items() if place == _LATER[name]})
+    return globals()[name]

@@ -6,11 +6,12 @@ constraints turn a point away as often as they say, hard ones and points that we
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
+
 import numpy as np
 
 from .errors import SpaceError
 from .samplers.base import keyed_integer, keyed_uniform
-from .samplers.history import History
 from .space import Space
 
 __all__ = ["admissible"]
@@ -18,17 +19,16 @@ __all__ = ["admissible"]
 NEAR, FAR = 200, 2000
 """How many points are tried near to the sampler's, and anywhere."""
 ALL = 20_000
-"""A space of at most so many combinations is searched through before a point is given twice."""
+"""In a space of at most so many combinations all are looked at instead, the nearest first."""
 BISECTIONS = 12
 
 
-def admissible(space: Space, point: np.ndarray, history: History, number: int, seed: int, repeats: bool) -> np.ndarray:
+def admissible(space: Space, point: np.ndarray, tried: Set[bytes], number: int, seed: int) -> np.ndarray:
     """`point` or one instead of it, shape (dimensions,).
 
-    repeats: whether a point may be given that was tried before. A space that is used up repeats itself.
+    tried: the points not to be given again, each as `Space.key` has it. A space that is used up repeats itself.
     Raises SpaceError if no settings keep the hard constraints.
     """
-    tried: set[bytes] = set() if repeats else history.keys(space)
     if not space.dimensions or (not space.constraints and not tried):
         return point
     search = _Search(space, tried, number, seed)
@@ -48,7 +48,7 @@ def admissible(space: Space, point: np.ndarray, history: History, number: int, s
 class _Search:
     """fallback: a point that keeps the hard constraints, though it was tried or turned away."""
 
-    def __init__(self, space: Space, tried: set[bytes], number: int, seed: int):
+    def __init__(self, space: Space, tried: Set[bytes], number: int, seed: int):
         self.space, self.tried = space, tried
         self._key = (seed, number, "soft")
         self._asked = 0
@@ -66,9 +66,12 @@ class _Search:
                 self._asked += 1
                 if keyed_uniform(*self._key, self._asked) >= weight:
                     return False
-        return not self.tried or key(self.space, point) not in self.tried
+        return not self.tried or self.space.key(point) not in self.tried
 
-    def candidates(self, point: np.ndarray, rng: np.random.Generator):
+    def candidates(self, point: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        if self.space.size is not None and self.space.size <= ALL:
+            yield from self._every(point, rng)
+            return
         dimensions, discrete = len(point), self._discrete()
         for attempt in range(NEAR):  # one coordinate and more of them, by ever wider steps
             other = point.copy()
@@ -95,17 +98,19 @@ class _Search:
                 middle = (good + bad) / 2
                 good, bad = (middle, bad) if self.space.allows(self.space.decode(middle)) else (good, middle)
             yield good
-        yield from self._every(rng)
 
-    def _every(self, rng: np.random.Generator):
-        """All combinations of a small space, from a random one on."""
-        size = self.space.size
-        if size is None or size > ALL:
-            return
+    def _every(self, point: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """All combinations of a small space that were not tried, the nearest first; else one that was."""
         places = [domain.places for domain in self._domains]
-        shape = [len(p) for p in places]
-        for cell in rng.permutation(size):
-            yield np.array([p[i] for p, i in zip(places, np.unravel_index(cell, shape), strict=True)])
+        cells = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, len(places))
+        apart = np.abs(cells - self.space.snap(point))
+        listed = [domain.kind == "categorical" for domain in self._domains]
+        apart[:, listed] = apart[:, listed] > 0
+        order = np.argsort(apart.sum(axis=1) + 1e-6 * rng.random(len(cells)))
+        keys = self.space.keys(cells)
+        yield from (cells[i] for i in order if keys[i] not in self.tried)
+        if self.fallback is None:
+            yield from cells[order]
 
     @property
     def _domains(self):
@@ -113,11 +118,3 @@ class _Search:
 
     def _discrete(self) -> np.ndarray:
         return np.array([axis for axis, domain in enumerate(self._domains) if domain.size != 1], dtype=int)
-
-
-def key(space: Space, point: np.ndarray) -> bytes:
-    """A point as `History.keys` has it."""
-    snapped = space.snap(point)
-    if space.conditions:
-        snapped = np.where(space.active(snapped[None])[0], snapped, np.nan)
-    return snapped.tobytes()

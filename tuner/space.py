@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from .cells import Ruler
 from .constraints import Constraint
 from .errors import SpaceError
 from .priors import Prior, prior_from_json
@@ -85,14 +86,13 @@ class Domain(ABC):
     @property
     def places(self) -> np.ndarray | None:
         """Where `encode` puts each value, float64 (size,); None for continuous and very large domains."""
-        edges = self.natural_edges()
-        if edges is None:
+        if self.natural_edges() is None:
             return None
-        places = self._natural_places(edges)
+        places = self._natural_places()
         return places if self._warp is None else np.interp(places, *self._warp)
 
-    def _natural_places(self, edges: np.ndarray) -> np.ndarray:
-        return (edges[1:] + edges[:-1]) / 2
+    def _natural_places(self) -> np.ndarray:
+        return (np.arange(self.size) + 0.5) / self.size
 
     def _use(self, prior: Prior | None) -> None:
         """Lay the values out in proportion to a prior."""
@@ -214,9 +214,9 @@ class Int(Domain):
         edges = np.log(np.arange(self.low, self.high + 2) - 0.5)
         return (edges - edges[0]) / (edges[-1] - edges[0])
 
-    def _natural_places(self, edges: np.ndarray) -> np.ndarray:
+    def _natural_places(self) -> np.ndarray:
         if not self.log:
-            return super()._natural_places(edges)
+            return super()._natural_places()
         return np.array([self.natural(value) for value in range(self.low, self.high + 1)])
 
     def _value(self, u: float) -> int:
@@ -431,11 +431,10 @@ class Space:
 
     def snap(self, points: np.ndarray) -> np.ndarray:
         """The points with each coordinate where `encode` would put its value, shape (..., dimensions)."""
-        points = np.clip(np.array(points, dtype=np.float64), 0.0, 1.0)
-        for axis, (edges, places) in enumerate(self._cells):
-            if edges is not None:
-                cell = np.searchsorted(edges, points[..., axis], side="right") - 1
-                points[..., axis] = places[np.clip(cell, 0, len(places) - 1)]
+        points = np.minimum(np.maximum(np.array(points, dtype=np.float64), 0.0), 1.0)
+        axes, ruler, places, begins = self._cells
+        if len(axes):
+            points[..., axes] = places[begins + ruler.cells(points[..., axes])]
         return points
 
     def active(self, points: np.ndarray) -> np.ndarray:
@@ -456,9 +455,30 @@ class Space:
             active[:, names.index(name)] = fits[inverse] & active[:, axis]
         return active
 
+    def key(self, point: np.ndarray) -> bytes:
+        """The same for all points (dimensions,) of the same settings, and for the point that `encode` gives them.
+
+        Inactive coordinates may be NaN.
+        """
+        return self.keys(np.asarray(point, dtype=np.float64)[None])[0]
+
+    def keys(self, points: np.ndarray) -> list[bytes]:
+        """The `key` of each of the points (n, dimensions)."""
+        missing = np.isnan(points)
+        snapped = self.snap(np.where(missing, 0.5, points))
+        if self.conditions:
+            missing |= ~self.active(snapped)
+        return [row.tobytes() for row in np.round(np.where(missing, np.nan, snapped), 9) + 0.0]
+
     @cached_property
-    def _cells(self) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-        return [(domain.edges, domain.places) for domain in self.parameters.values()]
+    def _cells(self) -> tuple[np.ndarray, Ruler, np.ndarray, np.ndarray]:
+        """The axes that have cells, their ruler, the places of their cells in a row, and where those of each begin."""
+        edges = {axis: domain.edges for axis, domain in enumerate(self.parameters.values())}
+        edges = {axis: e for axis, e in edges.items() if e is not None}
+        places = [list(self.parameters.values())[axis].places for axis in edges]
+        begins = np.cumsum([0, *map(len, places)])[:-1].astype(np.intp)
+        axes = np.array(list(edges), dtype=np.intp)
+        return axes, Ruler(list(edges.values())), np.concatenate([*places, np.empty(0)]), begins
 
     def decode(self, point: Sequence[float], fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The settings at `point`, shape (dimensions,) in [0, 1]; inactive parameters are left out.

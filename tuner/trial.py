@@ -174,10 +174,13 @@ class Trial:
             )
         return value
 
-    def _set(self, params: Mapping[str, Any], distributions: Mapping[str, Domain]) -> None:
-        self.study.storage.set_params(self.study.study_id, self.number, self._attempt, params, distributions)
+    def _set(self, params: Mapping[str, Any], distributions: Mapping[str, Domain], distinct: bool = False) -> bool:
+        study = self.study
+        if not study.storage.set_params(study.study_id, self.number, self._attempt, params, distributions, distinct):
+            return False
         self._params.update(params)
         self._distributions.update(distributions)
+        return True
 
     def _begin(self, space: Space | None, learned: Space | None) -> None:
         """Take settings from the fixed space, or coordinates for the space seen so far.
@@ -187,10 +190,16 @@ class Trial:
         if self.steps:
             return
         if space is not None:
-            point = self.study._propose(space, self.number)
             earlier = {n: v for n, v in self._earlier.items() if n in space.parameters and v in space.parameters[n]}
-            params = space.decode(point, {**earlier, **self._fixed})
-            self._set(params, {name: space.parameters[name] for name in params})
+            given = {**earlier, **self._fixed}
+            refused: set[bytes] = set()
+            while True:
+                point = self.study._propose(space, self.number, refused)
+                params, key = space.decode(point, given), space.key(point)
+                again = key in refused or bool(given) or self.study.sampler.repeats
+                if self._set(params, {name: space.parameters[name] for name in params}, distinct=not again):
+                    return
+                refused.add(key)  # another process was faster
         elif learned is not None:
             point = self.study._propose(learned, self.number)
             self._relative = dict(zip(learned.names, map(float, point), strict=True))
@@ -224,6 +233,18 @@ class Trial:
     @property
     def user_attrs(self) -> dict[str, Any]:
         return dict(self._user_attrs)
+
+    @property
+    def cost(self) -> float:
+        """What the trial has cost so far, where that is counted (see `Study.optimize`); else 0."""
+        return float(self._user_attrs.get("cost", 0.0))
+
+    def report_cost(self, cost: float) -> None:
+        """Add to what the trial has cost, a number >= 0 in any unit, in place of the seconds it takes."""
+        cost = float(cost)
+        if not 0 <= cost < math.inf:
+            raise ValueError(f"report_cost: cost must be a number >= 0, got {cost!r}")
+        self.set_user_attr("cost", self.cost + cost)
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, params={self._params})"

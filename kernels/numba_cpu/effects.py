@@ -7,6 +7,7 @@ only the slot knows how many operations there are, it launches the kernel under 
 
 import ast
 from collections.abc import Callable, Container
+from functools import lru_cache
 from math import prod
 
 from kernels import updates
@@ -23,6 +24,12 @@ def effect(instruction: Instruction) -> Effect:
         return _update(updates.BY_NAME[instruction.name])
     if name.startswith("gemm/") and instruction.word(14) & ACCUMULATE:
         return _ADDING
+    return _row(name)
+
+
+@lru_cache(maxsize=4096)
+def _row(name: str) -> Effect:
+    """The row with the longest beginning of a compiled kernel's name."""
     parts = name.split("/")
     rows = (EFFECTS.get("/".join(parts[:n])) for n in range(len(parts), 0, -1))
     return next((row for row in rows if row is not None), UNKNOWN)

@@ -10,6 +10,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from kernels.elementwise import BY_NAME
 from kernels.formula import Formula
@@ -56,7 +57,7 @@ def without_copies(instructions: Sequence[Instruction], held: set[int]) -> list[
 def _shifted(x: Operand, source: Operand, target: Operand) -> Operand:
     """The part of the source that is where x is in the target."""
     by = source.address - target.address
-    return replace(x, address=x.address + by, low=x.low + by, high=x.high + by, lease=source.lease)
+    return x._replace(address=x.address + by, low=x.low + by, high=x.high + by, lease=source.lease)
 
 
 def _elsewhere(instruction: Instruction, moves: dict[Operand, Operand]) -> Instruction:
@@ -106,7 +107,7 @@ def _finished(first: Instruction, inner: Operand, out: Operand, between: Sequenc
         return None
     if any(x.overlaps(out) for instruction in (first, *between) for x in instruction.operands):
         return None
-    moved = _elsewhere(first, {target: replace(out, place=place)})
+    moved = _elsewhere(first, {target: out._replace(place=place)})
     at = 8 * (HEAD + flags)
     return replace(moved, code=moved.code[:at] + pack(first.word(flags) | bit) + moved.code[at + 8 :])
 
@@ -161,26 +162,42 @@ def _together(first: Instruction, second: Instruction, between: Sequence[Instruc
     if any(x.overlaps(out) and not x.same(out) for x in inputs):
         return None
     operands: list[Operand] = []
-    nodes = {name: _name(x, operands) for name, x in zip(first.name.formula.variables, inputs, strict=True)}
-    whole = _Put(nodes).visit(_copy(first.name.formula))
-    nodes = {
-        name: whole if x.same(inner) else _name(x, operands)
-        for name, x in zip(second.name.formula.variables, others, strict=True)
-    }
-    text = ast.unparse(_Put(nodes).visit(_copy(second.name.formula)))
-    formula = Formula.of(text, *(f"x{i}" for i in range(len(operands))))
-    if len(operands) > OPERANDS or operations(formula) > OPERATIONS:
+    inside = tuple(_place(x, operands) for x in inputs)
+    outside = tuple(-1 if x.same(inner) else _place(x, operands) for x in others)
+    formula, count = _composed(first.name.formula, inside, second.name.formula, outside, len(operands))
+    if len(operands) > OPERANDS or count > OPERATIONS:
         return None
     leases = [x.lease for x in (out, *operands)]
     return elementwise.instruction(formula, [x.array() for x in operands], out.array(), leases)
 
 
-def _name(x: Operand, operands: list[Operand]) -> ast.Name:
-    """The variable that stands for x, which is appended to the operands if it is not among them."""
+def _place(x: Operand, operands: list[Operand]) -> int:
+    """The place of x among the operands, to which it is appended if it is not there."""
     found = next((i for i, y in enumerate(operands) if y.same(x)), len(operands))
     if found == len(operands):
         operands.append(x)
-    return ast.Name(f"x{found}", ast.Load())
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _composed(
+    first: Formula, inside: tuple[int, ...], second: Formula, outside: tuple[int, ...], count: int
+) -> tuple[Formula, int]:
+    """(the second formula with the first in the place of its result, how many operations that is).
+
+    Its variables are x0, x1, ... for `count` operands; inside and outside say which of them each variable of the two
+    formulas is, -1 being the first one's result.
+    """
+
+    def name(place: int) -> ast.Name:
+        return ast.Name(f"x{place}", ast.Load())
+
+    nodes: dict[str, ast.expr] = {v: name(place) for v, place in zip(first.variables, inside, strict=True)}
+    whole = _Put(nodes).visit(_copy(first))
+    nodes = {v: whole if place < 0 else name(place) for v, place in zip(second.variables, outside, strict=True)}
+    text = ast.unparse(_Put(nodes).visit(_copy(second)))
+    formula = Formula.of(text, *(f"x{i}" for i in range(count)))
+    return formula, operations(formula)
 
 
 def _copy(formula: Formula) -> ast.expr:

@@ -27,8 +27,8 @@ class Linear(Module):
     """y = x W + b. x (..., in_features) -> (..., out_features); W is (in_features, out_features).
 
     weight_init, bias_init: a name or a function, see `nanonet.init`. The weight's default is uniform in
-    +- 1 / sqrt(in_features), as in PyTorch; the bias starts at zero. Raises OptionError for sizes that are no positive
-    integers.
+    +- 1 / sqrt(in_features), as in PyTorch; the bias starts at zero. `initializers` keeps the two. Raises OptionError
+    for sizes that are no positive integers.
     """
 
     _fuses = ("relu", "tanh", "sigmoid")
@@ -45,6 +45,7 @@ class Linear(Module):
     ):
         self.in_features = _size("Linear", "in_features", in_features)
         self.out_features = _size("Linear", "out_features", out_features)
+        self.initializers = weight_init, bias_init
         rng = as_generator(rng)
         self.weight = Parameter(init.get(weight_init)((self.in_features, self.out_features), rng=rng))
         self.bias = Parameter(init.get(bias_init)((self.out_features,), rng=rng)) if bias else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -359,6 +359,12 @@ def _walk(path: str, module: Module, seen: set[int]) -> Iterator[tuple[str, Modu
         yield path, module
         for name, child in module.named_children():
             yield from _walk(_join(path, name), child, seen)
+
+
+def set_mode(modules: Iterable[Module], training: bool) -> None:
+    """Put these modules, and none in them, into a mode: `Module.train` without looking for what is in a model."""
+    for module in modules:
+        object.__setattr__(module, "_training", training)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +21,8 @@ class FoldPruner(Pruner):
         s_k = sd(E) sqrt(1 / k - 1 / K)
 
     once the folds' own difficulty is taken out, which comparing trials on the same folds does. A trial ends when its
-    mean is worse than the median of the complete trials over the same folds by more than `margin` s_k.
+    mean is worse than the median of the complete trials over the same folds by more than `margin` s_k, with several
+    objectives in each of them.
     (The idea is that of racing: Maron & Moore 1994; the margin spares good settings with one unlucky fold.)
 
     margin: in standard errors. n_startup_trials: so many trials must be complete first, at least 2.
@@ -36,23 +36,25 @@ class FoldPruner(Pruner):
         self.margin = margin
         self.n_startup_trials = n_startup_trials
 
-    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], sign: int) -> bool:
+    def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         own = _means(trial)
         complete = [_means(t) for t in trials if t.state is TrialState.COMPLETE and t.number != trial.number]
         folds = max(map(len, complete), default=0)
         rows = np.array([m for m in complete if len(m) == folds and np.isfinite(m).all()])
         if len(rows) < self.n_startup_trials or not 0 < len(own) < folds:
             return False
-        if not math.isfinite(own[-1]):
+        if not np.isfinite(own[-1]).all():
             return True
         done = len(own)
-        count = np.arange(1, folds + 1)
+        count = np.arange(1, folds + 1)[:, None]
         scores = np.diff(rows * count, axis=1, prepend=0.0)
-        rest = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
-        deviation = math.sqrt(np.sum(rest**2) / ((len(rows) - 1) * (folds - 1)))
-        allowed = self.margin * deviation * math.sqrt(1 / done - 1 / folds)
-        return sign * (own[-1] - float(np.median(rows[:, done - 1]))) > allowed
+        rest = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean(axis=(0, 1))
+        deviation = np.sqrt(np.sum(rest**2, axis=(0, 1)) / ((len(rows) - 1) * (folds - 1)))
+        allowed = self.margin * deviation * np.sqrt(1 / done - 1 / folds)
+        return bool(np.all(np.asarray(signs) * (own[-1] - np.median(rows[:, done - 1], axis=0)) > allowed))
 
 
-def _means(trial: FrozenTrial) -> list[float]:
-    return [value for _, value in sorted(trial.intermediate_values.items())]
+def _means(trial: FrozenTrial) -> np.ndarray:
+    """The curve in the order of its steps, float64 (steps, objectives)."""
+    curve = [value for _, value in sorted(trial.intermediate_values.items())]
+    return np.array([np.atleast_1d(value) for value in curve], dtype=np.float64)

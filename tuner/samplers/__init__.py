@@ -2,22 +2,29 @@
 
 from .auto import AutoSampler
 from .base import History, Observations, Sampler
+from .cmaes import CmaEsSampler
+from .gp import GPSampler
 from .grid import GridSampler
 from .quasirandom import QMCSampler
+from .tpe import TPESampler
 from .uniform import RandomSampler
 
 __all__ = [
     "SAMPLERS",
     "AutoSampler",
+    "CmaEsSampler",
+    "GPSampler",
     "GridSampler",
     "History",
     "Observations",
     "QMCSampler",
     "RandomSampler",
     "Sampler",
+    "TPESampler",
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
-    sampler.__name__: sampler for sampler in (GridSampler, RandomSampler, QMCSampler, AutoSampler)
+    sampler.__name__: sampler
+    for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, TPESampler, CmaEsSampler, AutoSampler)
 }
 """Every sampler by name."""

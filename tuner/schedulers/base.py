@@ -56,12 +56,12 @@ class Situation:
 
     def _value(self, trial: FrozenTrial, steps: int) -> float | list[float]:
         curve = trial.intermediate_values
-        known = sorted(step for step in curve if step <= steps)
-        if not known:
+        if steps in curve and (steps == 1 or not self.best):
+            return curve[steps]
+        values = [curve[step] for step in sorted(curve) if step <= steps]
+        if not values:
             return [np.nan] * len(self.signs)
-        if not self.best:
-            return curve[known[-1]]
-        return curve[known[pareto.best([curve[step] for step in known], self.signs)]]
+        return values[pareto.best(values, self.signs) if self.best else -1]
 
 
 @dataclass(frozen=True)

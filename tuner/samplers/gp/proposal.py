@@ -1,0 +1,208 @@
+"""From earlier trials to the point that promises most."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...space import Space
+from ..base import keyed_integer
+from ..history import Observations
+from .acquisition import log_ehvi, log_improvement, log_probability, pareto_front
+from .activity import activity
+from .embedding import Embedding
+from .model import GaussianProcess, Likelihood
+from .search import Search
+from .warping import warp, warp_constraint
+
+__all__ = ["Fits", "promising_point", "reference_point"]
+
+MOST = 300
+"""A model learns from at most so many trials."""
+GOOD = 5
+"""Near to how many good points is searched."""
+
+Value = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A function of models' posteriors: means (m, k), deviations (m, k) -> values (m,), its derivatives by both."""
+
+    models: list[GaussianProcess]
+    function: Value
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        means, deviations = zip(*(model.posterior(points) for model in self.models), strict=True)
+        return self.function(np.stack(means, axis=1), np.stack(deviations, axis=1))[0]
+
+    def slopes(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        means, deviations, mean_slopes, deviation_slopes = (
+            np.stack(parts, axis=1) for parts in zip(*(model.slopes(points) for model in self.models), strict=True)
+        )
+        value, by_mean, by_deviation = self.function(means, deviations)
+        return value, np.einsum("mk,mkd->md", by_mean, mean_slopes) + np.einsum(
+            "mk,mkd->md", by_deviation, deviation_slopes
+        )
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The sum of its terms: the logarithm of a product of independent things."""
+
+    terms: list[Term]
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        return sum(term(points) for term in self.terms)
+
+    def slopes(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, gradients = zip(*(term.slopes(points) for term in self.terms), strict=True)
+        return sum(values), sum(gradients)
+
+
+class Fits:
+    """Remembers hyperparameters by the data that they were chosen from. Only saves time."""
+
+    MOST = 32
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def theta(self, space: Space, points: np.ndarray, y: np.ndarray, noisy: bool) -> np.ndarray:
+        """The hyperparameters for targets y (n,) at points (n, dimensions)."""
+        about = repr((space.parameters, sorted(space.conditions), noisy)).encode()
+        key = hashlib.blake2b(about + points.tobytes() + y.tobytes(), digest_size=16).digest()
+        theta = self._known.get(key)
+        if theta is None:
+            theta = Likelihood(Embedding(space, points).distances(points), y, noisy).maximise()
+            while len(known := list(self._known)) >= self.MOST:
+                self._known.pop(known[0], None)
+            self._known[key] = theta
+        return theta
+
+
+def promising_point(
+    space: Space,
+    seen: Observations,
+    constraints: np.ndarray,
+    tried: Container[bytes],
+    number: int,
+    seed: int,
+    deterministic: bool,
+    fits: Fits,
+) -> np.ndarray | None:
+    """The point for trial `number`, shape (dimensions,); None if nothing was found that was not tried.
+
+    constraints: (len(seen), k), at most 0 where feasible, NaN where unknown. tried: points as `History.keys` has them.
+
+    Hyperparameters are chosen again at certain numbers of trials only, from what was known then.
+    """
+    ended = np.flatnonzero(seen.done | seen.failed)
+    rows, early = _learnable(seen, ended), _learnable(seen, ended[: _scheduled(len(ended))])
+    pending = seen.points[seen.pending]
+    embedding = Embedding(space, seen.points)
+
+    def model(values: np.ndarray, warped: Callable[[np.ndarray], np.ndarray]) -> GaussianProcess:
+        """Of values (len(seen),), of which NaN are left out."""
+        now, then = (which[~np.isnan(values[which])] for which in (rows, early))
+        theta = fits.theta(space, seen.points[then], warped(values[then]), not deterministic)
+        process = GaussianProcess(embedding, theta, seen.points[now], warped(values[now]), not deterministic)
+        return process.believing(pending)
+
+    losses = _filled(seen)
+    if losses.shape[1] > 2:
+        losses = _scalarised(losses, np.random.default_rng(keyed_integer(seed, number, "weights")))
+    several = losses.shape[1] > 1
+    feasible = rows[(seen.violations[rows] <= 0) & ~seen.failed[rows]]
+    terms = [
+        Term([model(column, warp_constraint)], _feasibility)
+        for column in constraints.T
+        if (~np.isnan(column[early])).sum() >= 2
+    ]
+    if len(feasible) or not terms:
+        models = [model(column, warp) for column in losses.T]
+        rated = np.concatenate([seen.points[feasible if len(feasible) else rows], pending])
+        means = np.stack([process.posterior(rated)[0] for process in models], axis=1)
+        terms.append(Term(models, _hypervolume(means) if several else _improvement(means.min())))
+    good = seen.points[_best_rows(losses, feasible if len(feasible) else rows, GOOD)]
+    rng = np.random.default_rng(keyed_integer(seed, number, "search"))
+    return Search(space, embedding, Promise(terms), activity(space, seen.points), rng).best(good, tried)
+
+
+def reference_point(front: np.ndarray) -> np.ndarray:
+    """A tenth of the front's extent beyond its worst values (as Ishibuchi et al. 2011), for losses of variance 1."""
+    extent = np.ptp(front, axis=0)
+    return front.max(axis=0) + 0.1 * np.where(extent > 0, extent, 1.0)
+
+
+def _improvement(best: float) -> Value:
+    def function(means, deviations):
+        value, by_mean, by_deviation = log_improvement(means[:, 0], deviations[:, 0], best)
+        return value, by_mean[:, None], by_deviation[:, None]
+
+    return function
+
+
+def _hypervolume(means: np.ndarray) -> Value:
+    front = pareto_front(means)
+    reference = reference_point(front)
+    return lambda m, s: log_ehvi(m, s, front, reference)
+
+
+def _feasibility(means, deviations):
+    value, by_mean, by_deviation = log_probability(means[:, 0], deviations[:, 0], 0.0)
+    return value, by_mean[:, None], by_deviation[:, None]
+
+
+def _scheduled(count: int) -> int:
+    """The last number of trials up to `count` at which hyperparameters are chosen: all up to 20, then 5 % apart."""
+    last = min(count, 20)
+    while (following := max(last + 1, int(1.05 * last))) <= count:
+        last = following
+    return last
+
+
+def _learnable(seen: Observations, rows: np.ndarray) -> np.ndarray:
+    """At most `MOST` of the rows: half of these the best ones, and even steps through the others."""
+    if len(rows) <= MOST:
+        return rows
+    score = np.where(np.isnan(seen.losses), np.inf, seen.losses)[rows]
+    ranks = score.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable").min(axis=1)
+    order = np.lexsort((rows, ranks, seen.violations[rows]))
+    rest = np.sort(order[MOST // 2 :])
+    even = rest[np.linspace(0, len(rest) - 1, MOST - MOST // 2).astype(int)]
+    return rows[np.sort(np.concatenate([order[: MOST // 2], even]))]
+
+
+def _filled(seen: Observations) -> np.ndarray:
+    """Losses (len(seen), objectives), finite but for pending trials.
+
+    A failed trial's are the worst ones seen; infinite ones the outermost finite ones.
+    """
+    losses = seen.losses.copy()
+    losses[seen.failed] = np.inf
+    for column in losses.T:
+        finite = column[np.isfinite(column)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        np.clip(column, low, high, out=column)
+    return losses
+
+
+def _scalarised(losses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One loss (n, 1) of many: the augmented Chebyshev norm with random weights (ParEGO, Knowles 2006)."""
+    low, span = np.nanmin(losses, axis=0), np.nanmax(losses, axis=0) - np.nanmin(losses, axis=0)
+    shares = (losses - low) / np.where(span > 0, span, 1.0)
+    weighted = shares * rng.dirichlet(np.ones(losses.shape[1]))
+    return (weighted.max(axis=1) + 0.05 * weighted.sum(axis=1))[:, None]
+
+
+def _best_rows(losses: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Those of the rows with the least loss; with two objectives, some evenly along the front."""
+    if losses.shape[1] == 1:
+        return rows[np.argsort(losses[rows, 0], kind="stable")[:count]]
+    front = pareto_front(losses[rows])
+    chosen = front[np.unique(np.linspace(0, len(front) - 1, 2 * count).astype(int))]
+    return np.array([rows[(losses[rows] == row).all(axis=1).argmax()] for row in chosen])

@@ -1,0 +1,145 @@
+"""Which earlier trials are the good ones, and how much each of them counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..pareto import non_dominated_ranks
+from .history import Observations
+
+__all__ = ["Split", "hypervolume_order", "split"]
+
+PROBES = 2048
+"""Points by which hypervolumes of more than two objectives are measured."""
+
+
+class Split:
+    """good, bad: rows of the observations, int64. weights: of the good ones, mean 1."""
+
+    def __init__(self, good: np.ndarray, weights: np.ndarray, bad: np.ndarray):
+        self.good, self.weights, self.bad = good, weights, bad
+
+
+def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
+    """The `count` best trials against all others.
+
+    Trials that keep their constraints come first, in order of their loss; then the others, those that break them least
+    first. With several objectives the order is that of `hypervolume_order` (Ozaki et al. 2022). Failed trials are bad,
+    and so are those without a value yet if `pending_is_bad` (the constant liar), else they are left out.
+
+    weights: the improvement over the first trial that is not good (Watanabe 2023, "expected improvement"); for several
+    objectives the hypervolume that each adds; all the same where there is no such number.
+    """
+    done = seen.done
+    feasible = np.flatnonzero(done & (seen.violations <= 0))
+    broken = np.flatnonzero(done & (seen.violations > 0))
+    broken = broken[np.argsort(seen.violations[broken], kind="stable")]
+    count = min(count, len(feasible) + len(broken))
+    if seen.losses.shape[1] == 1:
+        losses = seen.losses[feasible, 0]
+        order = np.argsort(losses, kind="stable")
+        losses = losses[order][: count + 1]
+        gains = losses[-1] - losses[:count] if np.isfinite(losses).all() and len(losses) else np.empty(0)
+    else:
+        order, gains = hypervolume_order(seen.losses[feasible], count)
+    good = np.concatenate([feasible[order[:count]], broken])[:count]
+    weights = np.ones(count)
+    if len(gains) == count and 0 < gains.sum() < np.inf:
+        weights = gains / gains.mean()
+    is_bad = np.ones(len(seen), dtype=bool) if pending_is_bad else done | seen.failed
+    is_bad[good] = False
+    return Split(good, weights, np.flatnonzero(is_bad))
+
+
+def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(`count` rows of losses (n, objectives), what hypervolume each of them adds to those before it).
+
+    Whole fronts first. Of the front that does not fit, rows are taken one by one, each the one that adds the largest
+    hypervolume. The volume is that up to a tenth of the range beyond the worst of the fronts in question.
+    """
+    if not len(losses):
+        return np.empty(0, dtype=np.intp), np.empty(0)
+    ranks = non_dominated_ranks(losses)
+    rows = np.argsort(ranks, kind="stable")
+    rows = rows[ranks[rows] <= ranks[rows[min(count, len(rows)) - 1]]]
+    values = losses[rows].copy()
+    for column in values.T:  # infinite losses stand at the end of the finite ones
+        finite = column[np.isfinite(column)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        np.clip(column, low, high, out=column)
+    low, high = values.min(axis=0), values.max(axis=0)
+    unit = (values - low) / np.where(high > low, high - low, 1.0)
+    adds = _Plane(unit) if unit.shape[1] == 2 else _Probes(unit)
+    order, gains = [], []
+    for front in np.unique(ranks[rows]):
+        here = np.flatnonzero(ranks[rows] == front)
+        while len(here) and len(order) < count:
+            volume = adds.volumes(here)
+            best = int(volume.argmax())
+            order.append(here[best])
+            gains.append(volume[best])
+            adds.take(here[best])
+            here = np.delete(here, best)
+    return rows[order], np.array(gains)
+
+
+REFERENCE = 1.1
+
+
+class _Plane:
+    """Areas that points (n, 2) in [0, 1] add to those taken, up to (REFERENCE, REFERENCE)."""
+
+    def __init__(self, points: np.ndarray):
+        self.points = points
+        self.steps = np.array([[-np.inf, REFERENCE], [REFERENCE, -np.inf]])  # the staircase of those taken
+
+    def volumes(self, rows: np.ndarray) -> np.ndarray:
+        x, y = self.points[rows].T
+        total = np.zeros(len(rows))
+        # Between step i and i + 1 the staircase stands at the height of step i.
+        for (left, height), (right, _) in zip(self.steps[:-1], self.steps[1:], strict=True):
+            total += np.maximum(right - np.maximum(x, left), 0) * np.maximum(height - y, 0)
+        return total
+
+    def take(self, row: int) -> None:
+        x, y = self.points[row]
+        if (self.steps[:, 0] <= x)[self.steps[:, 1] <= y].any():
+            return
+        kept = self.steps[~((self.steps[:, 0] >= x) & (self.steps[:, 1] >= y))]
+        self.steps = np.insert(kept, np.searchsorted(kept[:, 0], x), (x, y), axis=0)
+
+
+class _Probes:
+    """The same for any number of objectives, as shares of evenly spread probes (Halton's) that are beaten."""
+
+    def __init__(self, points: np.ndarray):
+        objectives = points.shape[1]
+        probes = np.stack([_van_der_corput(PROBES, base) for base in _primes(objectives)], axis=1) * REFERENCE
+        self.beats = (points[:, None] <= probes[None]).all(axis=2)
+        self.free = np.ones(PROBES, dtype=bool)
+
+    def volumes(self, rows: np.ndarray) -> np.ndarray:
+        return (self.beats[rows] & self.free).sum(axis=1) / PROBES
+
+    def take(self, row: int) -> None:
+        self.free &= ~self.beats[row]
+
+
+def _van_der_corput(count: int, base: int) -> np.ndarray:
+    """The radical inverses of 1 .. count, in (0, 1)."""
+    left, result, scale = np.arange(1, count + 1), np.zeros(count), 1.0 / base
+    while left.any():
+        result += scale * (left % base)
+        left //= base
+        scale /= base
+    return result
+
+
+def _primes(count: int) -> list[int]:
+    found: list[int] = []
+    number = 2
+    while len(found) < count:
+        if all(number % prime for prime in found):
+            found.append(number)
+        number += 1
+    return found
