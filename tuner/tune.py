@@ -198,7 +198,8 @@ def tune(
         constraints_func=None if work.limits is None else work.limits.excess(work),
     )
     names = [objective.name for objective in objectives]
-    _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
+    if out is not None or storage is not None:
+        _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
     _warm_up(study, warm_start, space)
     if lr_test and not any(trial.steps for trial in study.get_trials(deepcopy=False)):
         for settings in [*space.defaults, *settings_by_range_test(space, base, parts[0])]:
