@@ -17,8 +17,12 @@ from statistics import median
 
 import tuner
 from nanonet import Settings, data, set_num_threads
-from tuner.optimization import cores
-from tuner.tune import TrainingRuns, _Parts, settings_space
+from tuner.executors import cores
+from tuner.tuning.course import Course
+from tuner.tuning.objectives import make
+from tuner.tuning.parts import Parts
+from tuner.tuning.runs import TrainingRuns
+from tuner.tuning.space import settings_space
 
 RESULTS = Path(__file__).parent / "results" / "throughput.md"
 GOAL = 1.8
@@ -64,8 +68,9 @@ def waited() -> float | None:
 def training_runs(validation: str | int) -> TrainingRuns:
     """The digits with that validation, timed."""
     digits = data.load("digits")
-    parts = _Parts.of(digits, validation, 0.2, 0)
-    runs = Timed(parts.folds, "accuracy", Settings(), digits.task, parts.classes, EPOCHS)
+    parts = Parts.of(digits, validation, 0.2, 0)
+    metric = make("accuracy", None, digits.task, digits.outputs)
+    runs = Timed([parts], [metric], Settings(), Course(len(parts.folds), [EPOCHS], False))
     runs.busy = []
     return runs
 
@@ -152,7 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     text = (
         "# Trials side by side\n\n"
         f"`python -m benchmarks.throughput`: digits, {options.trials} trials of {EPOCHS} epochs with random settings "
-        f"from the default space, threads, {cores()} cores, one thread in each kernel; medians of {options.rounds} rounds. Goal: {GOAL:g} x.\n\n"
+        f"from the default space, threads, {cores()} cores, one "
+        f"thread in each kernel; medians of {options.rounds} rounds. Goal: {GOAL:g} x.\n\n"
         f"{table(options.rounds, options.trials)}\n\n"
         "*Two threads that share nothing* is what the machine gave in the same minutes to two threads that only hash; "
         "other programs may have been running. *With two cores to itself* leaves out the time in which a worker was "

@@ -1445,6 +1445,8 @@ SAMPLERS = [
     SamplerCase("GPSampler", lambda seed: samplers.GPSampler(seed=seed), even=True),
     SamplerCase("TPESampler", lambda seed: samplers.TPESampler(seed=seed)),
     SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
+    SamplerCase("RegularizedEvolutionSampler", lambda seed: samplers.RegularizedEvolutionSampler(8, 3, seed=seed)),
+    SamplerCase("NSGAIISampler", lambda seed: samplers.NSGAIISampler(seed=seed, population_size=8)),
     SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
 ]
 

@@ -249,6 +249,18 @@ class Trial:
     def user_attrs(self) -> dict[str, Any]:
         return dict(self._user_attrs)
 
+    @property
+    def cost(self) -> float:
+        """What the trial has cost so far, where that is counted (see `Study.optimize`); else 0."""
+        return float(self._user_attrs.get("cost", 0.0))
+
+    def report_cost(self, cost: float) -> None:
+        """Add to what the trial has cost, a number >= 0 in any unit, in place of the seconds it takes."""
+        cost = float(cost)
+        if not 0 <= cost < math.inf:
+            raise ValueError(f"report_cost: cost must be a number >= 0, got {cost!r}")
+        self.set_user_attr("cost", self.cost + cost)
+
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, params={self._params})"
 
