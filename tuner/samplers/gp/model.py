@@ -20,7 +20,7 @@ LEAST_NOISE = 1e-6
 """Smallest variance of the noise as a share of the process's; keeps the Cholesky factor accurate."""
 SHAPE, RATE = 2.0, 2.0
 """Of the inverse gamma prior of the process's variance; the targets have variance 1."""
-LENGTH = (math.sqrt(2.0), math.sqrt(3.0))
+LENGTH = (-0.5, 1.0)
 NOISE_PRIOR = (-7.0, 2.5)
 """Mean and deviation of the logarithm of the noise's share."""
 
@@ -63,7 +63,7 @@ class Likelihood:
         weights = np.exp(-2.0 * theta[:-1])
         share = math.exp(theta[-1])
         k, slope = matern(weights @ self.distances)
-        a = np.empty(n * n)
+        a = np.zeros(n * n)
         a[self.lower] = k + MEAN_VARIANCE
         a[:: n + 1] = 1.0 + MEAN_VARIANCE + LEAST_NOISE + (share if self.noisy else 0.0)
         # LAPACK counts along columns: what is below the diagonal to NumPy is above it there.
@@ -88,7 +88,7 @@ class Likelihood:
         return value, gradient
 
     def maximise(self, evaluations: int = 40) -> np.ndarray:
-        """The theta of largest density that a climb reaches from the best of a few starts, smooth or rough, clean or not."""
+        """The theta of largest density that a climb reaches from the best of four starts, rough and smooth."""
         d = len(self.distances)
 
         def function(points, _):
