@@ -341,7 +341,9 @@ class Study:
         """The sampler's point or one instead of it; not one of `refused`, unless the space is used up."""
         history = self._history(number)
         point = self.sampler.propose(space, history, number, self.seed)
-        tried = set() if self.sampler.repeats else history.keys(space)
+        if self.sampler.repeats:
+            return point
+        tried = history.keys(space)
         return admissible(space, point, tried | refused if refused else tried, number, self.seed)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
