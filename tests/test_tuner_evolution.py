@@ -356,7 +356,7 @@ def test_the_state_is_the_same_from_a_cache_as_from_the_beginning():
         (lambda: CmaEsSampler(inc_popsize=0), "inc_popsize must be at least 1, got 0"),
         (lambda: CmaEsSampler(x0={}, source_trials=[]), "either source_trials or x0"),
         (lambda: NSGAIISampler(population_size=1), "population_size must be at least 2, got 1"),
-        (lambda: NSGAIISampler(crossover="blend"), "crossover must be one of sbx, uniform, got 'blend'"),
+        (lambda: NSGAIISampler(crossover="blend"), "crossover must be one of uniform, sbx, got 'blend'"),
         (lambda: NSGAIISampler(mutation_prob=1.5), r"mutation_prob must be in \[0, 1\], got 1.5"),
         (lambda: RegularizedEvolutionSampler(0), "population_size must be a whole number above 0, got 0"),
         (lambda: RegularizedEvolutionSampler(5, 6), "at most population_size, got 6 and 5"),
