@@ -109,7 +109,7 @@ def covariance(space, points, theta, others=None):
     for i, x in enumerate(points):
         for j, y in enumerate(others):
             r = math.sqrt(5 * sum(w * squared_distance(space, a, x[a], y[a]) for a, w in enumerate(weights)))
-            result[i, j] = (1 + r + r * r / 3) * math.exp(-r) + model.MEAN_VARIANCE
+            result[i, j] = (1 + r + r * r / 3) * math.exp(-r)
     return result
 
 
@@ -142,7 +142,7 @@ def test_posterior_is_the_textbooks_and_its_gradients_are_right():
     mean, deviation = process.posterior(others)
     np.testing.assert_allclose(mean, cross @ np.linalg.solve(a, y), rtol=1e-8, atol=1e-9)
     explained = np.einsum("mn,nm->m", cross, np.linalg.solve(a, cross.T))
-    np.testing.assert_allclose(deviation**2, scale * (1 + model.MEAN_VARIANCE - explained), rtol=1e-6)
+    np.testing.assert_allclose(deviation**2, scale * (1 - explained), rtol=1e-6)
     again, deviation2, mean_slope, deviation_slope = process.slopes(others)
     np.testing.assert_array_equal((again, deviation2), (mean, deviation))
     for row, point in enumerate(others):
@@ -161,7 +161,6 @@ def test_posterior_is_that_of_scikit_learn():
     process = GaussianProcess(Embedding(CUBE, points), theta, points, y)
     scale = process.variance
     kernel = learn.kernels.ConstantKernel(scale) * learn.kernels.Matern(np.exp(theta[:-1]), nu=2.5)
-    kernel += learn.kernels.ConstantKernel(scale * model.MEAN_VARIANCE)
     peer = learn.GaussianProcessRegressor(kernel, alpha=scale * (model.LEAST_NOISE + 1e-2), optimizer=None).fit(
         points, y
     )
