@@ -451,6 +451,18 @@ def test_maximising_is_minimising_the_negative():
     assert [t.params for t in low.trials] == [t.params for t in high.trials]
 
 
+def test_a_restart_changes_no_proposal(tmp_path):
+    def study(name):
+        return tuner.create_study(
+            storage=tmp_path / "study.db", study_name=name, sampler=GPSampler(seed=4), load_if_exists=True
+        )
+
+    study("whole").optimize(branin, n_trials=34)
+    for total in (13, 27, 34):
+        study("parts").optimize(branin, n_trials=total, total=True)
+    assert [t.params for t in study("whole").trials] == [t.params for t in study("parts").trials]
+
+
 def test_a_heavy_tail_and_failures_do_not_hide_the_optimum():
     def objective(trial):
         x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
