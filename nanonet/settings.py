@@ -8,6 +8,7 @@ import dataclasses
 import operator
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -122,6 +123,7 @@ def setting(default, help: str, **about):
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 SCHEDULES = ("constant", "step", "exponential", "inverse_time", "polynomial", "cosine", "one_cycle")
+RESTART_GROWTH = 3  # how much later each restart of the schedule is than the one before
 MOST_LAYERS = 3  # in the search; one may set more
 
 _WIDTHS = (
@@ -238,6 +240,10 @@ class Settings:
         0.0, "share of the learning rate that is left at the end", valid="[0, 1]",
         low=0.0, high=0.1, condition={"schedule": ("polynomial", "cosine")},
     )  # fmt: skip
+    restart: int = setting(
+        0, "epochs after which the schedule begins anew, and again after 3, 9, ... times as many; 0 is off",
+        valid="[0, inf)", low=1, high=18, log=True, condition={"schedule": ("polynomial", "cosine", "one_cycle")},
+    )  # fmt: skip
     warmup: float = setting(
         0.0, "epochs over which the learning rate rises from a tenth", valid="[0, inf)", low=0.0, high=5.0,
         condition={"schedule": tuple(name for name in SCHEDULES if name != "one_cycle")},
@@ -311,11 +317,34 @@ class Settings:
         """The schedule as a function of the number of updates made: warm-up times course.
 
         At update t of u per epoch, with e = t / u: step gamma ^ floor(t / (schedule_step u)), exponential
-        gamma ^ e, inverse time 1 / (1 + decay e); polynomial, cosine and one cycle over epochs * u updates.
+        gamma ^ e, inverse time 1 / (1 + decay e); polynomial, cosine and one cycle over epochs * u updates, or with
+        restart r over the epochs to r, from there to 3 r, to 9 r, ... (Loshchilov & Hutter 2017): whenever training
+        stops at one of these, its learning rate has just run out.
         """
         from nanonet.optim import schedules
 
-        each, total = updates_per_epoch, self.epochs * updates_per_epoch
+        each = updates_per_epoch
+        ends = self.cycle_ends()
+        cycles = [self._course((end - begin) * each, each) for begin, end in pairwise((0, *ends))]
+        course = schedules.Sequential(cycles, [end * each for end in ends[:-1]]) if len(cycles) > 1 else cycles[0]
+        if self.warmup == 0 or self.schedule == "one_cycle":
+            return course
+        return schedules.LinearWarmup(round(self.warmup * each)) * course
+
+    def cycle_ends(self) -> list[int]:
+        """The epochs after which the schedule begins anew, and the last one. The last cycle takes at least a third."""
+        ends = []
+        if self.restart and _holds(self.field("restart").condition, self):
+            end = self.restart
+            while 3 * end <= 2 * self.epochs:
+                ends.append(end)
+                end *= RESTART_GROWTH
+        return [*ends, self.epochs]
+
+    def _course(self, total: int, each: int):
+        """The schedule over `total` updates, `each` of which are an epoch."""
+        from nanonet.optim import schedules
+
         options = {
             "constant": {},
             "step": {"step_size": self.schedule_step * each, "gamma": self.schedule_gamma},
@@ -325,10 +354,7 @@ class Settings:
             "cosine": {"total": total, "end": self.schedule_end},
             "one_cycle": {"total": total},
         }
-        course = schedules.get(self.schedule, **options[self.schedule])
-        if self.warmup == 0 or self.schedule == "one_cycle":
-            return course
-        return schedules.LinearWarmup(round(self.warmup * each)) * course
+        return schedules.get(self.schedule, **options[self.schedule])
 
     # ------------------------------------------------------------------------------------ the search
 

@@ -1414,11 +1414,13 @@ class SamplerCase:
 
 @dataclass(frozen=True)
 class PrunerCase:
-    """make() -> a pruner. ends_bad: does it end a trial that is worse than all others at each of 27 steps?"""
+    """make() -> a pruner. ends_bad: does it end a trial that is worse than all others at each of 27 steps? resumable:
+    can it run any `Resumable`?"""
 
     name: str
     make: Callable[[], pruners.Pruner]
     ends_bad: bool = True
+    resumable: bool = True
 
     def __str__(self):
         return self.name
@@ -1443,6 +1445,8 @@ SAMPLERS = [
     SamplerCase("GPSampler", lambda seed: samplers.GPSampler(seed=seed), even=True),
     SamplerCase("TPESampler", lambda seed: samplers.TPESampler(seed=seed)),
     SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
+    SamplerCase("RegularizedEvolutionSampler", lambda seed: samplers.RegularizedEvolutionSampler(8, 3, seed=seed)),
+    SamplerCase("NSGAIISampler", lambda seed: samplers.NSGAIISampler(seed=seed, population_size=8)),
     SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
 ]
 
@@ -1452,6 +1456,12 @@ PRUNERS = [
     PrunerCase("PercentilePruner", lambda: pruners.PercentilePruner(25.0, n_startup_trials=2)),
     PrunerCase("PatientPruner", lambda: pruners.PatientPruner(None, patience=3)),
     PrunerCase("SuccessiveHalvingPruner", lambda: pruners.SuccessiveHalvingPruner(1, reduction_factor=3)),
+    PrunerCase("EarlyDiscardingPruner", lambda: pruners.EarlyDiscardingPruner(candidates=8, steps=2, keep=2)),
+    PrunerCase("HyperbandPruner", lambda: pruners.HyperbandPruner(1, 27, reduction_factor=3)),
+    PrunerCase("AsynchronousHalvingPruner", lambda: pruners.AsynchronousHalvingPruner()),
+    PrunerCase("ProgressiveHalvingPruner", lambda: pruners.ProgressiveHalvingPruner()),
+    PrunerCase("AutoPruner", lambda: pruners.AutoPruner()),
+    PrunerCase("PopulationTrainingPruner", lambda: pruners.PopulationTrainingPruner(), ends_bad=False, resumable=False),
     PrunerCase("FoldPruner", lambda: pruners.FoldPruner(margin=2.0, n_startup_trials=2)),
 ]
 

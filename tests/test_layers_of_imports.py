@@ -12,7 +12,16 @@ ROOT = Path(__file__).parents[1]
 
 #: Which of our packages the files of a package may import. `GLUE` may import all of them.
 ALLOWED = {"kernels": {"kernels"}, "nanonet": {"nanonet", "kernels"}, "tuner": {"tuner"}}
-GLUE = {"tuner/tune.py", "tuner/cli.py", "tuner/derived.py", "tuner/hypergradient.py", "tuner/range_test.py"}
+GLUE = {
+    "tuner/tune.py",
+    "tuner/cli.py",
+    "tuner/derived.py",
+    "tuner/hypergradient.py",
+    "tuner/kernel_tuning.py",
+    "tuner/kernel_workloads.py",
+    "tuner/range_test.py",
+    *(f"tuner/tuning/{name}.py" for name in ("limits", "normalized", "objectives", "parts", "result", "runs", "space")),
+}
 #: Compilers and GPU libraries, and the only folders that may import them.
 BACKENDS = {
     "kernels/numba_cpu": {"numba", "llvmlite"},

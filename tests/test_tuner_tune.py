@@ -13,7 +13,8 @@ from nanonet import data
 from nanonet.errors import DataError, OptionError
 from nanonet.settings import Settings
 from tuner import Categorical, Float, Space, StorageError, TrialState
-from tuner.tune import TrainingRuns, _Parts, settings_space
+from tuner.tune import TrainingRuns, settings_space
+from tuner.tuning.parts import Parts
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,7 +130,7 @@ def test_the_validation_part_does_not_leak_into_the_scaling_of_the_training_part
     train, held, _ = data.split_rows(y, 0.2, 0.2, seed=0)
     spoiled = x.copy()
     spoiled[held] = 1e6
-    folds = [_Parts.of(data.from_arrays(rows, y), "split", 0.2, 0).folds[0] for rows in (x, spoiled)]
+    folds = [Parts.of(data.from_arrays(rows, y), "split", 0.2, 0).folds[0] for rows in (x, spoiled)]
     np.testing.assert_array_equal(folds[0].x, folds[1].x)
     np.testing.assert_allclose(folds[0].x.mean(axis=0), 0, atol=1e-4)
     assert len(folds[0].x) == len(train)

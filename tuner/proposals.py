@@ -1,7 +1,7 @@
 """From a sampler's point to one that may be tried: within the constraints, and not tried before.
 
 A point that may be tried stays as it is. Else other points are drawn, near to it first, then anywhere: soft
-constraints turn a point away as often as they say, hard ones and points that were tried always.
+constraints hold for as many trials as they say, hard ones for all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["admissible"]
 NEAR, FAR = 200, 2000
 """How many points are tried near to the sampler's, and anywhere."""
 ALL = 20_000
-"""A space of at most so many combinations is searched through before a point is given twice."""
+"""In a space of at most so many combinations all are looked at instead, the nearest first."""
 BISECTIONS = 12
 
 
@@ -50,25 +50,25 @@ class _Search:
 
     def __init__(self, space: Space, tried: Set[bytes], number: int, seed: int):
         self.space, self.tried = space, tried
-        self._key = (seed, number, "soft")
-        self._asked = 0
         self.fallback: np.ndarray | None = None
+        drawn = enumerate(space.constraints)
+        self._strict = [c for i, c in drawn if c.weight and keyed_uniform(seed, number, "soft", i) >= c.weight]
+        """The soft constraints that this trial has to keep."""
 
     def accepts(self, point: np.ndarray) -> bool:
-        if not self.space.constraints:
-            self.fallback = point if self.fallback is None else self.fallback
-        else:
-            weight = self.space.weight(self.space.decode(point))
-            if weight == 0:
+        if self.space.constraints:
+            settings = self.space.decode(point)
+            if not self.space.allows(settings):
                 return False
-            self.fallback = point if self.fallback is None else self.fallback
-            if weight < 1:
-                self._asked += 1
-                if keyed_uniform(*self._key, self._asked) >= weight:
-                    return False
+        self.fallback = point if self.fallback is None else self.fallback
+        if any(not c.holds(settings) for c in self._strict):
+            return False
         return not self.tried or self.space.key(point) not in self.tried
 
     def candidates(self, point: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        if self.space.size is not None and self.space.size <= ALL:
+            yield from self._every(point, rng)
+            return
         dimensions, discrete = len(point), self._discrete()
         for attempt in range(NEAR):  # one coordinate and more of them, by ever wider steps
             other = point.copy()
@@ -95,17 +95,19 @@ class _Search:
                 middle = (good + bad) / 2
                 good, bad = (middle, bad) if self.space.allows(self.space.decode(middle)) else (good, middle)
             yield good
-        yield from self._every(rng)
 
-    def _every(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """All combinations of a small space, from a random one on."""
-        size = self.space.size
-        if size is None or size > ALL:
-            return
+    def _every(self, point: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """All combinations of a small space that were not tried, the nearest first; else one that was."""
         places = [domain.places for domain in self._domains]
-        shape = [len(p) for p in places]
-        for cell in rng.permutation(size):
-            yield np.array([p[i] for p, i in zip(places, np.unravel_index(cell, shape), strict=True)])
+        cells = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, len(places))
+        apart = np.abs(cells - self.space.snap(point))
+        listed = [domain.kind == "categorical" for domain in self._domains]
+        apart[:, listed] = apart[:, listed] > 0
+        order = np.argsort(apart.sum(axis=1) + 1e-6 * rng.random(len(cells)))
+        keys = self.space.keys(cells)
+        yield from (cells[i] for i in order if keys[i] not in self.tried)
+        if self.fallback is None:
+            yield from cells[order]
 
     @property
     def _domains(self):

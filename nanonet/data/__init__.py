@@ -11,18 +11,31 @@ from nanonet.data.dataset import Column, Dataset, from_arrays
 from nanonet.data.idx import read_idx
 from nanonet.data.loading import digits, load, read_npz
 from nanonet.data.scaling import Standardizer
-from nanonet.data.splitting import KFold, Part, Parts, StratifiedKFold, split, split_rows, train_test_split
+from nanonet.data.splitting import (
+    GroupKFold,
+    KFold,
+    Part,
+    Parts,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    split,
+    split_groups,
+    split_rows,
+    train_test_split,
+)
 from nanonet.data.tables import read_csv
 
 __all__ = [
     "Batches",
     "Column",
     "Dataset",
+    "GroupKFold",
     "KFold",
     "Part",
     "Parts",
     "Standardizer",
     "StratifiedKFold",
+    "TimeSeriesSplit",
     "batches",
     "digits",
     "from_arrays",
@@ -33,6 +46,7 @@ __all__ = [
     "read_idx",
     "read_npz",
     "split",
+    "split_groups",
     "split_rows",
     "train_test_split",
 ]

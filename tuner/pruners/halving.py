@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .. import pareto
-from ..trial import FrozenTrial, TrialState
+from ..trial import FrozenTrial
 from .base import Pruner
+from .rungs import falls_behind, longest
 
 if TYPE_CHECKING:
     from ..schedulers import Scheduler
@@ -52,35 +51,18 @@ class SuccessiveHalvingPruner(Pruner):
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         first = self._first_rung(trials)
-        steps = sorted(trial.intermediate_values)
-        if first is None or not steps:
+        if first is None:
             return False
-        before, now = (steps[-2] if len(steps) > 1 else -1), steps[-1]
-        rung = first
-        while rung <= now:
-            if rung > before and not self._passes(rung, trial, trials, signs):
-                return True
-            rung *= self.reduction_factor
-        return False
-
-    def _passes(self, rung: int, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
-        own = _at(trial, rung)
-        if own is None or np.isnan(own).any():
-            return False
-        others = (_at(t, rung) for t in trials if t.number != trial.number)
-        rivals = [own, *(value for value in others if value is not None and not np.isnan(value).any())]
-        if len(rivals) <= self.bootstrap_count:
-            return False
-        losses = pareto.losses(rivals, signs)
-        return bool(losses[0] <= np.sort(losses)[max(len(rivals) // self.reduction_factor, 1) - 1])
+        rungs = ((first * self.reduction_factor**k, 1 / self.reduction_factor) for k in count())
+        return falls_behind(trial, trials, rungs, signs, self.bootstrap_count)
 
     def _first_rung(self, trials: Sequence[FrozenTrial]) -> int | None:
         first = self.min_resource
         if first == "auto":
-            lengths = [t.last_step for t in trials if t.state is TrialState.COMPLETE and t.last_step is not None]
-            if not lengths:
+            length = longest(trials)
+            if length is None:
                 return None
-            first = max(max(lengths) // 100, 1)
+            first = max(length // 100, 1)
         return int(first) * self.reduction_factor**self.min_early_stopping_rate
 
     def scheduler(self) -> Scheduler:
@@ -90,9 +72,3 @@ class SuccessiveHalvingPruner(Pruner):
         if first != "auto":
             first = int(first) * self.reduction_factor**self.min_early_stopping_rate
         return SuccessiveHalving(first, self.reduction_factor)
-
-
-def _at(trial: FrozenTrial, rung: int) -> float | list[float] | None:
-    """The value with which the trial first reached the rung; None if it did not."""
-    step = min((s for s in trial.intermediate_values if s >= rung), default=None)
-    return None if step is None else trial.intermediate_values[step]

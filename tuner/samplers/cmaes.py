@@ -15,7 +15,7 @@ from .base import History, Observations, Sampler, keyed_integer, keyed_uniform
 from .quasirandom import sobol_point
 from .ranking import ranks
 from .search_distribution import SearchDistribution
-from .surrogate import Surrogate, fit, log_expected_improvement, normal_scores
+from .surrogate import Surrogate, fit, log_expected_improvement, scores
 
 __all__ = ["CmaEsSampler"]
 
@@ -87,7 +87,7 @@ class CmaEsSampler(Sampler):
         self.with_margin, self.surrogate = with_margin, surrogate
         self.restart_strategy, self.inc_popsize = restart_strategy, inc_popsize
         self.source_trials = None if source_trials is None else list(source_trials)
-        self._cache: dict[str, tuple[Any, Any]] = {}
+        self._cache: dict[str, tuple[Any, ...]] = {}
 
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
         start = self._start(space)
@@ -142,7 +142,7 @@ class CmaEsSampler(Sampler):
         if self.x0 is None and startup.any():
             best = int(np.argmin(np.where(startup, ranks(trials), np.inf)))
             start = np.where(np.isnan(trials.points[best]), start, trials.points[best])
-        return SearchDistribution(start[axes.numeric], sigma, axes.sizes, max(population, 4), C)
+        return SearchDistribution(start[axes.numeric], sigma, axes.shares, max(population, 4), C)
 
     # ------------------------------------------------------------------------------------ the search
 
@@ -152,8 +152,8 @@ class CmaEsSampler(Sampler):
         if self.with_margin:
             run.search.keep_margin(axes.edges)
         known = self._cache.get("run")
-        if known is not None and known[0] == self._key(axes.space, trials, seed, known[1].used):
-            run = copy.deepcopy(known[1])
+        if known is not None and known[:2] == ((axes.space, seed), self._key(trials, known[2].used)):
+            run = copy.deepcopy(known[2])
         before = run.used
         while run.used + run.search.population <= len(trials):
             rows = slice(run.used, run.used + run.search.population)
@@ -165,7 +165,7 @@ class CmaEsSampler(Sampler):
             if self.restart_strategy is not None and run.is_over(axes):
                 self._restart(run, axes, seed)
         if run.used > before:
-            self._cache["run"] = self._key(axes.space, trials, seed, run.used), copy.deepcopy(run)
+            self._cache["run"] = (axes.space, seed), self._key(trials, run.used), copy.deepcopy(run)
         return run
 
     def _restart(self, run: Run, axes: Axes, seed: int) -> None:
@@ -182,12 +182,13 @@ class CmaEsSampler(Sampler):
         else:
             population, run.large_restarts = large, run.large_restarts + 1
         start = sobol_point(axes.space.dimensions, run.restarts, seed)
-        run.begin(SearchDistribution(start[axes.numeric], sigma, axes.sizes, max(population, 4)), small)
+        run.begin(SearchDistribution(start[axes.numeric], sigma, axes.shares, max(population, 4)), small)
 
     @staticmethod
-    def _key(space: Space, trials: Observations, seed: int, count: int) -> tuple[Any, ...]:
+    def _key(trials: Observations, count: int) -> tuple[bytes, ...]:
+        """What the first `count` trials were."""
         parts = (trials.points, trials.losses, trials.violations, trials.failed)
-        return (space.to_json(), seed, *(part[:count].tobytes() for part in parts))
+        return tuple(part[:count].tobytes() for part in parts)
 
     # --------------------------------------------------------------------------------- the candidates
 
@@ -203,32 +204,27 @@ class CmaEsSampler(Sampler):
     ) -> np.ndarray:
         """The candidates' positions, the most promising first."""
         known = select(trials, done)
-        points = axes.split(known.points, 0.5)
-        places = ranks(known)
+        known = select(known, run.likely(*axes.split(known.points, 0.5), ROWS))
+        points, goodness = axes.split(known.points, 0.5), scores(known)
+        theta = self._theta(known, points, run)
+        model = Surrogate(*points, goodness, theta)
+        waiting = np.setdiff1d(np.arange(len(trials)), done)
+        if len(waiting):  # as if they had ended as expected
+            others = axes.split(trials.points[waiting], 0.5)
+            believed = np.append(goodness, model.predict(*others)[0])
+            model = Surrogate(*(np.concatenate(pair) for pair in zip(points, others, strict=True)), believed, theta)
         cells = axes.split(axes.snapped(numbers, categories), 0.5)
-        rows = run.likely(*points, ROWS)
-        theta = self._theta(axes.space, known, points, places, rows, run)
-        numbers_known, categories_known = points[0][rows], points[1][rows]
-        scores = normal_scores(places)[rows]
-        model = Surrogate(numbers_known, categories_known, scores, theta)
-        open_trials = np.setdiff1d(np.arange(len(trials)), done)
-        if len(open_trials):  # as if they had ended as expected
-            waiting = axes.split(trials.points[open_trials], 0.5)
-            believed = np.append(scores, model.predict(*waiting)[0])
-            numbers_known = np.concatenate([numbers_known, waiting[0]])
-            categories_known = np.concatenate([categories_known, waiting[1]])
-            model = Surrogate(numbers_known, categories_known, believed, theta)
-        return np.argsort(-log_expected_improvement(*model.predict(*cells), scores.min()), kind="stable")
+        return np.argsort(-log_expected_improvement(*model.predict(*cells), goodness.min()), kind="stable")
 
-    def _theta(self, space, known: Observations, points, places, rows: np.ndarray, run: Run) -> np.ndarray:
-        """The surrogate's lengths, fitted again after some more trials."""
+    def _theta(self, known: Observations, points: tuple[np.ndarray, np.ndarray], run: Run) -> np.ndarray:
+        """The surrogate's lengths, fitted again after every eighth more trials."""
         count = len(known) - len(known) % max(1, min(len(known) // 8, run.search.population))
-        rows = rows[rows < count]
-        key = (run.used, count, self._key(space, known, 0, count))
-        if self._cache.get("theta", (None,))[0] != key:
-            scores = normal_scores(places)[rows]
-            self._cache["theta"] = key, fit(points[0][rows], points[1][rows], scores)
-        return self._cache["theta"][1]
+        key = self._key(known, count)
+        found = self._cache.get("theta")
+        if found is None or found[0] != key:
+            found = key, fit(points[0][:count], points[1][:count], scores(select(known, slice(count))))
+            self._cache["theta"] = found
+        return found[1]
 
     @staticmethod
     def _may_be_tried(space: Space, point: np.ndarray, tried: set[bytes]) -> bool:
@@ -303,6 +299,8 @@ class Axes:
         self.sizes = [domains[a].size for a in self.categorical]
         self._cells = [domains[a].edges for a in self.categorical]
         self._places = [domains[a].places for a in self.categorical]
+        self.shares = [np.diff(cells) for cells in self._cells]
+        """What the categories' priors are."""
 
     def split(self, points: np.ndarray, missing: float = math.nan) -> tuple[np.ndarray, np.ndarray]:
         """Points (k, dimensions) as numbers (k, p) and categories int64 (k, q); inactive: `missing` and -1."""

@@ -18,15 +18,15 @@ LEAST = 1e-14  # eigenvalue of C
 class SearchDistribution:
     """N(mean, sigma^2 C) in n dimensions, and for each category of a parameter its probability.
 
-    mean (n,) in the unit cube; sizes: how many categories each categorical parameter has; population: lambda.
+    mean (n,) in the unit cube; shares: of each categorical parameter, the categories' probabilities; population: lambda.
     """
 
     def __init__(
-        self, mean: np.ndarray, sigma: float, sizes: Sequence[int], population: int, C: np.ndarray | None = None
+        self, mean: np.ndarray, sigma: float, shares: Sequence[np.ndarray], population: int, C: np.ndarray | None = None
     ):
         self.mean, self.sigma, self.population = np.array(mean, dtype=np.float64), float(sigma), population
         self.C = np.eye(len(mean)) if C is None else np.array(C)
-        self.shares = [np.full(size, 1.0 / size) for size in sizes]
+        self.shares = [np.array(share) for share in shares]
         self.p_sigma, self.p_c = np.zeros(len(mean)), np.zeros(len(mean))
         self.generation = 0
         self._set_rates()
@@ -76,20 +76,19 @@ class SearchDistribution:
     # ------------------------------------------------------------------------------------------- moving
 
     def update(self, numbers: np.ndarray, categories: np.ndarray, places: np.ndarray) -> None:
-        """One generation: numbers (population, n), categories (population, categorical parameters), places (population,).
+        """One generation: numbers (population, n), categories (population, categorical parameters), and places of which
+        0 is the best, (population,).
 
-        A coordinate that is NaN takes part with the mean, a category of -1 not at all. Points of equal places share
-        their weights.
+        A coordinate that is NaN takes part with the mean, a category of -1 not at all. Where too many points are as
+        good as the best one, steps become longer.
         """
         order = np.argsort(places, kind="stable")
-        weights = self.weights.copy()
-        for place in np.unique(places):
-            same = places[order] == place
-            weights[same] = weights[same].mean()
         if len(self.mean):
-            self._move(numbers[order], weights)
+            self._move(numbers[order], self.weights)
+        if places[order[0]] == places[order[math.ceil(0.7 * self.parents)]]:
+            self.sigma *= math.exp(0.2 + self.c_sigma / self.damping)
         for axis, share in enumerate(self.shares):
-            self._shift(axis, share, categories[order, axis], weights)
+            self._shift(axis, share, categories[order, axis], self.weights)
 
     def _move(self, numbers: np.ndarray, weights: np.ndarray) -> None:
         n, c_s, c_c, c_1, c_mu = len(self.mean), self.c_sigma, self.c_c, self.c_1, self.c_mu

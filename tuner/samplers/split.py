@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from ..pareto import non_dominated_ranks
 from .history import Observations
 
-__all__ = ["Split", "hypervolume_order", "ranked", "split"]
+__all__ = ["Split", "hypervolume_order", "split"]
 
 PROBES = 2048
 """Points by which hypervolumes of more than two objectives are measured."""
 
 
+@dataclass(frozen=True)
 class Split:
-    """good, bad: rows of the observations, int64. weights: of the good ones, mean 1."""
+    """Rows of the observations, int64, and what each of them weighs."""
 
-    def __init__(self, good: np.ndarray, weights: np.ndarray, bad: np.ndarray):
-        self.good, self.weights, self.bad = good, weights, bad
+    good: np.ndarray
+    good_weights: np.ndarray
+    """of mean 1"""
+    bad: np.ndarray
+    bad_weights: np.ndarray
 
 
 def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
@@ -27,7 +34,8 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
     and so are those without a value yet if `pending_is_bad` (the constant liar), else they are left out.
 
     weights: the improvement over the first trial that is not good (Watanabe 2023, "expected improvement"); for several
-    objectives the hypervolume that each adds; all the same where there is no such number.
+    objectives the hypervolume that each adds; all the same where there is no such number. Bad trials weigh 1, those
+    without a value yet as much as makes up for one good trial in the ratio of the densities.
     """
     done = seen.done
     feasible = np.flatnonzero(done & (seen.violations <= 0))
@@ -37,31 +45,20 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
     if seen.losses.shape[1] == 1:
         losses = seen.losses[feasible, 0]
         order = np.argsort(losses, kind="stable")
-        losses = losses[order]
-        gains = losses[min(count, len(losses) - 1)] - losses[:count] if len(losses) else losses
+        losses = losses[order][: count + 1]
+        gains = losses[-1] - losses[:count] if np.isfinite(losses).all() and len(losses) else np.empty(0)
     else:
         order, gains = hypervolume_order(seen.losses[feasible], count)
     good = np.concatenate([feasible[order[:count]], broken])[:count]
     weights = np.ones(count)
-    if len(gains) == count and count and np.isfinite(gains).all() and gains.sum() > 0:
+    if len(gains) == count and 0 < gains.sum() < np.inf:
         weights = gains / gains.mean()
     is_bad = np.ones(len(seen), dtype=bool) if pending_is_bad else done | seen.failed
     is_bad[good] = False
-    return Split(good, weights, np.flatnonzero(is_bad))
-
-
-def ranked(losses: np.ndarray, count: int) -> list[np.ndarray]:
-    """Rows of losses (n, objectives) front by front, each beaten by none of the rows after it; `count` or more."""
-    fronts: list[np.ndarray] = []
-    left = np.lexsort(losses.T[::-1])  # a row is beaten by rows before it only
-    while len(left) and sum(map(len, fronts)) < count:
-        rows = losses[left]
-        no_worse = (rows[:, None] <= rows[None]).all(axis=2)
-        better = (rows[:, None] < rows[None]).any(axis=2)
-        beaten = (no_worse & better).any(axis=0)
-        fronts.append(left[~beaten])
-        left = left[beaten]
-    return fronts
+    bad = np.flatnonzero(is_bad)
+    pending = seen.pending[bad]
+    liar = max(1.0, (len(bad) - pending.sum()) / max(count, 1))
+    return Split(good, weights, bad, np.where(pending, liar, 1.0))
 
 
 def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -70,10 +67,11 @@ def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
     Whole fronts first. Of the front that does not fit, rows are taken one by one, each the one that adds the largest
     hypervolume. The volume is that up to a tenth of the range beyond the worst of the fronts in question.
     """
-    fronts = ranked(losses, count)
-    if not fronts:
+    if not len(losses):
         return np.empty(0, dtype=np.intp), np.empty(0)
-    rows = np.concatenate(fronts)
+    ranks = non_dominated_ranks(losses)
+    rows = np.argsort(ranks, kind="stable")
+    rows = rows[ranks[rows] <= ranks[rows[min(count, len(rows)) - 1]]]
     values = losses[rows].copy()
     for column in values.T:  # infinite losses stand at the end of the finite ones
         finite = column[np.isfinite(column)]
@@ -82,10 +80,9 @@ def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
     low, high = values.min(axis=0), values.max(axis=0)
     unit = (values - low) / np.where(high > low, high - low, 1.0)
     adds = _Plane(unit) if unit.shape[1] == 2 else _Probes(unit)
-    order, gains, begin = [], [], 0
-    for front in fronts:
-        here = np.arange(begin, begin + len(front))
-        begin += len(front)
+    order, gains = [], []
+    for front in np.unique(ranks[rows]):
+        here = np.flatnonzero(ranks[rows] == front)
         while len(here) and len(order) < count:
             volume = adds.volumes(here)
             best = int(volume.argmax())

@@ -1,7 +1,7 @@
 """A cheap model of the objective that tells which of many candidates are promising.
 
-A Gaussian process (Rasmussen & Williams 2006, chapters 2, 4 and 5) with the Matern 5/2 kernel on normal scores of the
-trials' places, so that only their order counts. Two different categories are one length apart.
+A Gaussian process (Rasmussen & Williams 2006, chapters 2, 4 and 5) with the Matern 5/2 kernel on scores that put no
+trust in the scale of bad values. Two different categories are one length apart.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import math
 
 import numpy as np
 
-__all__ = ["Surrogate", "log_expected_improvement", "normal_scores"]
+from .history import Observations
+from .ranking import ranks
 
-LENGTH, LENGTH_SPREAD, OWN_SPREAD = 0.6, 1.0, 0.7
+__all__ = ["Surrogate", "fit", "log_expected_improvement", "scores"]
+
+LENGTH, LENGTH_SPREAD, OWN_SPREAD = 0.35, 1.0, 0.7
 """Prior of the length scales, log-normal: the median in one dimension, and the standard deviations of the logarithm, of
 what all have in common and of what each has of its own."""
 NOISE, NOISE_SPREAD = 0.02, 2.0
@@ -22,7 +25,7 @@ ITERATIONS = 25
 
 
 class Surrogate:
-    """Fitted to numbers (n, p) in the unit cube, categories int64 (n, q) and scores (n,), the smaller the better.
+    """Of numbers (n, p) in the unit cube, categories int64 (n, q) and scores (n,), the smaller the better.
 
     theta: the logarithms of the p + q lengths and of the noise, as `fit` finds them.
     """
@@ -87,11 +90,30 @@ def fit(numbers: np.ndarray, categories: np.ndarray, scores: np.ndarray) -> np.n
     return found.x
 
 
-def normal_scores(places: np.ndarray) -> np.ndarray:
-    """Places from 0 on as quantiles of the standard normal distribution (Blom 1958)."""
+def scores(trials: Observations) -> np.ndarray:
+    """How bad each of the trials is, all of which are done: float64 (n,) of mean 0 and variance 1.
+
+    The sum of two views: places as quantiles of the normal distribution (Blom 1958), which tell good values apart
+    however close they are, and values cut off as far above the median as the best one lies below, which tell a step
+    down from noise on a plateau. With several objectives the places alone.
+    """
     from scipy.special import ndtri
 
-    return ndtri((places + 0.625) / (len(places) + 0.25))
+    places = ranks(trials)
+    total = ndtri((places + 0.625) / (len(places) + 0.25))
+    if trials.losses.shape[1] == 1:
+        good = ~trials.failed & (trials.violations == 0)
+        values = np.where(good & np.isfinite(trials.losses[:, 0]), trials.losses[:, 0], np.inf)
+        middle, best = np.median(values), values.min()
+        if best < middle < math.inf:
+            cut = np.minimum((values - middle) / (middle - best), 1.0)
+            total += _standard(cut)
+    return _standard(total)
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    deviation = values.std()
+    return (values - values.mean()) / (deviation if deviation > 0 else 1.0)
 
 
 def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:

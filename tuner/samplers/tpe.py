@@ -10,7 +10,7 @@ import numpy as np
 from ..space import Domain, Space
 from ..trial import FrozenTrial
 from .base import History, Observations, Sampler, keyed_integer
-from .parzen import Axes, Coded, Parzen, bandwidths
+from .parzen import Axes, Kernels, Parzen, bandwidths
 from .quasirandom import sobol_point
 from .split import Split, split
 
@@ -109,8 +109,8 @@ class TPESampler(Sampler):
             for search in searches:
                 search.fill(points, space, rng)
             best = points[0].copy() if best is None else best
-            for point, key in zip(points, masked(space, points), strict=True):
-                if key.tobytes() not in tried and (not space.constraints or space.allows(space.decode(point))):
+            for point in points:
+                if space.key(point) not in tried and (not space.constraints or space.allows(space.decode(point))):
                     return point
             count *= 2
         return best
@@ -145,18 +145,19 @@ class TPESampler(Sampler):
         return known[group]
 
     def _search(self, axes: Axes, points: np.ndarray, parts: Split) -> Search:
-        if self.weights is None:
-            good, bad = parts.weights, np.ones(len(parts.bad))
-        else:
-            good = self._given(len(parts.good))[np.argsort(np.argsort(parts.good))]
-            bad = self._given(len(parts.bad))
-        seen = axes.code(points)
-        return Search(axes, self._density(axes, seen[parts.good], good), self._density(axes, seen[parts.bad], bad))
-
-    def _density(self, axes: Axes, centres: Coded, weights: np.ndarray) -> Parzen:
-        widths = bandwidths(axes, centres.points, weights, self.narrowest)
-        stray = 1.0 / (1.0 + math.sqrt(max(len(weights), 1)))
-        return Parzen(axes, centres, weights, self.prior_weight, widths, stray)
+        """Of the trials that have some of these axes."""
+        good, bad, weights, others = parts.good, parts.bad, parts.good_weights, parts.bad_weights
+        if not axes.whole:
+            had = ~np.isnan(points[:, axes.chosen]).all(axis=1)
+            weights, others = weights[had[good]], others[had[bad]]
+            good, bad = good[had[good]], bad[had[bad]]
+        if self.weights is not None:
+            weights, others = self._given(len(good))[np.argsort(np.argsort(good))], self._given(len(bad))
+        widths = bandwidths(axes, points[good], weights, self.narrowest)
+        coded = axes.code(points[np.concatenate([good, bad])])
+        stray = np.repeat([1 / (1 + math.sqrt(len(good))), 1 / (1 + len(bad))], [len(good), len(bad)])
+        kernels = Kernels(axes, coded, widths, stray)
+        return Search(kernels, Parzen(kernels, weights, self.prior_weight), Parzen(kernels, others, self.prior_weight))
 
     def _given(self, count: int) -> np.ndarray:
         """The user's weights for `count` trials."""
@@ -169,22 +170,21 @@ class TPESampler(Sampler):
 
 
 class Search:
-    """good, bad: the densities l and g along `axes`."""
+    """good, bad: the densities l and g, of the first and of the other ones of the kernels."""
 
-    def __init__(self, axes: Axes, good: Parzen, bad: Parzen):
-        self.axes, self.good, self.bad = axes, good, bad
+    def __init__(self, kernels: Kernels, good: Parzen, bad: Parzen):
+        self.kernels, self.good, self.bad = kernels, good, bad
 
     def fill(self, points: np.ndarray, space: Space, rng: np.random.Generator) -> None:
         """Write draws from l into the search's axes of `points` (count, dimensions), the largest l / g first."""
+        axes, count = self.kernels.axes, len(self.good.weights)
         drawn = space.snap(self.good.sample(len(points), rng))
-        coded = self.axes.code(masked(space, drawn))
-        order = np.argsort(self.bad.log_density(coded) - self.good.log_density(coded), kind="stable")
-        if self.axes.whole:
+        together = space.conditions and axes.whole  # the axes of a smaller group are active at the same time
+        active = np.where(space.active(drawn), drawn, np.nan) if together else drawn
+        logs = self.kernels.logs(axes.code(active))
+        ratio = self.good.log_density(logs[:, :count]) - self.bad.log_density(logs[:, count:])
+        order = np.argsort(-ratio, kind="stable")
+        if axes.whole:
             points[:] = drawn[order]
         else:
-            points[:, self.axes.chosen] = drawn[order][:, self.axes.chosen]
-
-
-def masked(space: Space, points: np.ndarray) -> np.ndarray:
-    """`points` (count, dimensions) with NaN in place of what the space's conditions make inactive."""
-    return np.where(space.active(points), points, np.nan) if space.conditions else points
+            points[:, axes.chosen] = drawn[order][:, axes.chosen]

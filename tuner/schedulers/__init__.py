@@ -1,7 +1,29 @@
-"""Schedulers: which segment of which trial to run next."""
+"""Schedulers: which segment of which trial to run next. A pruner brings its own: `Pruner.scheduler`."""
 
+from .asynchronous import AsynchronousHalving
+from .balanced import Balanced
 from .base import Decision, Scheduler, Segment, Situation
+from .discarding import EarlyDiscarding
+from .growing import GrowingBrackets
 from .halving import SuccessiveHalving
+from .hyperband import Hyperband
+from .population import PopulationTraining
+from .progressive import ProgressiveHalving
 from .runs import FullRuns, StoppedRuns
 
-__all__ = ["Decision", "FullRuns", "Scheduler", "Segment", "Situation", "StoppedRuns", "SuccessiveHalving"]
+__all__ = [
+    "AsynchronousHalving",
+    "Balanced",
+    "Decision",
+    "EarlyDiscarding",
+    "FullRuns",
+    "GrowingBrackets",
+    "Hyperband",
+    "PopulationTraining",
+    "ProgressiveHalving",
+    "Scheduler",
+    "Segment",
+    "Situation",
+    "StoppedRuns",
+    "SuccessiveHalving",
+]

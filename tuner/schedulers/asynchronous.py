@@ -1,0 +1,29 @@
+"""Asynchronous successive halving (Li et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .base import Situation
+from .brackets import geometric
+from .promotions import Promotions
+
+__all__ = ["AsynchronousHalving"]
+
+
+class AsynchronousHalving(Promotions):
+    """ASHA: of the trials that have come to a rung so far, the best 1 / eta go on to the next.
+
+    Rungs lie at min_steps, min_steps * eta, ... and the trials' last step. eta: at least 2.
+    """
+
+    def __init__(self, min_steps: int = 1, eta: int = 3):
+        if isinstance(min_steps, bool) or not isinstance(min_steps, int) or min_steps < 1:
+            raise ValueError(f"min_steps must be a whole number >= 1, got {min_steps!r}")
+        if eta < 2:
+            raise ValueError(f"eta must be at least 2, got {eta}")
+        self.min_steps, self.eta = min_steps, eta
+
+    def ladder(self, situation: Situation) -> tuple[Sequence[int], Sequence[float]]:
+        rungs = geometric(self.min_steps, self.eta, situation.max_steps)
+        return rungs, [1 / self.eta] * (len(rungs) - 1)
