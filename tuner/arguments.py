@@ -234,7 +234,8 @@ def _doctor(commands: Any) -> None:
         "--tune searches the kernels' settings on this machine (how products are cut into blocks, from how much work\n"
         "on threads share it, when a convolution goes by Winograd's algorithm) and keeps those that are faster,\n"
         "measured in turn with the usual ones, in the kernel cache. Leave the machine alone meanwhile.\n"
-        "Results may then differ in their last bits from those with the usual settings; the same settings and seed give the same bits.",
+        "Results may then differ in their last bits from those with the usual settings; the same settings and seed\n"
+        "give the same bits.",
         ["doctor", "doctor --json", "doctor --tune --minutes 5", "doctor --tune --reset"],
     )
     parser.add_argument("--tune", action="store_true", help="search for the kernels' best settings on this machine")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -216,9 +216,16 @@ def _told(found: GroupResult) -> str:
 # ------------------------------------------------------------------------------------- on this machine
 
 
-def tune_kernels(minutes: float, seed: int = 0, note: Callable[[str], None] = lambda text: None) -> Tuning:
+def tune_kernels(
+    minutes: float,
+    seed: int = 0,
+    note: Callable[[str], None] = lambda text: None,
+    names: Collection[str] | None = None,
+    measure: Measure | None = None,
+) -> Tuning:
     """Search on this machine, keep what wins in the file of `kernels.numba_cpu.knobs`, and use it from now on.
 
+    names: of the knobs to search, all by default. measure: a `Stopwatch` over all workloads unless given.
     A file of an earlier search is replaced if its settings, or better ones, win again, and removed if none does.
     ImportError if the compiled backend is not there, OSError if nothing can be kept.
     """
@@ -237,11 +244,12 @@ def tune_kernels(minutes: float, seed: int = 0, note: Callable[[str], None] = la
         before = None
     values = {} if before is None else before["values"]
     alone = threads.get_num_threads() == 1
-    table = {name: knob.values for name, knob in knobs.KNOBS.items() if not (alone and knob.shares_work)}
+    chosen = [knob for name, knob in knobs.KNOBS.items() if names is None or name in names]
+    table = {knob.name: knob.values for knob in chosen if not (alone and knob.shares_work)}
     try:
-        stopwatch = Stopwatch()  # compiles what is not compiled yet, which does not count
+        measure = measure or Stopwatch()  # compiles what is not compiled yet, which does not count
         found = tuning(
-            stopwatch,
+            measure,
             table,
             knobs.defaults(),
             seconds=60 * minutes,

@@ -129,15 +129,16 @@ def _rows() -> Iterator[Workload]:
     from kernels.updates import BY_NAME
 
     for rows in (16, 64, 256, 1024):
-        x, out, total = _normal(rows, 64), np.empty((rows, 64), np.float32), np.empty(64, np.float32)
+        x, total = _normal(rows, 64), np.empty(64, np.float32)
+        outs = [np.empty((rows, 64), np.float32) for _ in range(3)]
         mean, variance = np.empty((2, 64), np.float32)
         state = np.array([1, 2, 3])
         text = f"of {rows} x 64"
-        yield Workload(f"softmax {text}", "rows", partial(softmax.softmax, x, out), out)
+        yield Workload(f"softmax {text}", "rows", partial(softmax.softmax, x, outs[0]), outs[0])
         yield Workload(f"sum {text}", "rows", partial(reduce.reduce, "sum", x, (0,), total), total)
-        normalize = partial(norm.batch_norm, x, None, None, 1e-5, None, out, mean, variance)
-        yield Workload(f"batch normalization {text}", "rows", normalize, out)
-        yield Workload(f"dropout mask {text}", "rows", partial(random.dropout_mask, state, 0.5, out), out)
+        normalize = partial(norm.batch_norm, x, None, None, 1e-5, None, outs[1], mean, variance)
+        yield Workload(f"batch normalization {text}", "rows", normalize, outs[1])
+        yield Workload(f"dropout mask {text}", "rows", partial(random.dropout_mask, state, 0.5, outs[2]), outs[2])
     for side in (128, 256, 512):
         x, out = _normal(side, side), np.empty((side, side), np.float32)
         yield Workload(f"transpose of {side} x {side}", "rows", partial(copy.copy, x.T, out), out)
