@@ -215,8 +215,8 @@ def markdown(found: dict[str, list[float]], names: Sequence[str], searches: Sequ
 
     lines = [
         f"Mean normalised regret after the epochs of {', '.join(map(str, TRAININGS))} full trainings, over "
-        f"{len(names)} tables and {seeds} seeds, plus or minus half a 95 % interval over the seeds. At the right, that of "
-        f"{searches[0]} less it, seed by seed: below 0 {searches[0]} is better.",
+        f"{len(names)} tables and {seeds} seeds, plus or minus half a 95 % interval over the seeds. At the right, that "
+        f"of {searches[0]} less it, seed by seed: below 0 {searches[0]} is better.",
         "",
         f"| search | {' | '.join([*(f'{t} trainings' for t in TRAININGS), *(f'gap @{t}' for t in TRAININGS)])} |",
         "|---" * (1 + 2 * len(TRAININGS)) + "|",
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     searches = options.searches or [s for s in SEARCHES if "optuna" not in s or _installed()]
     kept = json.loads(options.cells.read_text()) if options.cells and options.cells.exists() else {}
-    wanted = [(n, s, seed) for s in searches for seed in range(options.seeds) for n in names]
+    wanted = [(n, s, seed) for seed in range(options.seeds) for s in searches for n in names]
     wanted = [cell for cell in wanted if _id(*cell) not in kept]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(_cell, options.tables, *cell): cell for cell in wanted}

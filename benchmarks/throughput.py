@@ -17,8 +17,12 @@ from statistics import median
 
 import tuner
 from nanonet import Settings, data, set_num_threads
-from tuner.optimization import cores
-from tuner.tune import TrainingRuns, _Parts, settings_space
+from tuner.executors import cores
+from tuner.tuning.course import Course
+from tuner.tuning.objectives import make
+from tuner.tuning.parts import Parts
+from tuner.tuning.runs import TrainingRuns
+from tuner.tuning.space import settings_space
 
 RESULTS = Path(__file__).parent / "results" / "throughput.md"
 GOAL = 1.8
@@ -64,8 +68,9 @@ def waited() -> float | None:
 def training_runs(validation: str | int) -> TrainingRuns:
     """The digits with that validation, timed."""
     digits = data.load("digits")
-    parts = _Parts.of(digits, validation, 0.2, 0)
-    runs = Timed(parts.folds, "accuracy", Settings(), digits.task, parts.classes, EPOCHS)
+    parts = Parts.of(digits, validation, 0.2, 0)
+    metric = make("accuracy", None, digits.task, digits.outputs)
+    runs = Timed([parts], [metric], Settings(), Course(len(parts.folds), [EPOCHS], False))
     runs.busy = []
     return runs
 

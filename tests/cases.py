@@ -1414,11 +1414,13 @@ class SamplerCase:
 
 @dataclass(frozen=True)
 class PrunerCase:
-    """make() -> a pruner. ends_bad: does it end a trial that is worse than all others at each of 27 steps?"""
+    """make() -> a pruner. ends_bad: does it end a trial that is worse than all others at each of 27 steps? resumable:
+    can it run any `Resumable`?"""
 
     name: str
     make: Callable[[], pruners.Pruner]
     ends_bad: bool = True
+    resumable: bool = True
 
     def __str__(self):
         return self.name
@@ -1443,6 +1445,8 @@ SAMPLERS = [
     SamplerCase("GPSampler", lambda seed: samplers.GPSampler(seed=seed), even=True),
     SamplerCase("TPESampler", lambda seed: samplers.TPESampler(seed=seed)),
     SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
+    SamplerCase("RegularizedEvolutionSampler", lambda seed: samplers.RegularizedEvolutionSampler(8, 3, seed=seed)),
+    SamplerCase("NSGAIISampler", lambda seed: samplers.NSGAIISampler(seed=seed, population_size=8)),
     SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
 ]
 
@@ -1457,6 +1461,7 @@ PRUNERS = [
     PrunerCase("AsynchronousHalvingPruner", lambda: pruners.AsynchronousHalvingPruner()),
     PrunerCase("ProgressiveHalvingPruner", lambda: pruners.ProgressiveHalvingPruner()),
     PrunerCase("AutoPruner", lambda: pruners.AutoPruner()),
+    PrunerCase("PopulationTrainingPruner", lambda: pruners.PopulationTrainingPruner(), ends_bad=False, resumable=False),
     PrunerCase("FoldPruner", lambda: pruners.FoldPruner(margin=2.0, n_startup_trials=2)),
 ]
 

@@ -1,6 +1,7 @@
 """The conformance suite of samplers, and what each of them promises beyond it."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -73,25 +74,45 @@ def test_another_seed_gives_other_points(case):
     assert not np.array_equal(first, second)
 
 
+def bowl(trial):
+    """A value in [0, 1) per parameter, which depends on the settings alone."""
+    places = trial.study.space.encode(trial.params) if trial.study.space else []
+    return float(np.sum((places - 0.3) ** 2)) + 0.1 * keyed_uniform(repr(sorted(trial.params.items())))
+
+
+def settings(study):
+    return [t.params for t in study.trials]
+
+
+def trials_for(case, many, few):
+    """Samplers that learn are slower, and their learning shows soon."""
+    return few if case.make(0).learns else many
+
+
 @pytest.mark.parametrize("case", SAMPLERS, ids=str)
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
-@pytest.mark.parametrize("storage", ["memory", "sqlite"])
+@pytest.mark.parametrize(
+    ("space", "storage"),
+    [*((name, "memory") for name in SPACES), ("mixed", "sqlite"), ("conditional", "sqlite")],
+)
 def test_25_and_25_after_a_restart_propose_what_50_would(case, space, storage, tmp_path):
     def study(name):
         url = f"sqlite:///{tmp_path}/study.db" if storage == "sqlite" else None
         return tuner.create_study(
-            storage=url, study_name=name, sampler=case.make(5), space=space, load_if_exists=storage == "sqlite"
+            storage=url, study_name=name, sampler=case.make(5), space=SPACES[space], load_if_exists=storage == "sqlite"
         )
 
+    half = trials_for(case, 25, 25 if storage == "sqlite" else 13)
     whole = study("whole")
-    whole.optimize(lambda trial: 1.0, n_trials=50)
+    whole.optimize(bowl, n_trials=2 * half)
     halves = study("halves")
-    halves.optimize(lambda trial: 1.0, n_trials=25, total=True)
+    halves.optimize(bowl, n_trials=half, total=True)
     if storage == "sqlite":
         halves = study("halves")
-    halves.optimize(lambda trial: 1.0, n_trials=50, total=True)
-    assert [t.params for t in whole.trials] == [t.params for t in halves.trials]
-    assert len(whole.trials) == len(within(whole.sampler, space, 50))
+    else:
+        halves.sampler = case.make(5)
+    halves.optimize(bowl, n_trials=2 * half, total=True)
+    assert settings(whole) == settings(halves)
+    assert len(whole.trials) == len(within(whole.sampler, SPACES[space], 2 * half))
 
 
 def define_by_run(trial):
@@ -139,6 +160,160 @@ def test_nan_objectives_and_exceptions_do_not_disturb_a_sampler(case):
         tuner.TrialState.FAIL,
     ]
     assert study.best_trial.number % 3 == 2
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_a_sampler_goes_on_while_no_trial_has_a_value(case):
+    study = tuner.create_study(sampler=case.make(0), space=SPACES["mixed"])
+    study.optimize(lambda trial: float("nan"), n_trials=14)
+    assert {t.state for t in study.trials} == {tuner.TrialState.FAIL}
+    assert len({repr(t.params) for t in study.trials}) == 14
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_infinite_values_do_not_disturb_a_sampler(case):
+    study = tuner.create_study(sampler=case.make(0), space=SPACES["mixed"])
+    study.optimize(lambda t: float("inf") if t.number % 2 else bowl(t), n_trials=16)
+    assert len(study.trials) == 16
+    assert study.best_trial.number % 2 == 0
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_to_maximize_mirrors_to_minimize_exactly(case):
+    down = tuner.create_study(sampler=case.make(3), space=SPACES["mixed"], direction="minimize")
+    up = tuner.create_study(sampler=case.make(3), space=SPACES["mixed"], direction="maximize")
+    down.optimize(bowl, n_trials=20)
+    up.optimize(lambda trial: -bowl(trial), n_trials=20)
+    assert settings(down) == settings(up)
+
+
+@pytest.mark.parametrize("case", [c for c in SAMPLERS if c.make(0).learns], ids=str)
+def test_a_sampler_that_learns_gets_better(case):
+    def mean_of_last(sampler):
+        study = tuner.create_study(sampler=sampler, space=SPACES["mixed"])
+        study.optimize(bowl, n_trials=30)
+        return np.mean([t.value for t in study.trials[-10:]])
+
+    learned = [mean_of_last(case.make(seed)) for seed in range(2)]
+    assert np.mean(learned) < 0.7 * np.mean([mean_of_last(RandomSampler(seed)) for seed in range(6)])
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_hard_constraints_are_kept_by_every_trial(case):
+    space = Space({"a": Int(1, 9), "b": Float(0, 1)}, constraints=["a * b <= 2", "a != 5"])
+    study = tuner.create_study(sampler=case.make(1), space=space)
+    study.optimize(lambda trial: -trial.params["a"] * trial.params["b"], n_trials=20)
+    assert all(space.allows(params) for params in settings(study))
+    assert len(study.trials) == len(within(study.sampler, space, 20))
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_constraints_that_contradict_each_other_are_an_error_that_names_them(case):
+    space = Space({"a": Int(1, 9), "b": Float(0, 1)}, constraints=["a > 5", "a < 4"])
+    study = tuner.create_study(sampler=case.make(1), space=space)
+    with pytest.raises(SpaceError, match="a > 5.*a < 4"):
+        study.optimize(lambda trial: 0.0, n_trials=3)
+
+
+@pytest.mark.parametrize("case", [c for c in SAMPLERS if c.name != "GridSampler"], ids=str)
+def test_soft_constraints_are_broken_by_few_trials_even_if_that_pays(case):
+    space = Space({"a": Float(0, 1), "b": Float(0, 1)}, constraints=[tuner.Constraint("a > 0.4", weight=0.2)])
+    study = tuner.create_study(sampler=case.make(1), space=space)
+    study.optimize(lambda trial: trial.params["a"], n_trials=40)
+    broken = sum(params["a"] <= 0.4 for params in settings(study))
+    assert 1 <= broken <= 17  # binomial(40, at most 0.2): chance below 2e-4
+
+
+@pytest.mark.parametrize("case", [c for c in SAMPLERS if c.name != "GridSampler"], ids=str)
+def test_a_prior_steers_every_sampler(case):
+    weights = tuner.Weights([1, 1, 8, 1, 1], doubt=0.1)
+    space = Space({"a": Categorical("uvwxy"[i] for i in range(5)), "b": Ordinal([1, 2, 3, 4, 5]), "c": Float(0, 1)})
+    likely = Space({name: type(d)(d.choices, prior=weights) for name, d in space.parameters.items() if name != "c"})
+    likely = Space({**likely.parameters, "c": space.parameters["c"]})
+    counts = []
+    for given in (space, likely):
+        study = tuner.create_study(sampler=case.make(2), space=given)
+        study.optimize(lambda trial: keyed_uniform(trial.number), n_trials=10)  # later ones learn
+        counts.append(sum((p["a"] == "w") + (p["b"] == 3) for p in settings(study)))
+    assert counts[1] > max(7, counts[0])  # of 20: 4 and 12 are to be expected of random ones
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_choices_may_be_added_when_a_study_goes_on(case, tmp_path):
+    def study(choices):
+        space = Space({"a": Categorical(choices), "b": Int(1, 4)})
+        return tuner.create_study(
+            storage=tmp_path / "s.db", sampler=case.make(4), space=space, load_if_exists=True, study_name="s"
+        )
+
+    study(["x", "y"]).optimize(bowl, n_trials=8)
+    more = study(["x", "y", "new"])
+    more.optimize(lambda trial: bowl(trial) - 2 * (trial.params["a"] == "new"), n_trials=12, total=True)
+    assert len(more.trials) == 12
+    assert all(params["a"] in ("x", "y", "new") for params in settings(more))
+    if case.name != "GridSampler":  # which goes on at the ninth cell of the new grid
+        assert "new" in {params["a"] for params in settings(more)}
+        assert len({repr(params) for params in settings(more)}) == 12
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_several_objectives_and_restarts(case):
+    def objective(trial):
+        return bowl(trial), 1 / (1 + bowl(trial)) + keyed_uniform(repr(trial.params))
+
+    def study():
+        return tuner.create_study(sampler=case.make(6), space=SPACES["mixed"], directions=["minimize", "maximize"])
+
+    whole, halves = study(), study()
+    whole.optimize(objective, n_trials=18)
+    halves.optimize(objective, n_trials=9)
+    halves.sampler = case.make(6)
+    halves.optimize(objective, n_trials=9)
+    assert settings(whole) == settings(halves)
+    assert whole.best_trials
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_no_two_trials_are_the_same_until_the_space_is_used_up(case):
+    space = Space({"a": Int(1, 4), "b": Categorical(["x", "y", "z"])}, {"b": {"parent": "a", "at_least": 2}})
+    study = tuner.create_study(sampler=case.make(8), space=space)
+    study.optimize(bowl, n_trials=10, n_jobs=4)
+    assert len({repr(params) for params in settings(study)}) == 10
+    study.optimize(bowl, n_trials=4, n_jobs=4)
+    assert len(study.trials) == len(within(study.sampler, space, 14))
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_parallel_trials_of_a_continuous_space_differ(case):
+    space = Space({"a": Float(0, 1), "b": Float(1e-3, 1, log=True), "c": Categorical(["x", "y", "z"])})
+    study = tuner.create_study(sampler=case.make(8), space=space)
+    trials = [study.ask() for _ in range(9)]
+    for trial in reversed(trials):  # they end in another order than they began
+        study.tell(trial, bowl(trial))
+    trials += [study.ask() for _ in range(9)]
+    for trial in trials[9:]:
+        study.tell(trial, bowl(trial))
+    assert len({repr(params) for params in settings(study)}) == 18
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_a_pickled_sampler_proposes_the_same(case):
+    study = tuner.create_study(sampler=case.make(9), space=SPACES["mixed"])
+    study.optimize(bowl, n_trials=14)
+    other = pickle.loads(pickle.dumps(study.sampler))
+    history = study._history(14)
+    np.testing.assert_array_equal(
+        other.propose(study.space, history, 14, 9), study.sampler.propose(study.space, history, 14, 9)
+    )
+
+
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_the_best_trial_keeps_the_constraints_of_its_values(case):
+    study = tuner.create_study(
+        sampler=case.make(3), space=SPACES["mixed"], constraints_func=lambda trial: [0.4 - trial.value]
+    )
+    study.optimize(bowl, n_trials=24)
+    assert 0.4 <= study.best_value == min(t.value for t in study.trials if t.value >= 0.4)
 
 
 @pytest.mark.parametrize("case", [c for c in SAMPLERS if c.even], ids=str)

@@ -1,13 +1,16 @@
 """The search space: values <-> unit cube, conditions, JSON, and what is refused."""
 
+import copy
+import json
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner import Categorical, Float, Int, Ordinal, Space, SpaceError
+from tuner.priors import Near, Weights
 from tuner.space import domain_from_json, from_jsonable, to_jsonable
 
 UNIT = st.floats(0, 1)
@@ -261,8 +264,6 @@ JSONABLE = st.recursive(
 
 @given(JSONABLE)
 def test_values_survive_json_with_their_types(value):
-    import json
-
     again = from_jsonable(json.loads(json.dumps(to_jsonable(value))))
     assert again == value
     assert repr(again) == repr(value)
@@ -272,3 +273,87 @@ def test_what_json_does_not_know_is_refused_by_name():
     with pytest.raises(SpaceError, match="of type object cannot be stored as JSON"):
         to_jsonable([object()])
     assert to_jsonable(np.float32(0.5)) == 0.5
+
+
+# --------------------------------------------------------------------------------- files that mean harm
+
+HARMLESS = json.loads(
+    Space(
+        {"n": Int(1, 3, prior=Near(2)), "x": Float(0, 1), "c": Categorical(["a", "b"], prior=Weights([1, 2]))},
+        {"x": {"parent": "n", "at_least": 2}},
+        [{"n": 2}],
+        ["n > 0", "x < 0.9"],
+    ).to_json()
+)
+JUNK = st.one_of(
+    PLAIN, st.lists(PLAIN, max_size=2), st.dictionaries(st.sampled_from(["kind", "n", "tuple"]), PLAIN, max_size=2),
+    st.sampled_from([10**400, -(10**30), 1e308, 1e-320, float("inf"), float("nan"), "near", "weights", "int", "n", "x"]),
+)  # fmt: skip
+
+
+def places_in(value, path=()):
+    yield path
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places_in(value[key], (*path, key))
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_damaged_file_gives_a_space_or_a_space_error(data):
+    damaged = copy.deepcopy({"root": HARMLESS})
+    for _ in range(data.draw(st.integers(1, 2))):
+        *path, last = ("root", *data.draw(st.sampled_from(list(places_in(damaged["root"])))))
+        at = damaged
+        for key in path:
+            at = at[key]
+        at[last] = data.draw(JUNK)
+    try:
+        space = Space.from_json(json.dumps(damaged["root"]))
+        points = np.linspace(0, 1, 3)[:, None] * np.ones(space.dimensions)
+        for point in points:
+            space.encode(space.decode(point))
+            space.key(point)
+        again = Space.from_json(space.to_json())
+    except SpaceError:
+        return
+    assert again == space
+
+
+def test_a_file_nested_too_deep_is_refused():
+    with pytest.raises(SpaceError, match="not the JSON of a search space"):
+        Space.from_json('{"parameters": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
+# ---------------------------------------------------------------------------------- points, all at once
+
+
+@given(st.lists(st.lists(UNIT, min_size=6, max_size=6), min_size=1, max_size=5))
+def test_snapping_and_activity_agree_with_settings(points):
+    points = np.array(points)
+    snapped, active = NETWORK.snap(points), NETWORK.active(points)
+    for point, place, counts in zip(points, snapped, active, strict=True):
+        chosen = NETWORK.decode(point)
+        assert [name in chosen for name in NETWORK.names] == counts.tolist()
+        np.testing.assert_allclose(place[counts], NETWORK.encode(chosen)[counts], atol=1e-10)
+        np.testing.assert_array_equal(NETWORK.snap(place), place)
+
+
+@given(st.lists(UNIT, min_size=6, max_size=6), st.lists(UNIT, min_size=6, max_size=6))
+def test_points_have_the_same_key_exactly_if_they_have_the_same_settings(a, b):
+    a, b = np.array(a), np.array(b)
+    b[2] = a[2]  # a continuous one, else they would never be the same
+    keys = NETWORK.keys(np.stack([a, b]))
+    same = repr(NETWORK.decode(a)) == repr(NETWORK.decode(b))
+    close = np.abs(a - b)[NETWORK.active(a[None])[0]].max() < 1e-8
+    assert (keys[0] == keys[1]) == same or close
+    assert NETWORK.key(a) == keys[0]
+    encoded = NETWORK.encode(NETWORK.decode(a))
+    missing = np.where(NETWORK.active(encoded[None])[0], encoded, np.nan)
+    assert NETWORK.key(encoded) == NETWORK.key(missing)
+
+
+def test_the_number_of_combinations_is_known_unless_there_is_no_end_of_them():
+    assert Space({"a": Int(1, 9), "b": Categorical("xy"[i] for i in range(2)), "c": Float(0, 1, step=0.5)}).size == 54
+    assert Space({}).size == 1
+    assert NETWORK.size is None

@@ -22,15 +22,19 @@ from .errors import SpaceError
 __all__ = ["Constraint"]
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "min": min, "max": max, "log": math.log, "sqrt": math.sqrt}
-OPERATORS: dict[type, Callable[..., Any]] = {
+ARITHMETIC: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
+    ast.Pow: math.pow,  # of floats: an integer's power could fill the memory
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
+}
+"""Of numbers only: text and lists could be multiplied until they fill the memory."""
+OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Not: operator.not_,
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -43,12 +47,14 @@ OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Is: operator.is_,
     ast.IsNot: operator.is_not,
 }
+LONGEST, DEEPEST = 10_000, 100
+"""An expression has at most so many characters, and so many parts one inside another."""
 
 
 class Constraint:
     """An expression that settings should fulfil.
 
-    weight: how often settings that break it are proposed, next to settings that keep it: 0 (never) to 1.
+    weight: how often settings that break it are proposed, as a share of what it would be without it: 0 (never) to 1.
     Raises SpaceError for an expression that is not understood.
     """
 
@@ -58,11 +64,13 @@ class Constraint:
         if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight <= 1:
             raise SpaceError(f"constraint {expression!r}: weight must be a number in [0, 1], got {weight!r}")
         self.expression, self.weight = expression, float(weight)
+        if len(expression) > LONGEST:
+            raise SpaceError(f"constraint {expression[:40]!r}... has {len(expression)} characters, at most {LONGEST}")
         try:
             self._tree = ast.parse(expression.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise SpaceError(f"constraint {expression!r} is not an expression: {error}") from None
-        self.names = frozenset(self._check(self._tree))
+            raise SpaceError(f"constraint {self._shown} is not an expression: {error}") from None
+        self.names = frozenset(self._check(self._tree, 0))
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
         """Whether the settings fulfil it. SpaceError if it cannot be computed for them."""
@@ -81,8 +89,14 @@ class Constraint:
     def __repr__(self) -> str:
         return f"Constraint({self.expression!r}{f', weight={self.weight:g}' if self.weight else ''})"
 
-    def _check(self, node: ast.AST) -> set[str]:
+    @property
+    def _shown(self) -> str:
+        return repr(self.expression if len(self.expression) <= 80 else self.expression[:77] + "...")
+
+    def _check(self, node: ast.AST, depth: int) -> set[str]:
         """The names in an expression; SpaceError at the first part that is not known."""
+        if depth > DEEPEST:
+            raise SpaceError(f"constraint {self._shown}: more than {DEEPEST} parts one inside another")
         if isinstance(node, ast.Name):
             return {node.id}
         if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, (bool, int, float, str))):
@@ -91,17 +105,18 @@ class Constraint:
             parts = node.elts
         elif isinstance(node, ast.BoolOp):
             parts = node.values
-        elif isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
+        elif isinstance(node, ast.UnaryOp) and type(node.op) in ARITHMETIC | OPERATORS:
             parts = [node.operand]
-        elif isinstance(node, ast.BinOp) and (type(node.op) in OPERATORS or isinstance(node.op, ast.Pow)):
+        elif isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
             parts = [node.left, node.right]
         elif isinstance(node, ast.Compare) and all(type(op) in OPERATORS for op in node.ops):
             parts = [node.left, *node.comparators]
         elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in FUNCTIONS and not node.keywords:
             parts = node.args
         else:
-            raise SpaceError(f"constraint {self.expression!r}: {ast.unparse(node)!r} is not understood")
-        return set().union(*map(self._check, parts)) if parts else set()
+            part = ast.get_source_segment(self.expression.strip(), node) or type(node).__name__
+            raise SpaceError(f"constraint {self._shown}: {part[:40]!r} is not understood")
+        return set().union(*(self._check(part, depth + 1) for part in parts))
 
     def _value(self, node: Any, settings: Mapping[str, Any]) -> Any:
         def value(part: ast.AST) -> Any:
@@ -116,15 +131,24 @@ class Constraint:
         if isinstance(node, ast.BoolOp):
             found = map(value, node.values)
             return all(found) if isinstance(node.op, ast.And) else any(found)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return not value(node.operand)
         if isinstance(node, ast.UnaryOp):
-            return OPERATORS[type(node.op)](value(node.operand))
+            return ARITHMETIC[type(node.op)](_number(value(node.operand)))
         if isinstance(node, ast.BinOp):
-            left, right = value(node.left), value(node.right)
-            if isinstance(node.op, ast.Pow):
-                return math.pow(left, right)  # of floats: an integer's power could fill the memory
-            return OPERATORS[type(node.op)](left, right)
+            return ARITHMETIC[type(node.op)](_number(value(node.left)), _number(value(node.right)))
         if isinstance(node, ast.Call):
             return FUNCTIONS[node.func.id](*map(value, node.args))
-        operands = [value(part) for part in (node.left, *node.comparators)]
-        pairs = zip(node.ops, operands, operands[1:], strict=False)
-        return all(OPERATORS[type(op)](a, b) for op, a, b in pairs)
+        left = value(node.left)
+        for op, part in zip(node.ops, node.comparators, strict=True):
+            right = value(part)
+            if not OPERATORS[type(op)](left, right):
+                return False
+            left = right
+        return True
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, Real):
+        raise TypeError(f"{value!r} is not a number")
+    return value

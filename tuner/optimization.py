@@ -19,10 +19,10 @@ import numpy as np
 from . import pareto
 from .budget import Budget
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
-from .executors import WorkersUnavailable, cores, is_loss, make_executor, perform
+from .executors import ProcessExecutor, WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
 from .resumable import Resumable, run_segment
-from .schedulers import Situation
+from .schedulers import Segment, Situation
 from .storage.base import MAX_CRASHES
 from .storage.owner import new_owner
 from .trial import FrozenTrial, Trial, TrialState, feasible
@@ -122,6 +122,8 @@ class Optimization:
         if self.progress is not None:
             self.progress.start()
         try:
+            if isinstance(executor, ProcessExecutor):
+                executor.share(self.work.objective)
             with study.storage.alive():
                 study.storage.adopt_abandoned(study.study_id)
                 self._loop(executor, workers)
@@ -223,16 +225,16 @@ class Optimization:
         """Whether new trials may be begun. (Of a total, the storage keeps count.)"""
         return not self.exhausted and (self.total or self.n_trials is None or self.started < self.n_trials)
 
-    def next_trial(self, number: int | None = None) -> Trial | None:
-        """That trial, or the next one; None if there is none to be had."""
+    def next_trial(self, number: int | None = None, limited: bool = True) -> Trial | None:
+        """That trial, or the next one; None if there is none to be had. Only a limited one counts."""
         try:
-            trial = self.study._next_trial(self.owner, self.n_trials if self.total else None, number)
+            trial = self.study._next_trial(self.owner, self.n_trials if self.total and limited else None, number)
         except SpaceExhausted:
             self.exhausted = True
             return None
         if trial is None:
             self.exhausted = self.exhausted or number is None
-        elif not trial.steps:
+        elif not trial.steps and limited:
             self.started += 1
         return trial
 
@@ -324,7 +326,7 @@ class Segments(Work):
                 may_start = may_start and started < optimization.n_trials
             decision = self.scheduler.decide(
                 Situation(
-                    [t for t in trials if may_start or t.state is not TrialState.WAITING],
+                    [t for t in trials if may_start or t.parent or t.state is not TrialState.WAITING],
                     self.objective.max_steps,
                     may_start,
                     self.study.signs,
@@ -337,7 +339,7 @@ class Segments(Work):
             budget, running = optimization.budget, optimization.running.values()
             if segment is None or not budget.fits(running, steps=segment.steps):
                 return None
-            trial = optimization.next_trial(segment.number)
+            trial = self._trial(segment)
             if trial is not None:
                 arguments = (self.objective, trial, trial.steps, segment.steps, self.checkpoints)
                 price = budget.price_of(trial.params, segment.steps)
@@ -346,13 +348,32 @@ class Segments(Work):
                     return None
                 return Job(trial, run_segment, arguments, segment.steps, price, trial.cost)
 
+    def _trial(self, segment: Segment) -> Trial | None:
+        number = segment.number if segment.parent is None else self._fork(segment)
+        known = None if number is None else self.study.storage.trial(self.study.study_id, number)
+        child = known is not None and known.parent is not None
+        trial = self.optimization.next_trial(number, limited=not child)
+        if child and trial is not None and not trial.params:  # without a fixed space nobody has set them yet
+            origin = self.study.storage.trial(self.study.study_id, known.parent[0])
+            trial._set(known.fixed, {name: origin.distributions[name] for name in known.fixed})
+        return trial
+
+    def _fork(self, segment: Segment) -> int:
+        """A waiting trial with a copy of its parent's state; its number."""
+        parent = self.study.storage.trial(self.study.study_id, segment.parent)
+        origin = {"trial": parent.number, "steps": parent.steps, "age": parent.age}
+        params = parent.params if segment.params is None else segment.params
+        child = self.study.storage.enqueue_trial(self.study.study_id, params, {"parent": origin})
+        self.checkpoints.copy(parent.number, parent.steps, child, self.objective)
+        return child
+
     def ended(self, job: Job, result: list[Any]) -> None:
         optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)
         optimization.budget.add_steps(len(result))
         if any(map(self._diverged, result)):
             problem = f"a value is NaN or infinitely bad within the steps up to {done}"
             optimization.end(trial, TrialState.FAIL, error=problem, segment=result)
-        elif len(result) < job.steps or done >= self.objective.max_steps:
+        elif len(result) < job.steps or trial.age + len(result) >= self.objective.max_steps:
             self._complete(trial, self.study.storage.trial(self.study.study_id, trial.number), result)
         else:
             self.study.storage.add_segment(self.study.study_id, trial.number, trial._attempt, result)
@@ -361,7 +382,7 @@ class Segments(Work):
     def _table(self) -> list[FrozenTrial]:
         """The study's trials, after ending those that had their last step when `max_steps` was larger."""
         trials = self.study.storage.trials(self.study.study_id)
-        over = [t for t in trials if t.state is TrialState.PAUSED and t.steps >= self.objective.max_steps]
+        over = [t for t in trials if t.state is TrialState.PAUSED and t.age >= self.objective.max_steps]
         for frozen in over:
             with suppress(TrialLost):
                 self._complete(Trial(self.study, frozen.number, frozen.attempt), frozen)

@@ -6,7 +6,6 @@ another if it is nowhere worse and somewhere better. A point with a NaN counts a
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -96,8 +95,9 @@ def best(values: Sequence[float] | Sequence[Sequence[float]], signs: int | Seque
     """The position of the best of at least one result: with several objectives, the last one that none dominates."""
     sign = np.ravel(signs)
     if len(sign) == 1 and isinstance(values[0], float):  # the common case, and a hundred times faster
-        bad = [math.inf if value != value else sign[0] * value for value in values]
-        return len(bad) - 1 - bad[::-1].index(min(bad))
+        clean = [value for value in values if value == value]
+        best_value = (min(clean) if sign[0] > 0 else max(clean)) if clean else values[0]
+        return max((i for i, value in enumerate(values) if value == best_value), default=len(values) - 1)
     return int(np.flatnonzero(pareto_front(_points(values, signs)))[-1])
 
 

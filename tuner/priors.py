@@ -92,7 +92,10 @@ class Weights(Prior):
     kind = "weights"
 
     def __init__(self, weights: Sequence[float], doubt: float = 0.2):
-        self.weights = [float(w) for w in weights]
+        try:
+            self.weights = [float(w) for w in weights]
+        except (TypeError, ValueError):
+            raise SpaceError(f"Weights: weights must be a list of numbers, got {weights!r}") from None
         if not self.weights or not all(0 <= w < math.inf for w in self.weights) or not sum(self.weights) > 0:
             raise SpaceError(f"Weights: weights must be numbers of at least 0, not all 0, got {list(weights)!r}")
         self.doubt = _share(doubt)
@@ -126,6 +129,8 @@ def prior_from_json(data: Mapping[str, Any]) -> Prior:
     """The prior that `to_json` wrote. SpaceError if it makes no sense."""
     from .space import from_jsonable
 
+    if not isinstance(data, Mapping):
+        raise SpaceError(f"{data!r} does not describe a prior")
     options = {name: from_jsonable(value) for name, value in data.items() if name != "kind"}
     kinds: dict[str, type[Prior]] = {p.kind: p for p in (Near, Weights, Histogram)}
     try:

@@ -1,7 +1,7 @@
 """From a sampler's point to one that may be tried: within the constraints, and not tried before.
 
 A point that may be tried stays as it is. Else other points are drawn, near to it first, then anywhere: soft
-constraints turn a point away as often as they say, hard ones and points that were tried always.
+constraints hold for as many trials as they say, hard ones for all.
 """
 
 from __future__ import annotations
@@ -50,22 +50,19 @@ class _Search:
 
     def __init__(self, space: Space, tried: Set[bytes], number: int, seed: int):
         self.space, self.tried = space, tried
-        self._key = (seed, number, "soft")
-        self._asked = 0
         self.fallback: np.ndarray | None = None
+        drawn = enumerate(space.constraints)
+        self._strict = [c for i, c in drawn if c.weight and keyed_uniform(seed, number, "soft", i) >= c.weight]
+        """The soft constraints that this trial has to keep."""
 
     def accepts(self, point: np.ndarray) -> bool:
-        if not self.space.constraints:
-            self.fallback = point if self.fallback is None else self.fallback
-        else:
-            weight = self.space.weight(self.space.decode(point))
-            if weight == 0:
+        if self.space.constraints:
+            settings = self.space.decode(point)
+            if not self.space.allows(settings):
                 return False
-            self.fallback = point if self.fallback is None else self.fallback
-            if weight < 1:
-                self._asked += 1
-                if keyed_uniform(*self._key, self._asked) >= weight:
-                    return False
+        self.fallback = point if self.fallback is None else self.fallback
+        if any(not c.holds(settings) for c in self._strict):
+            return False
         return not self.tried or self.space.key(point) not in self.tried
 
     def candidates(self, point: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -31,6 +31,7 @@ from .priors import Prior, prior_from_json
 __all__ = ["Categorical", "Domain", "Float", "Int", "Ordinal", "Space", "from_jsonable", "to_jsonable"]
 
 FEW = 1 << 16  # a domain of at most so many values is told apart cell by cell
+MOST = 1 << 62  # the largest whole number, and the most values a domain may have
 DIGITS = 12  # significant digits of a decoded float: far below any sensible search resolution, and 0.01 stays 0.01
 
 
@@ -139,6 +140,8 @@ class Float(Domain):
         self.size = None
         if self.step is not None:
             steps = (Decimal(repr(self.high)) - Decimal(repr(self.low))) / Decimal(repr(self.step))
+            if steps > MOST:
+                raise SpaceError(f"{self}: step={step} makes more than {MOST} values")
             self.size = int(steps + Decimal("1e-9")) + 1  # `high` itself may be a rounded multiple
             self.high = self._at(self.size - 1)
         elif self.low == self.high:
@@ -337,6 +340,13 @@ PREDICATES = {
 """A condition is {"parent": name, PREDICATE: argument}; the parameter is active while the parent's value fits."""
 
 
+def _comparable(a: Any, b: Any) -> bool:
+    try:
+        return isinstance(a <= b, (bool, np.bool_))
+    except TypeError:
+        return False
+
+
 def _check_condition(name: str, condition: Any, parameters: Mapping[str, Domain]) -> None:
     wanted = f'{{"parent": name, one of {", ".join(PREDICATES)}: argument}}'
     if not isinstance(condition, Mapping) or len(condition) != 2 or "parent" not in condition:
@@ -348,6 +358,11 @@ def _check_condition(name: str, condition: Any, parameters: Mapping[str, Domain]
     if parent not in parameters or parent == name:
         raise SpaceError(f"the condition of {name!r} names the parent {parent!r}, which is not another parameter")
     argument = condition[predicate]
+    if predicate in ("at_least", "at_most"):
+        domain = parameters[parent]
+        values = domain.choices if isinstance(domain, _Choices) else [domain.low]
+        if not all(_comparable(value, argument) for value in values):
+            raise SpaceError(f"the condition of {name!r} compares {parent!r} with {argument!r}: they have no order")
     if predicate in ("in", "not_in"):
         strange = [v for v in Categorical(argument).choices if v not in parameters[parent]]
         if strange:
@@ -528,16 +543,16 @@ class Space:
             rows = [dict(row) for row in data["parameters"]]
             names = [row.pop("name") for row in rows]
             whens = [row.pop("when", None) for row in rows]
-            defaults = [from_jsonable(d) for d in data.get("defaults", [])]
-            constraints = [Constraint(c["expression"], c["weight"]) for c in data.get("constraints", [])]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls(
+                dict(zip(names, map(domain_from_json, rows), strict=True)),
+                {name: when for name, when in zip(names, whens, strict=True) if when is not None},
+                [from_jsonable(d) for d in data.get("defaults", [])],
+                [Constraint(c["expression"], c["weight"]) for c in data.get("constraints", [])],
+            )
+        except SpaceError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise SpaceError(f"this is not the JSON of a search space: {error!r}") from error
-        return cls(
-            dict(zip(names, map(domain_from_json, rows), strict=True)),
-            {name: when for name, when in zip(names, whens, strict=True) if when is not None},
-            defaults,
-            constraints,
-        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Space) and self.to_json() == other.to_json()
@@ -617,6 +632,8 @@ def _integer(name: str, value: Any) -> int:
     whole = isinstance(value, (Integral, float)) and not isinstance(value, bool) and value == value // 1
     if not whole:
         raise SpaceError(f"{name} must be a whole number, got {value!r}")
+    if not -MOST <= value <= MOST:
+        raise SpaceError(f"{name} must be between -{MOST} and {MOST}")
     return int(value)
 
 

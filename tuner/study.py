@@ -340,8 +340,9 @@ class Study:
         """The sampler's point or one instead of it; not one of `refused`, unless the space is used up."""
         history = self._history(number)
         point = self.sampler.propose(space, history, number, self.seed)
-        tried = set() if self.sampler.repeats else history.keys(space)
-        return admissible(space, point, tried | refused, number, self.seed)
+        if self.sampler.repeats:
+            return point
+        return admissible(space, point, history.keys(space) | refused, number, self.seed)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)

@@ -76,6 +76,20 @@ class FrozenTrial:
         return all(c <= 0 for c in self.user_attrs.get("constraints") or ())
 
     @property
+    def parent(self) -> tuple[int, int] | None:
+        """(number, steps) of the trial whose state after so many steps this one went on from; None if it started anew.
+
+        The curve and `steps` of a trial are its own, without what its parent did.
+        """
+        origin = self.user_attrs.get("parent")
+        return origin and (origin["trial"], origin["steps"])
+
+    @property
+    def age(self) -> int:
+        """How many steps of a `Resumable` are behind the trial's state, those of its parents among them."""
+        return self.steps + (self.user_attrs["parent"]["age"] if "parent" in self.user_attrs else 0)
+
+    @property
     def last_step(self) -> int | None:
         return max(self.intermediate_values, default=None)
 
@@ -111,6 +125,7 @@ class Trial:
         self._attempt = attempt
         known = study.storage.trial(study.study_id, number)
         self.steps = known.steps
+        self.age, self.parent = known.age, known.parent
         self._fixed = known.fixed
         self._earlier = known.params
         self._params: dict[str, Any] = dict(known.params) if known.steps else {}

@@ -27,6 +27,7 @@ from nanonet.training import Run
 from .errors import StorageError, TrialPruned
 from .executors import cores
 from .pruners import NopPruner, Pruner
+from .range_test import settings_by_range_test
 from .samplers import AutoSampler, Sampler
 from .schedulers import GrowingBrackets, Scheduler
 from .space import Space
@@ -112,6 +113,7 @@ def tune(
     finalists: int = 1,
     repeats: int = 3,
     warm_start: Any = (),
+    lr_test: bool = False,
     n_jobs: int | None = None,
     out: str | os.PathLike[str] | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
@@ -149,6 +151,7 @@ def tune(
     finalists: so many of the best settings are trained with `repeats` seeds in all at the end, within the time, and
         chosen by their mean; 1 takes the best trial as it is. For one objective.
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
+    lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given.
     out: a folder to hold the study as study.db; storage: where to keep it instead. If it holds this search already, the
         search goes on: trials that are done are not repeated.
@@ -196,6 +199,9 @@ def tune(
     names = [objective.name for objective in objectives]
     _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
     _warm_up(study, warm_start, space)
+    if lr_test and not any(trial.steps for trial in study.get_trials(deepcopy=False)):
+        for settings in [*space.defaults, *settings_by_range_test(space, base, parts[0])]:
+            study.enqueue_trial(settings, skip_if_exists=True)
     workers = cores() if n_jobs is None else n_jobs
     share = SEARCH_SHARE - (FINALS_SHARE if finalists > 1 and repeats > 1 else 0)
     interrupted = False

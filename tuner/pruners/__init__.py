@@ -10,6 +10,7 @@ from .hyperband import HyperbandPruner
 from .nop import NopPruner
 from .patient import PatientPruner
 from .percentile import MedianPruner, PercentilePruner
+from .population import PopulationTrainingPruner
 
 __all__ = [
     "PRUNERS",
@@ -22,6 +23,7 @@ __all__ = [
     "NopPruner",
     "PatientPruner",
     "PercentilePruner",
+    "PopulationTrainingPruner",
     "ProgressiveHalvingPruner",
     "Pruner",
     "SuccessiveHalvingPruner",
@@ -39,6 +41,7 @@ PRUNERS: dict[str, type[Pruner]] = {
         HyperbandPruner,
         AsynchronousHalvingPruner,
         ProgressiveHalvingPruner,
+        PopulationTrainingPruner,
         AutoPruner,
         FoldPruner,
     )

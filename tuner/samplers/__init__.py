@@ -5,7 +5,9 @@ from .base import History, Observations, Sampler
 from .cmaes import CmaEsSampler
 from .gp import GPSampler
 from .grid import GridSampler
+from .nsga2 import NSGAIISampler
 from .quasirandom import QMCSampler
+from .regularized import RegularizedEvolutionSampler
 from .tpe import TPESampler
 from .uniform import RandomSampler
 
@@ -16,15 +18,27 @@ __all__ = [
     "GPSampler",
     "GridSampler",
     "History",
+    "NSGAIISampler",
     "Observations",
     "QMCSampler",
     "RandomSampler",
+    "RegularizedEvolutionSampler",
     "Sampler",
     "TPESampler",
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
     sampler.__name__: sampler
-    for sampler in (GridSampler, RandomSampler, QMCSampler, GPSampler, TPESampler, CmaEsSampler, AutoSampler)
+    for sampler in (
+        GridSampler,
+        RandomSampler,
+        QMCSampler,
+        GPSampler,
+        TPESampler,
+        CmaEsSampler,
+        RegularizedEvolutionSampler,
+        NSGAIISampler,
+        AutoSampler,
+    )
 }
 """Every sampler by name."""

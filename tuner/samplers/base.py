@@ -26,7 +26,8 @@ class Sampler(ABC):
     learns = False
     """Whether proposals depend on the values of earlier trials."""
     repeats = False
-    """Whether it may propose a point again that was tried. Otherwise another one near to it is taken instead."""
+    """Whether its points are taken as they are. Otherwise one near to it is taken instead of a point that was tried or
+    that the space's constraints turn away."""
     constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None
 
     def __init__(

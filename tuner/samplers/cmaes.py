@@ -142,7 +142,7 @@ class CmaEsSampler(Sampler):
         if self.x0 is None and startup.any():
             best = int(np.argmin(np.where(startup, ranks(trials), np.inf)))
             start = np.where(np.isnan(trials.points[best]), start, trials.points[best])
-        return SearchDistribution(start[axes.numeric], sigma, axes.sizes, max(population, 4), C)
+        return SearchDistribution(start[axes.numeric], sigma, axes.shares, max(population, 4), C)
 
     # ------------------------------------------------------------------------------------ the search
 
@@ -182,7 +182,7 @@ class CmaEsSampler(Sampler):
         else:
             population, run.large_restarts = large, run.large_restarts + 1
         start = sobol_point(axes.space.dimensions, run.restarts, seed)
-        run.begin(SearchDistribution(start[axes.numeric], sigma, axes.sizes, max(population, 4)), small)
+        run.begin(SearchDistribution(start[axes.numeric], sigma, axes.shares, max(population, 4)), small)
 
     @staticmethod
     def _key(trials: Observations, count: int) -> tuple[bytes, ...]:
@@ -299,6 +299,8 @@ class Axes:
         self.sizes = [domains[a].size for a in self.categorical]
         self._cells = [domains[a].edges for a in self.categorical]
         self._places = [domains[a].places for a in self.categorical]
+        self.shares = [np.diff(cells) for cells in self._cells]
+        """What the categories' priors are."""
 
     def split(self, points: np.ndarray, missing: float = math.nan) -> tuple[np.ndarray, np.ndarray]:
         """Points (k, dimensions) as numbers (k, p) and categories int64 (k, q); inactive: `missing` and -1."""

@@ -26,7 +26,7 @@ class GridSampler(Sampler):
     points: how many evenly spaced values of a continuous range are taken, both ends among them.
 
     Trial n takes the cell after those of the proposed trials before it, so parallel trials never share one. Cells that
-    break a hard constraint are left out.
+    break a hard constraint are left out; soft ones are not looked at.
     """
 
     repeats = True
@@ -95,7 +95,10 @@ class GridSampler(Sampler):
         if space is None:
             return list(every)
         active = ({name: v for name, v in cell.items() if space.is_active(name, cell)} for cell in every)
-        return list({repr(cell): cell for cell in active if space.allows(cell)}.values())
+        cells = list({repr(cell): cell for cell in active if space.allows(cell)}.values())
+        if not cells:
+            raise SpaceError(f"no cell of the grid keeps {', '.join(map(repr, space.constraints))}")
+        return cells
 
     def _values(self, domain: Domain) -> list[Any]:
         if domain.size is None:

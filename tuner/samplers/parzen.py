@@ -123,10 +123,10 @@ def _edges(domain: Domain) -> np.ndarray:
 class Kernels:
     """A product of kernels around each of n centres.
 
-    bandwidths: standard deviations along `axes.ordered`, above 0. stray: b of the labels' kernels, in (0, 1].
+    bandwidths: standard deviations along `axes.ordered`, above 0. stray: b of the labels' kernels (n,), in (0, 1].
     """
 
-    def __init__(self, axes: Axes, centres: Coded, bandwidths: np.ndarray, stray: float):
+    def __init__(self, axes: Axes, centres: Coded, bandwidths: np.ndarray, stray: np.ndarray):
         self.axes, self.centres, self.stray = axes, centres, stray
         self.bandwidths = np.array(bandwidths, dtype=np.float64)
         smooth = len(axes.smooth)
@@ -152,12 +152,10 @@ class Kernels:
     def logs(self, at: Coded) -> np.ndarray:
         """The log of each kernel at m points: float64 (m, n)."""
         logs = at.row @ self._matrix
-        stray = self.stray
         for column, shares in enumerate(self.axes.shares):
-            here, theirs = at.labels[:, column], self.centres.labels[:, column]
-            same = np.log(stray + (1 - stray) / shares)[here]
-            kernel = np.where(here[:, None] == theirs, same[:, None], math.log(stray))
-            logs += kernel * (theirs >= 0) * (here >= 0)[:, None]
+            here, theirs = at.labels[:, column, None], self.centres.labels[:, column]
+            kernel = self.stray + (here == theirs) * ((1 - self.stray) / shares[here])
+            logs += np.log(np.where((here >= 0) & (theirs >= 0), kernel, 1.0))
         return logs
 
 
@@ -195,7 +193,10 @@ class Parzen:
             points[at] = np.where(np.isnan(m), u, np.minimum(np.maximum(normal, 0.0), 1.0))
         if len(axes.label):
             at = (rows[:, None], axes.label)
-            held, stay = centres[:, axes.label], uniform[rows, axes.dimensions + 1 :] >= kernels.stray
+            held, stay = (
+                centres[:, axes.label],
+                uniform[rows, axes.dimensions + 1 :] >= kernels.stray[chosen[rows], None],
+            )
             points[at] = np.where(stay & ~np.isnan(held), held, points[at])
         return points
 

@@ -18,15 +18,15 @@ LEAST = 1e-14  # eigenvalue of C
 class SearchDistribution:
     """N(mean, sigma^2 C) in n dimensions, and for each category of a parameter its probability.
 
-    mean (n,) in the unit cube; sizes: how many categories each categorical parameter has; population: lambda.
+    mean (n,) in the unit cube; shares: of each categorical parameter, the categories' probabilities; population: lambda.
     """
 
     def __init__(
-        self, mean: np.ndarray, sigma: float, sizes: Sequence[int], population: int, C: np.ndarray | None = None
+        self, mean: np.ndarray, sigma: float, shares: Sequence[np.ndarray], population: int, C: np.ndarray | None = None
     ):
         self.mean, self.sigma, self.population = np.array(mean, dtype=np.float64), float(sigma), population
         self.C = np.eye(len(mean)) if C is None else np.array(C)
-        self.shares = [np.full(size, 1.0 / size) for size in sizes]
+        self.shares = [np.array(share) for share in shares]
         self.p_sigma, self.p_c = np.zeros(len(mean)), np.zeros(len(mean))
         self.generation = 0
         self._set_rates()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..pareto import non_dominated_ranks
@@ -13,11 +15,15 @@ PROBES = 2048
 """Points by which hypervolumes of more than two objectives are measured."""
 
 
+@dataclass(frozen=True)
 class Split:
-    """good, bad: rows of the observations, int64. weights: of the good ones, mean 1."""
+    """Rows of the observations, int64, and what each of them weighs."""
 
-    def __init__(self, good: np.ndarray, weights: np.ndarray, bad: np.ndarray):
-        self.good, self.weights, self.bad = good, weights, bad
+    good: np.ndarray
+    good_weights: np.ndarray
+    """of mean 1"""
+    bad: np.ndarray
+    bad_weights: np.ndarray
 
 
 def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
@@ -28,7 +34,8 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
     and so are those without a value yet if `pending_is_bad` (the constant liar), else they are left out.
 
     weights: the improvement over the first trial that is not good (Watanabe 2023, "expected improvement"); for several
-    objectives the hypervolume that each adds; all the same where there is no such number.
+    objectives the hypervolume that each adds; all the same where there is no such number. Bad trials weigh 1, those
+    without a value yet as much as makes up for one good trial in the ratio of the densities.
     """
     done = seen.done
     feasible = np.flatnonzero(done & (seen.violations <= 0))
@@ -48,7 +55,10 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
         weights = gains / gains.mean()
     is_bad = np.ones(len(seen), dtype=bool) if pending_is_bad else done | seen.failed
     is_bad[good] = False
-    return Split(good, weights, np.flatnonzero(is_bad))
+    bad = np.flatnonzero(is_bad)
+    pending = seen.pending[bad]
+    liar = max(1.0, (len(bad) - pending.sum()) / max(count, 1))
+    return Split(good, weights, bad, np.where(pending, liar, 1.0))
 
 
 def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -146,16 +146,17 @@ class TPESampler(Sampler):
 
     def _search(self, axes: Axes, points: np.ndarray, parts: Split) -> Search:
         """Of the trials that have some of these axes."""
-        good, bad, weights = parts.good, parts.bad, parts.weights
+        good, bad, weights, others = parts.good, parts.bad, parts.good_weights, parts.bad_weights
         if not axes.whole:
             had = ~np.isnan(points[:, axes.chosen]).all(axis=1)
-            good, bad, weights = good[had[good]], bad[had[bad]], weights[had[good]]
-        others = np.ones(len(bad))
+            weights, others = weights[had[good]], others[had[bad]]
+            good, bad = good[had[good]], bad[had[bad]]
         if self.weights is not None:
             weights, others = self._given(len(good))[np.argsort(np.argsort(good))], self._given(len(bad))
         widths = bandwidths(axes, points[good], weights, self.narrowest)
         coded = axes.code(points[np.concatenate([good, bad])])
-        kernels = Kernels(axes, coded, widths, stray=1 / (1 + math.sqrt(len(good))))
+        stray = np.repeat([1 / (1 + math.sqrt(len(good))), 1 / (1 + len(bad))], [len(good), len(bad)])
+        kernels = Kernels(axes, coded, widths, stray)
         return Search(kernels, Parzen(kernels, weights, self.prior_weight), Parzen(kernels, others, self.prior_weight))
 
     def _given(self, count: int) -> np.ndarray:
@@ -178,7 +179,8 @@ class Search:
         """Write draws from l into the search's axes of `points` (count, dimensions), the largest l / g first."""
         axes, count = self.kernels.axes, len(self.good.weights)
         drawn = space.snap(self.good.sample(len(points), rng))
-        active = np.where(space.active(drawn), drawn, np.nan) if space.conditions else drawn
+        together = space.conditions and axes.whole  # the axes of a smaller group are active at the same time
+        active = np.where(space.active(drawn), drawn, np.nan) if together else drawn
         logs = self.kernels.logs(axes.code(active))
         ratio = self.good.log_density(logs[:, :count]) - self.bad.log_density(logs[:, count:])
         order = np.argsort(-ratio, kind="stable")

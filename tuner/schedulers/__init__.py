@@ -7,6 +7,7 @@ from .discarding import EarlyDiscarding
 from .growing import GrowingBrackets
 from .halving import SuccessiveHalving
 from .hyperband import Hyperband
+from .population import PopulationTraining
 from .progressive import ProgressiveHalving
 from .runs import FullRuns, StoppedRuns
 
@@ -18,6 +19,7 @@ __all__ = [
     "FullRuns",
     "GrowingBrackets",
     "Hyperband",
+    "PopulationTraining",
     "ProgressiveHalving",
     "Scheduler",
     "Segment",

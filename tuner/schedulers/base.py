@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,15 @@ PENDING = (TrialState.WAITING, TrialState.PAUSED)
 
 @dataclass(frozen=True)
 class Segment:
-    """Run trial `number` (None: a new one) for so many steps more."""
+    """Run trial `number` (None: a new one) for so many steps more.
+
+    A new trial may go on from the state of a paused one, its `parent`, with the settings `params`.
+    """
 
     number: int | None
     steps: int
+    parent: int | None = None
+    params: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Likelihood:
         weights = np.exp(-2.0 * theta[:-1])
         share = math.exp(theta[-1])
         k, slope = matern(weights @ self.distances)
-        a = np.empty(n * n)
+        a = np.zeros(n * n)
         a[self.lower] = k + MEAN_VARIANCE
         a[:: n + 1] = 1.0 + MEAN_VARIANCE + LEAST_NOISE + (share if self.noisy else 0.0)
         # LAPACK counts along columns: what is below the diagonal to NumPy is above it there.

@@ -1,0 +1,84 @@
+"""The non-dominated sorting genetic algorithm, for one objective and for several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..space import Space
+from ..trial import FrozenTrial
+from .base import History, Sampler, keyed_integer
+from .quasirandom import sobol_point
+from .ranking import ranks
+from .variation import Variation
+
+__all__ = ["NSGAIISampler"]
+
+CROSSOVERS = ("sbx", "uniform")
+
+
+class NSGAIISampler(Sampler):
+    """NSGA-II (Deb et al. 2002) with a steady population.
+
+    The first `population_size` trials are the space's defaults, then Sobol points. From then on the parents of each
+    trial are the best `population_size` of all trials that ended, by front and crowding, with feasible ones before
+    infeasible ones; so nothing but the history says who they are, in whatever order parallel trials end, and a good
+    child may be a parent at once (steady state: Durillo et al. 2009). Each of two parents is the better of two drawn at
+    random.
+
+    mutation_prob: of each parameter; 1 / the number of parameters unless given. Mutation is polynomial for numbers, at
+        least one value away for whole numbers and ordinals, another category for categories.
+    crossover: "sbx" (simulated binary crossover) or "uniform".
+    crossover_prob: how often a child has two parents. swapping_prob: of each parameter to come from the second one.
+    """
+
+    learns = True
+
+    def __init__(
+        self,
+        *,
+        population_size: int = 50,
+        mutation_prob: float | None = None,
+        crossover: str = "sbx",
+        crossover_prob: float = 0.9,
+        swapping_prob: float = 0.5,
+        seed: int | None = None,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
+    ):
+        super().__init__(seed, constraints_func)
+        if isinstance(population_size, bool) or population_size < 2:
+            raise ValueError(f"NSGAIISampler: population_size must be at least 2, got {population_size!r}")
+        if crossover not in CROSSOVERS:
+            raise ValueError(f"NSGAIISampler: crossover must be one of {', '.join(CROSSOVERS)}, got {crossover!r}")
+        for name, share in (
+            ("mutation_prob", mutation_prob), ("crossover_prob", crossover_prob), ("swapping_prob", swapping_prob)
+        ):  # fmt: skip
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"NSGAIISampler: {name} must be in [0, 1], got {share!r}")
+        self.population_size, self.mutation_prob, self.crossover = int(population_size), mutation_prob, crossover
+        self.crossover_prob, self.swapping_prob = crossover_prob, swapping_prob
+
+    def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
+        if number < len(space.defaults):
+            return space.encode(space.decode(np.full(space.dimensions, 0.5), space.defaults[number]))
+        first = sobol_point(space.dimensions, number, seed)
+        if number < self.population_size:
+            return first
+        trials = history.observations(space)
+        places = ranks(trials)
+        order = np.argsort(places, kind="stable")  # NaN, that is pending, comes last
+        population = trials.points[order[: min(self.population_size, int(np.sum(~np.isnan(places))))]]
+        if not len(population) or not space.dimensions:
+            return first
+        rng = np.random.default_rng(keyed_integer(seed, number, "nsga2"))
+        vary = Variation(space, rng)
+        mother, father = population[rng.integers(len(population), size=(2, 2)).min(axis=1)]
+        if rng.random() >= self.crossover_prob:
+            child = vary.whole(mother)
+        elif self.crossover == "sbx":
+            child = vary.simulated_binary(mother, father, self.swapping_prob)
+        else:
+            child = vary.uniform(mother, father, self.swapping_prob)
+        share = 1 / max(len(vary.varied), 1) if self.mutation_prob is None else self.mutation_prob
+        return vary.mutate(child, vary.varied[rng.random(len(vary.varied)) < share])
