@@ -348,6 +348,7 @@ def _finish(
         direction=objective.direction,
         dataset=dataset,
         run=run,
+        steps_per_epoch=work.course.folds if work.course.fold_by_fold else 1,
         rows={"training": len(parts.folds[0].y), "development": len(parts.y), "test": len(parts.y_test)},
     )
     result.test_metrics = _test_metrics(dataset.task, objective, parts.y_test, result.scores(parts.x_test))
