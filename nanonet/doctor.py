@@ -17,7 +17,14 @@ __all__ = ["examine", "first_use", "text"]
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "rich", "safetensors", "scikit-learn", "cupy")
 #: The variables that change what nanonet does.
-VARIABLES = ("NANONET_BACKEND", "NANONET_CPU", "NANONET_NUM_THREADS", "NANONET_CACHE_DIR", "HYPOTHESIS_PROFILE")
+VARIABLES = (
+    "NANONET_BACKEND",
+    "NANONET_CPU",
+    "NANONET_NUM_THREADS",
+    "NANONET_CACHE_DIR",
+    "NANONET_TUNED",
+    "HYPOTHESIS_PROFILE",
+)
 
 
 def examine() -> dict[str, Any]:
@@ -34,12 +41,13 @@ def examine() -> dict[str, Any]:
         "backends": {name: {"reason": reason} for name, reason in registry.available().items()},
         "cpu": {"name": _processor(), "cores": _cores()},
         "cache": None,
+        "tuned": None,
         "threads": 1,
     }
     problems: list[str] = []
+    report["backend"] = _in_use(problems)
     if registry.available()["numba_cpu"] is None:
         _look(report, problems)
-    report["backend"] = _in_use(problems)
     for name, about in report["backends"].items():
         if about["reason"] is None:
             about["test"] = _tested(name)
@@ -85,6 +93,7 @@ def text(report: dict[str, Any]) -> str:
     if cache is not None:
         state = f"{cache['files']} kernels, {cache['bytes'] / 1e6:.1f} MB" if cache["writable"] else cache["reason"]
         lines.append(("kernel cache", f"{cache['folder'] or 'none'}  ({state})"))
+        lines.append(("kernel settings", _settings(report["tuned"])))
     for name, value in report["environment"].items():
         lines.append((name, value))
     for name, about in report["backends"].items():
@@ -94,6 +103,15 @@ def text(report: dict[str, Any]) -> str:
     lines.append(("result", "all is well" if report["ok"] else f"{len(report['problems'])} problem(s), see above"))
     width = max(len(name) for name, _ in lines) + 2
     return "\n".join(f"{name:<{width}}{value}" for name, value in lines)
+
+
+def _settings(tuned: dict[str, Any] | None) -> str:
+    if tuned is None:
+        return "the usual ones (`nanonet doctor --tune` searches for better ones)"
+    about = tuned["about"]
+    faster = f", {about['speed']:.2f} x as fast as the usual ones" if "speed" in about else ""
+    unused = "" if tuned["in_use"] else ", not in use"
+    return f"{len(tuned['values'])} of {tuned['knobs']} tuned on {about.get('when', 'an unknown day')}{faster}{unused}"
 
 
 def _verdict(about: dict[str, Any]) -> str:
@@ -111,7 +129,7 @@ def _verdict(about: dict[str, Any]) -> str:
 def _look(report: dict[str, Any], problems: list[str]) -> None:
     """What the compiled backend knows of the machine."""
     try:
-        from kernels.numba_cpu import compiler, threads
+        from kernels.numba_cpu import compiler, knobs, threads
         from kernels.numba_cpu.host import host
 
         machine = host()
@@ -127,6 +145,14 @@ def _look(report: dict[str, Any], problems: list[str]) -> None:
     except Exception as error:  # a doctor reports what ails, whatever it is
         problems.append(f"backend numba_cpu: {type(error).__name__}: {error}")
         return
+    try:
+        found = knobs.kept()
+        if found is not None:
+            now = knobs.in_use()
+            used = all(now[name] == value for name, value in found["values"].items())
+            report["tuned"] = {**found, "knobs": len(knobs.KNOBS), "file": str(knobs.path()), "in_use": used}
+    except ValueError as error:
+        problems.append(f"kernel settings: {error} (`nanonet doctor --tune --reset` removes the file)")
     files = [] if folder is None else [file.stat().st_size for file in folder.iterdir() if file.is_file()]
     report["cache"] = {
         "folder": None if folder is None else str(folder),

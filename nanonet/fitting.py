@@ -79,7 +79,7 @@ def fit(
     from nanonet.progress import Progress
 
     compiled = _compiled(model)
-    dtype = _dtype(model)
+    dtype = dtype_of(model)
     x = inputs(x, dtype=dtype)
     if not 0 <= validation_split < 1:
         raise OptionError(f"validation_split: {validation_split!r}, wanted a share in [0, 1)")
@@ -149,7 +149,7 @@ def evaluate(
     batch_size is accepted for Keras's sake: all rows are computed in large chunks.
     """
     compiled = _compiled(model)
-    dtype = _dtype(model)
+    dtype = dtype_of(model)
     x = inputs(x, dtype=dtype)
     goal = objective(model, compiled.loss)
     y = targets(y, goal.task, len(x), _build(model, x), dtype)
@@ -163,7 +163,7 @@ def evaluate(
 
 def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int = 0) -> np.ndarray:
     """The model's outputs for rows x, in eval mode, as a NumPy array (n, ...)."""
-    x = inputs(x, dtype=_dtype(model))
+    x = inputs(x, dtype=dtype_of(model))
     before = model.training
     model.eval()
     try:
@@ -214,7 +214,7 @@ def _build(model: Any, x: np.ndarray) -> tuple[int, ...]:
         model.train(before)
 
 
-def _dtype(model: Any) -> np.dtype:
+def dtype_of(model: Any) -> np.dtype:
     """What the model computes in: the dtype of its first parameter, float32 if it has none yet."""
     return next((p.dtype for _, p in model._find(Parameter)), np.dtype(np.float32))
 

@@ -66,11 +66,11 @@ def lr_range_test(
     loss: a name or a function, as for `Module.compile`. x (n, ...), y (n, ...) in mini-batches of batch_size rows.
     All groups of the optimizer are set to the same rate. Raises OptionError, DataError, ShapeError.
     """
-    from nanonet.fitting import predict
+    from nanonet.fitting import dtype_of, predict
 
-    goal = objective(model, loss)
-    x = inputs(x)
-    y = targets(y, goal.task, len(x), predict(model, x[:1]).shape[1:])
+    goal, dtype = objective(model, loss), dtype_of(model)
+    x = inputs(x, dtype=dtype)
+    y = targets(y, goal.task, len(x), predict(model, x[:1]).shape[1:], dtype)
     count("batch_size", batch_size, 1)
     training = Training(goal.forward, optimizer, goal.loss, x, y, batch_size=batch_size, seed=seed, guarded=True)
     return range_test(model, optimizer, training, low=low, high=high, steps=steps)

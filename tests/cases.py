@@ -1414,11 +1414,13 @@ class SamplerCase:
 
 @dataclass(frozen=True)
 class PrunerCase:
-    """make() -> a pruner. ends_bad: does it end a trial that is worse than all others at each of 27 steps?"""
+    """make() -> a pruner. ends_bad: does it end a trial that is worse than all others at each of 27 steps? resumable:
+    can it run any `Resumable`?"""
 
     name: str
     make: Callable[[], pruners.Pruner]
     ends_bad: bool = True
+    resumable: bool = True
 
     def __str__(self):
         return self.name
@@ -1458,7 +1460,9 @@ PRUNERS = [
     PrunerCase("HyperbandPruner", lambda: pruners.HyperbandPruner(1, 27, reduction_factor=3)),
     PrunerCase("AsynchronousHalvingPruner", lambda: pruners.AsynchronousHalvingPruner()),
     PrunerCase("ProgressiveHalvingPruner", lambda: pruners.ProgressiveHalvingPruner()),
+    PrunerCase("FreezeThawPruner", lambda: pruners.FreezeThawPruner(n_startup_trials=2)),
     PrunerCase("AutoPruner", lambda: pruners.AutoPruner()),
+    PrunerCase("PopulationTrainingPruner", lambda: pruners.PopulationTrainingPruner(), ends_bad=False, resumable=False),
     PrunerCase("FoldPruner", lambda: pruners.FoldPruner(margin=2.0, n_startup_trials=2)),
 ]
 

@@ -17,6 +17,8 @@ GLUE = {
     "tuner/cli.py",
     "tuner/derived.py",
     "tuner/hypergradient.py",
+    "tuner/kernel_tuning.py",
+    "tuner/kernel_workloads.py",
     "tuner/range_test.py",
     *(f"tuner/tuning/{name}.py" for name in ("limits", "normalized", "objectives", "parts", "result", "runs", "space")),
 }

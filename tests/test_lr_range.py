@@ -38,6 +38,16 @@ def test_losses_are_those_of_a_loop_written_out():
     assert optimizer.lr == 0.5
 
 
+def test_a_model_of_float64_is_tested_in_float64(digits):
+    x, y = digits
+    losses = []
+    for model in (nn.Sequential(nn.Linear(64, 10, rng=0)), nn.Sequential(nn.Linear(64, 10, rng=0)).double()):
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        losses.append(nanonet.lr_range_test(model, optimizer, "cross_entropy", x, y, steps=40, high=1.0).losses)
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert not np.array_equal(*losses)
+
+
 def test_the_model_and_the_optimizer_are_as_before(digits):
     x, y = digits
     model = network().eval()

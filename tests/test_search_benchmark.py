@@ -21,7 +21,7 @@ MINIMA = {
     "function/mixed network": {
         "learning_rate": 10**-2.5, "optimizer": "adam", "layers": 2, "width": 128, "dropout": 0.04
     },
-    "function/conditional": {"method": "network", "blocks": 3, "rate": 10**-2.8, "units": 64},
+    "function/conditional": {"method": "network", "blocks": 3, "rate": 10**-2.1, "units": 64},
 }  # fmt: skip
 
 

@@ -194,6 +194,37 @@ def test_the_executor_starts_new_processes_and_keeps_living_ones():
         executor.submit(os.getpid)
 
 
+class Heavy:
+    """Notes how often it was pickled."""
+
+    pickled = 0
+
+    def __init__(self):
+        self.calls = 0
+
+    def __reduce__(self):
+        Heavy.pickled += 1
+        return Heavy, ()
+
+    def call(self, number):
+        self.calls += 1
+        return self.calls, os.getpid()
+
+
+def test_what_tasks_share_is_sent_to_each_process_once():
+    heavy = Heavy()
+    with ProcessExecutor(2) as executor:
+        executor.share(heavy)
+        results = [f.result() for f in [executor.submit(Heavy.call, heavy, i) for i in range(20)]]
+        assert Heavy.pickled == 1
+        counts = Counter(pid for _, pid in results)
+        assert all(sorted(c for c, p in results if p == pid) == list(range(1, n + 1)) for pid, n in counts.items())
+        assert sum(counts.values()) == 20
+        assert executor.submit(Heavy.call, Heavy(), 0).result()[0] == 1, "another object is not that one"
+        with pytest.raises(TypeError, match="cannot go to another process"):
+            executor.share(lambda: 0)
+
+
 @posix
 def test_shutdown_without_waiting_kills():
     executor = ProcessExecutor(2)
@@ -220,7 +251,7 @@ def test_errors_come_back_from_processes(tmp_path):
         study.optimize(odd, n_trials=1, executor="processes")
     with pytest.raises(TypeError, match="the objective cannot go to another process: .*define it at the top"):
         study.optimize(lambda trial: 0.0, n_trials=1, executor="processes")
-    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.FAIL, TrialState.WAITING]
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.FAIL]
     study.storage.close()
     with pytest.raises(StorageError, match="cannot go to another process"):
         tuner.create_study().optimize(nothing, n_trials=1, executor="processes")

@@ -110,9 +110,9 @@ def test_thousands_of_points_take_no_time():
 
     rng = np.random.default_rng(0)
     for m, seconds in ((2, 0.5), (3, 2.0)):
-        begin = time.perf_counter()
+        begin = time.process_time()
         order(rng.random((3000, m)))
-        assert time.perf_counter() - begin < seconds
+        assert time.process_time() - begin < seconds
 
 
 @pytest.mark.parametrize(

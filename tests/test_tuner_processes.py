@@ -228,6 +228,32 @@ def test_eight_processes_with_a_hundred_trials_each_share_a_file(tmp_path, way):
     study.storage.close()
 
 
+SAME = (
+    HEAD
+    + """
+class Constant(tuner.samplers.RandomSampler):
+    def propose(self, space, history, number, seed):
+        return super().propose(space, history, 0, seed)
+
+made = tuner.create_study(storage=sys.argv[1], study_name="s", load_if_exists=True, sampler=Constant(seed=3),
+                          space=tuner.Space({"n": tuner.Int(1, 40)}))
+note("ready")
+while not os.path.exists(sys.argv[3]):
+    time.sleep(0.001)
+for _ in range(10):
+    note(made.ask().params["n"])
+"""
+)
+
+
+def test_processes_that_want_the_same_settings_get_different_ones(tmp_path):
+    processes = [launch(SAME, tmp_path, str(tmp_path / "go")) for _ in range(4)]
+    wait_for(tmp_path, 4)
+    (tmp_path / "go").touch()
+    succeed(*processes)
+    assert sorted(line[0] for line in notes(tmp_path) if line != ["ready"]) == list(range(1, 41))
+
+
 def test_processes_share_a_total_and_the_segments_of_a_resumable(tmp_path):
     processes = [launch(PLAIN, tmp_path, "1") for _ in range(3)]
     succeed(*processes)

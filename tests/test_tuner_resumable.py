@@ -9,7 +9,17 @@ import pytest
 
 import tuner
 from tuner import Float, Resumable, Space, StorageError, TrialPruned, TrialState
-from tuner.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
+from tuner.pruners import (
+    AsynchronousHalvingPruner,
+    AutoPruner,
+    EarlyDiscardingPruner,
+    FreezeThawPruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    ProgressiveHalvingPruner,
+    SuccessiveHalvingPruner,
+)
 from tuner.samplers import QMCSampler, RandomSampler
 
 
@@ -66,6 +76,12 @@ PRUNERS = {
     "full": NopPruner,
     "median": lambda: MedianPruner(n_startup_trials=2, interval_steps=2),
     "halving": lambda: SuccessiveHalvingPruner(1, reduction_factor=3),
+    "hyperband": HyperbandPruner,
+    "asynchronous": AsynchronousHalvingPruner,
+    "progressive": ProgressiveHalvingPruner,
+    "discarding": lambda: EarlyDiscardingPruner(candidates=4, keep=1),
+    "auto": AutoPruner,
+    "freeze and thaw": FreezeThawPruner,
 }
 
 

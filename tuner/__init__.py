@@ -15,7 +15,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors, executors, importance, pruners, samplers, schedulers, space, storage, study, trial
+from . import (
+    devices,
+    errors,
+    executors,
+    importance,
+    pruners,
+    samplers,
+    schedulers,
+    space,
+    storage,
+    study,
+    terminators,
+    trial,
+)
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
@@ -30,6 +43,7 @@ __all__ = [
     "DuplicatedStudyError",
     "Float",
     "FrozenTrial",
+    "Hypergradient",
     "Int",
     "Near",
     "Ordinal",
@@ -48,8 +62,10 @@ __all__ = [
     "Weights",
     "build",
     "create_study",
+    "devices",
     "errors",
     "executors",
+    "gradient_tune",
     "importance",
     "load_study",
     "pruners",
@@ -60,6 +76,7 @@ __all__ = [
     "space_of",
     "storage",
     "study",
+    "terminators",
     "trial",
     "tune",
 ]
@@ -69,7 +86,9 @@ __all__ = [
 _LATER = {
     "TuneResult": "tune",
     "TunerSearchCV": "sklearn",
+    "Hypergradient": "hypergradient",
     "build": "derived",
+    "gradient_tune": "hypergradient",
     "report": "reporting",
     "space_of": "derived",
     "tune": "tune",

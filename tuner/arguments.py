@@ -230,9 +230,19 @@ def _doctor(commands: Any) -> None:
         commands,
         "doctor",
         "tell what works on this machine, what does not, and why",
-        "Shows versions, backends, vector width, threads and the kernel cache, and tests each backend.",
-        ["doctor", "doctor --json"],
+        "Shows versions, backends, vector width, threads and the kernel cache, and tests each backend.\n\n"
+        "--tune searches the kernels' settings on this machine (how products are cut into blocks, from how much work\n"
+        "on threads share it, when a convolution goes by Winograd's algorithm) and keeps those that are faster,\n"
+        "measured in turn with the usual ones, in the kernel cache. Leave the machine alone meanwhile.\n"
+        "Results may then differ in their last bits from those with the usual settings; the same settings and seed\n"
+        "give the same bits.",
+        ["doctor", "doctor --json", "doctor --tune --minutes 5", "doctor --tune --reset"],
     )
+    parser.add_argument("--tune", action="store_true", help="search for the kernels' best settings on this machine")
+    parser.add_argument("--minutes", type=_positive, default=2.0, metavar="M", help="time of the search (default 2)")
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of the search (default 0)")
+    parser.add_argument("--reset", action="store_true", help="with --tune: back to the usual settings")
+    parser.add_argument("--quiet", action="store_true", help="no notes on stderr")
     parser.add_argument("--json", action="store_true", help="as one JSON document")
 
 

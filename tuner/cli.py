@@ -462,13 +462,64 @@ def report(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def doctor(arguments: argparse.Namespace, console: Console) -> int:
-    """Show what works on this machine."""
+    """Show what works on this machine, or search for the kernels' best settings on it."""
     from nanonet.doctor import examine, text
+    from nanonet.errors import OptionError
 
+    if arguments.reset and not arguments.tune:
+        raise OptionError("--reset is for --tune; give both")
+    if arguments.tune:
+        return _reset_kernels(console) if arguments.reset else _tune_kernels(arguments, console)
     report = examine()
     console.text(text(report))
     console.document(report)
     return DONE if report["ok"] else FAILED
+
+
+def _tune_kernels(arguments: argparse.Namespace, console: Console) -> int:
+    from kernels import registry
+
+    from .kernel_tuning import tune_kernels
+
+    reason = registry.available()["numba_cpu"]
+    if reason is not None:
+        raise Failure(f"--tune: there are no compiled kernels to tune: {reason}")
+    from kernels.numba_cpu import knobs
+
+    found = tune_kernels(arguments.minutes, arguments.seed, console.note)
+    usual = knobs.defaults()
+    rows: list[Any] = []
+    for group in found.groups:
+        rows += [None] * bool(rows)
+        names = [name for name in knobs.KNOBS if knobs.KNOBS[name].group == group.group]
+        for name in names:
+            now = found.values.get(name, usual[name])
+            rows.append((name, str(usual[name]), str(now) if name in found.values else "", ""))
+        verdict = f"{group.speed:.3f}" if group.kept and group.speed else ""
+        rows[-len(names)] = (*rows[-len(names)][:3], verdict)
+    console.table("Settings of the kernels", ("setting", "usual", "found", "times as fast"), rows)
+    for problem in found.problems:
+        console.error(problem)
+    if found.values:
+        console.text(f"{found.speed:.3f} x as fast over all; kept in {knobs.path()}")
+    else:
+        console.text("nothing was faster for sure; the usual settings stay")
+    file = str(knobs.path()) if found.values else None
+    console.document({"command": "doctor", "defaults": usual, "file": file, **found.to_dict()})
+    return DONE
+
+
+def _reset_kernels(console: Console) -> int:
+    from kernels import registry
+
+    removed = False
+    if registry.available()["numba_cpu"] is None:
+        from kernels.numba_cpu import knobs
+
+        removed = knobs.forget()
+    console.text("the usual kernel settings are back" if removed else "there were no tuned kernel settings")
+    console.document({"command": "doctor", "removed": removed})
+    return DONE
 
 
 # -------------------------------------------------------------------------------- the folder and the table

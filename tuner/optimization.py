@@ -11,17 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import pareto
+from .budget import Budget
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
-from .executors import WorkersUnavailable, cores, is_loss, make_executor, perform
+from .executors import ProcessExecutor, WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
 from .resumable import Resumable, run_segment
-from .schedulers import Situation
+from .schedulers import Segment, Situation
 from .storage.base import MAX_CRASHES
 from .storage.owner import new_owner
 from .trial import FrozenTrial, Trial, TrialState, feasible
@@ -40,6 +41,11 @@ class Job:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     steps: int = 0
+    cost: float | None = None
+    """What it will cost, if that is known."""
+    spent: float = 0.0
+    """What its trial had cost before."""
+    begun: float = field(default_factory=time.monotonic)
 
 
 class Optimization:
@@ -60,21 +66,37 @@ class Optimization:
         total: bool,
         total_steps: int | None,
         executor: Executor | str | None,
+        n_steps: int | None = None,
+        cost: float | None = None,
+        total_cost: float | None = None,
     ):
         if not isinstance(objective, Resumable) and not callable(objective):
             raise TypeError(f"objective must be a function of a trial or a tuner.Resumable, got {objective!r}")
         if n_trials is not None and n_trials < 0:
             raise ValueError(f"n_trials must be at least 0, got {n_trials}")
-        if total and n_trials is None:
-            raise ValueError("total=True wants n_trials, the number of trials the study shall have in all")
-        if total_steps is not None and not isinstance(objective, Resumable):
-            raise ValueError("total_steps is for a tuner.Resumable; a function of a trial has no steps")
+        if total and n_trials is None and timeout is None and n_steps is None and cost is None:
+            raise ValueError("total=True wants n_trials, timeout, n_steps or cost, which the study shall have in all")
+        for name, limit in (("n_steps", n_steps), ("total_steps", total_steps)):
+            if limit is not None and not isinstance(objective, Resumable):
+                raise ValueError(f"{name} is for a tuner.Resumable; a function of a trial has no steps")
         self.study = study
-        self.n_trials, self.total, self.total_steps = n_trials, total, total_steps
+        self.n_trials = n_trials
+        self.total = total and n_trials is not None
+        """Whether n_trials counts all of the study's."""
+        self.budget = Budget(
+            study,
+            objective,
+            timeout=timeout,
+            n_steps=n_steps,
+            cost=cost,
+            total=total,
+            total_steps=total_steps,
+            total_cost=total_cost,
+        )
+        self.running: dict[Future[Any], Job] = {}
         self.catch = (catch,) if isinstance(catch, type) else tuple(catch)
         self.callbacks = list(callbacks or ())
         self.gc_after_trial = gc_after_trial
-        self.deadline = math.inf if timeout is None else time.monotonic() + timeout
         self.executor, self.n_jobs = executor, n_jobs
         self.progress = Progress(n_trials) if show_progress_bar else None
         self.work: Work = Segments(self, objective) if isinstance(objective, Resumable) else Calls(self, objective)
@@ -84,8 +106,6 @@ class Optimization:
         self.stopping = False
         self.owner = new_owner()
         """Whose the trials are that this call runs."""
-        self.steps_out = 0
-        """Steps of segments that are being run."""
         self.losses: Counter[int] = Counter()
         """How often a trial's worker died."""
 
@@ -96,23 +116,29 @@ class Optimization:
             executor, workers = make_executor(self.n_jobs, self.executor or "threads")
         else:
             executor, workers = self.executor, cores() if self.n_jobs == -1 else self.n_jobs
-        running: dict[Future[Any], Job] = {}
+            if self.n_jobs in (1, -1):
+                workers = getattr(executor, "slots", workers)
         orderly = False
         if self.progress is not None:
             self.progress.start()
         try:
+            if isinstance(executor, ProcessExecutor):
+                executor.share(self.work.objective)
             with study.storage.alive():
                 study.storage.adopt_abandoned(study.study_id)
-                self._loop(executor, workers, running)
+                self._loop(executor, workers)
             orderly = True
         finally:
-            self._let_go(running)
+            self._let_go()
+            with suppress(StorageError):
+                self.budget.note_time(last=True)
             if own:
                 executor.shutdown(wait=orderly, cancel_futures=True)
             if self.progress is not None:
                 self.progress.stop()
 
-    def _loop(self, executor: Executor, workers: int, running: dict[Future[Any], Job]) -> None:
+    def _loop(self, executor: Executor, workers: int) -> None:
+        running = self.running
         problem: BaseException | None = None
         while True:
             while problem is None and len(running) < workers and not self._is_over():
@@ -123,7 +149,6 @@ class Optimization:
                     crowded = 2 * workers > cores()
                     running[executor.submit(perform, crowded, job.function, *job.arguments)] = job
                 except Exception as error:  # the executor is of no use any more, or the job cannot be sent
-                    self.steps_out -= job.steps
                     self.release(job.trial)
                     problem = error
             if not running:
@@ -135,13 +160,14 @@ class Optimization:
             done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 problem = self._take_in(running.pop(future), future) or problem
+            self.budget.note_time()
 
     def _is_over(self) -> bool:
-        return self.stopping or time.monotonic() >= self.deadline
+        return self.stopping or time.monotonic() >= self.budget.deadline
 
-    def _let_go(self, running: dict[Future[Any], Job]) -> None:
+    def _let_go(self) -> None:
         """Keep what is done and give the rest back, to be run again."""
-        for future, job in running.items():
+        for future, job in self.running.items():
             if future.done() and not future.cancelled():
                 with suppress(Exception):
                     self._take_in(job, future, quiet=True)
@@ -150,8 +176,8 @@ class Optimization:
     def _take_in(self, job: Job, future: Future[Any], quiet: bool = False) -> BaseException | None:
         """Record how a job ended; the exception that ends the study, if it raised one."""
         trial = job.trial
-        self.steps_out -= job.steps
         try:
+            self._charge(job, future)
             self.work.ended(job, future.result().result)
         except TrialPruned:
             self.end(trial, TrialState.PRUNED)
@@ -175,6 +201,11 @@ class Optimization:
             gc.collect()
         return None
 
+    def _charge(self, job: Job, future: Future[Any]) -> None:
+        """Count a job's cost; where it raised something, the seconds since it was handed out."""
+        failed = future.cancelled() or future.exception() is not None
+        self.budget.charge(job, time.monotonic() - job.begun if failed else future.result().seconds)
+
     def _run_again(self, job: Job, error: Exception) -> bool:
         """Give back the trial of a worker that died, to be run by another; end it as failed if that was too often."""
         trial = job.trial
@@ -183,8 +214,7 @@ class Optimization:
             reason = f"the worker that ran this trial died {MAX_CRASHES} times: {type(error).__name__}: {error}"
             self.end(trial, TrialState.FAIL, error=reason)
             return False
-        self.release(trial)
-        self.started -= not trial.steps
+        self.put_back(trial)
         self.exhausted = False
         return True
 
@@ -195,16 +225,16 @@ class Optimization:
         """Whether new trials may be begun. (Of a total, the storage keeps count.)"""
         return not self.exhausted and (self.total or self.n_trials is None or self.started < self.n_trials)
 
-    def next_trial(self, number: int | None = None) -> Trial | None:
-        """That trial, or the next one; None if there is none to be had."""
+    def next_trial(self, number: int | None = None, limited: bool = True) -> Trial | None:
+        """That trial, or the next one; None if there is none to be had. Only a limited one counts."""
         try:
-            trial = self.study._next_trial(self.owner, self.n_trials if self.total else None, number)
+            trial = self.study._next_trial(self.owner, self.n_trials if self.total and limited else None, number)
         except SpaceExhausted:
             self.exhausted = True
             return None
         if trial is None:
             self.exhausted = self.exhausted or number is None
-        elif not trial.steps:
+        elif not trial.steps and limited:
             self.started += 1
         return trial
 
@@ -219,6 +249,11 @@ class Optimization:
         """End a trial for good; its states are no longer needed."""
         self.study._end(trial.number, trial._attempt, state, values, error, segment)
         self.study.storage.checkpoints(self.study.study_id).drop(trial.number)
+
+    def put_back(self, trial: Trial) -> None:
+        """Give back a trial that is not run after all."""
+        self.release(trial)
+        self.started -= not trial.steps
 
     def release(self, trial: Trial) -> None:
         with suppress(TrialLost):
@@ -253,8 +288,11 @@ class Calls(Work):
     """An objective that is a function of a trial."""
 
     def next(self) -> Job | None:
-        trial = self.optimization.next_trial() if self.optimization.may_start else None
-        return trial and Job(trial, self.objective, (trial,))
+        optimization = self.optimization
+        if not optimization.may_start or not optimization.budget.fits(optimization.running.values()):
+            return None
+        trial = optimization.next_trial()
+        return trial and Job(trial, self.objective, (trial,), spent=trial.cost)
 
     def ended(self, job: Job, result: Any) -> None:
         values, problem = feasible(result, len(self.study.directions))
@@ -288,7 +326,7 @@ class Segments(Work):
                 may_start = may_start and started < optimization.n_trials
             decision = self.scheduler.decide(
                 Situation(
-                    [t for t in trials if may_start or t.state is not TrialState.WAITING],
+                    [t for t in trials if may_start or t.parent or t.state is not TrialState.WAITING],
                     self.objective.max_steps,
                     may_start,
                     self.study.signs,
@@ -298,20 +336,44 @@ class Segments(Work):
             for number in decision.stop:
                 self._stop(number)
             segment = decision.run
-            if segment is None or not self._fits(trials, segment.steps):
+            budget, running = optimization.budget, optimization.running.values()
+            if segment is None or not budget.fits(running, steps=segment.steps):
                 return None
-            trial = optimization.next_trial(segment.number)
+            trial = self._trial(segment)
             if trial is not None:
                 arguments = (self.objective, trial, trial.steps, segment.steps, self.checkpoints)
-                optimization.steps_out += segment.steps
-                return Job(trial, run_segment, arguments, segment.steps)
+                price = budget.price_of(trial.params, segment.steps)
+                if price is not None and not budget.fits(running, trial.params, segment.steps):
+                    optimization.put_back(trial)
+                    return None
+                return Job(trial, run_segment, arguments, segment.steps, price, trial.cost)
+
+    def _trial(self, segment: Segment) -> Trial | None:
+        number = segment.number if segment.parent is None else self._fork(segment)
+        known = None if number is None else self.study.storage.trial(self.study.study_id, number)
+        child = known is not None and known.parent is not None
+        trial = self.optimization.next_trial(number, limited=not child)
+        if child and trial is not None and not trial.params:  # without a fixed space nobody has set them yet
+            origin = self.study.storage.trial(self.study.study_id, known.parent[0])
+            trial._set(known.fixed, {name: origin.distributions[name] for name in known.fixed})
+        return trial
+
+    def _fork(self, segment: Segment) -> int:
+        """A waiting trial with a copy of its parent's state; its number."""
+        parent = self.study.storage.trial(self.study.study_id, segment.parent)
+        origin = {"trial": parent.number, "steps": parent.steps, "age": parent.age}
+        params = parent.params if segment.params is None else segment.params
+        child = self.study.storage.enqueue_trial(self.study.study_id, params, {"parent": origin})
+        self.checkpoints.copy(parent.number, parent.steps, child, self.objective)
+        return child
 
     def ended(self, job: Job, result: list[Any]) -> None:
         optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)
+        optimization.budget.add_steps(len(result))
         if any(map(self._diverged, result)):
             problem = f"a value is NaN or infinitely bad within the steps up to {done}"
             optimization.end(trial, TrialState.FAIL, error=problem, segment=result)
-        elif len(result) < job.steps or done >= self.objective.max_steps:
+        elif len(result) < job.steps or trial.age + len(result) >= self.objective.max_steps:
             self._complete(trial, self.study.storage.trial(self.study.study_id, trial.number), result)
         else:
             self.study.storage.add_segment(self.study.study_id, trial.number, trial._attempt, result)
@@ -320,7 +382,7 @@ class Segments(Work):
     def _table(self) -> list[FrozenTrial]:
         """The study's trials, after ending those that had their last step when `max_steps` was larger."""
         trials = self.study.storage.trials(self.study.study_id)
-        over = [t for t in trials if t.state is TrialState.PAUSED and t.steps >= self.objective.max_steps]
+        over = [t for t in trials if t.state is TrialState.PAUSED and t.age >= self.objective.max_steps]
         for frozen in over:
             with suppress(TrialLost):
                 self._complete(Trial(self.study, frozen.number, frozen.attempt), frozen)
@@ -343,9 +405,3 @@ class Segments(Work):
         with suppress(TrialLost):
             self.optimization.end(Trial(self.study, number, frozen.attempt), TrialState.PRUNED)
             self.optimization.tell_callbacks(number)
-
-    def _fits(self, trials: list[FrozenTrial], steps: int) -> bool:
-        if self.optimization.total_steps is None:
-            return True
-        used = sum(t.steps for t in trials) + self.optimization.steps_out
-        return used + steps <= self.optimization.total_steps

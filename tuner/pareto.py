@@ -93,6 +93,11 @@ def losses(values: Sequence[float] | Sequence[Sequence[float]], signs: int | Seq
 
 def best(values: Sequence[float] | Sequence[Sequence[float]], signs: int | Sequence[int]) -> int:
     """The position of the best of at least one result: with several objectives, the last one that none dominates."""
+    sign = np.ravel(signs)
+    if len(sign) == 1 and isinstance(values[0], float):  # the common case, and a hundred times faster
+        clean = [value for value in values if value == value]
+        best_value = (min(clean) if sign[0] > 0 else max(clean)) if clean else values[0]
+        return max((i for i, value in enumerate(values) if value == best_value), default=len(values) - 1)
     return int(np.flatnonzero(pareto_front(_points(values, signs)))[-1])
 
 

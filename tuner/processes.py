@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import pickle
 import queue
@@ -12,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
-
-from .errors import StorageError
 
 __all__ = ["ProcessExecutor", "WorkerDied", "WorkersUnavailable"]
 
@@ -29,8 +28,9 @@ class WorkersUnavailable(RuntimeError):
 class ProcessExecutor(Executor):
     """`workers` processes, each started (by spawn, which is safe beside threads) when it is first needed.
 
-    A task must be picklable; TypeError from `submit` if it is not. When its process dies the future raises
-    `WorkerDied`. The processes ignore Ctrl-C: it is for the parent, whose `shutdown(wait=False)` kills them.
+    A task must be picklable; TypeError from `submit` if it is not. What was given to `share` is sent to each process
+    once. When a task's process dies its future raises `WorkerDied`. The processes ignore Ctrl-C: it is for the parent,
+    whose `shutdown(wait=False)` kills them.
     """
 
     def __init__(self, workers: int):
@@ -43,23 +43,22 @@ class ProcessExecutor(Executor):
         self._lock = threading.Lock()
         self._alive: set[_Worker] = set()
         self._killed = False
+        self._shared: dict[int, Any] = {}
+        self._parcels: dict[int, bytes] = {}
+
+    def share(self, thing: Any) -> None:
+        """Send this object, as it is now, once to each process that gets a task which refers to it."""
+        self._parcels[id(thing)], _ = _packed(thing, {})
+        self._shared[id(thing)] = thing  # keeps its id its own
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        try:
-            task = pickle.dumps((fn, args, kwargs))
-        except StorageError:
-            raise
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"the objective cannot go to another process: {error}; define it at the top of a module"
-            ) from error
-        return self._threads.submit(self._run, task)
+        return self._threads.submit(self._run, *_packed((fn, args, kwargs), self._shared))
 
-    def _run(self, task: bytes) -> Any:
+    def _run(self, task: bytes, needs: set[int]) -> Any:
         worker = self._slots.get()
         try:
             worker = worker or self._start()
-            return worker.run(task)
+            return worker.run(task, {key: self._parcels[key] for key in needs - worker.has})
         except WorkerDied:
             self._bury(worker)
             worker = None
@@ -101,8 +100,48 @@ class ProcessExecutor(Executor):
             self._alive.clear()
 
 
+class _Pickler(pickle.Pickler):
+    """Writes shared objects as references, and notes them in `needs`."""
+
+    def __init__(self, file: io.BytesIO, shared: dict[int, Any]):
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self.shared = shared
+        self.needs: set[int] = set()
+
+    def persistent_id(self, thing: Any) -> int | None:
+        if self.shared.get(id(thing), self) is not thing:
+            return None
+        self.needs.add(id(thing))
+        return id(thing)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, task: bytes, shared: dict[int, Any]):
+        super().__init__(io.BytesIO(task))
+        self.shared = shared
+
+    def persistent_load(self, key: int) -> Any:
+        return self.shared[key]
+
+
+def _packed(thing: Any, shared: dict[int, Any]) -> tuple[bytes, set[int]]:
+    """The object as bytes, and the keys of the shared objects that it refers to."""
+    file = io.BytesIO()
+    pickler = _Pickler(file, shared)
+    try:
+        pickler.dump(thing)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"the objective cannot go to another process: {error}; define it at the top of a module"
+        ) from error
+    return file.getvalue(), pickler.needs
+
+
 class _Worker:
-    """The parent's end of one process."""
+    """The parent's end of one process.
+
+    has: the keys of the shared objects that were sent there.
+    """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -110,6 +149,7 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(theirs,), name="tuner worker")
         self._process.start()
         theirs.close()
+        self.has: set[int] = set()
 
     def wait_until_ready(self) -> None:
         try:
@@ -121,9 +161,10 @@ class _Worker:
                 "executor='processes' must do so under `if __name__ == '__main__':`"
             ) from None
 
-    def run(self, task: bytes) -> Any:
+    def run(self, task: bytes, parcels: dict[int, bytes]) -> Any:
+        self.has |= parcels.keys()
         try:
-            self._pipe.send_bytes(task)
+            self._pipe.send_bytes(pickle.dumps((task, parcels)))
             done, answer, text = pickle.loads(self._pipe.recv_bytes())
         except (EOFError, OSError):
             self._process.join()
@@ -155,17 +196,19 @@ class _Remote(Exception):
 
 
 def _serve(pipe: Any) -> None:
-    """A worker process's life: tasks in, (done, pickled result or error, traceback) out, until the pipe is closed."""
+    """A worker process's life: (task, objects to keep) in, (done, pickled result or error, traceback) out, repeated."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    shared: dict[int, Any] = {}
     with suppress(EOFError, OSError):  # the parent is gone
         pipe.send_bytes(b"ready")
         while True:
-            pipe.send_bytes(pickle.dumps(_answer(pipe.recv_bytes())))
+            pipe.send_bytes(pickle.dumps(_answer(*pickle.loads(pipe.recv_bytes()), shared)))
 
 
-def _answer(task: bytes) -> tuple[bool, bytes, str]:
+def _answer(task: bytes, parcels: dict[int, bytes], shared: dict[int, Any]) -> tuple[bool, bytes, str]:
     try:
-        function, arguments, options = pickle.loads(task)
+        shared.update({key: pickle.loads(parcel) for key, parcel in parcels.items()})
+        function, arguments, options = _Unpickler(task, shared).load()
         return True, pickle.dumps(function(*arguments, **options)), ""
     except Exception as error:
         text = traceback.format_exc()

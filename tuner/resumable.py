@@ -38,6 +38,15 @@ class Resumable(ABC):
         diverges should stop there and give a NaN last. `TrialPruned` ends it as pruned.
         """
 
+    def adapt(self, state: Any, trial: Trial) -> Any:
+        """The state of another trial, which may be changed in place, with the settings of `trial` from here on.
+
+        For schedulers that change settings in mid-run, as population based training does.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define adapt(state, trial) for settings to change mid-run"
+        )
+
 
 def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoints: Any) -> list[Any]:
     """Take the trial's state after `done` steps, add `steps` more, put the new state away; the values of the new steps.
@@ -46,12 +55,25 @@ def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoint
     """
     state = checkpoints.take(trial.number, done, task) if done else None
     if state is None:
-        state = task.start(trial)
-        if done:
-            state, _ = task.advance(state, done)
+        state = _rebuilt(task, trial, done, checkpoints)
     state, values = task.advance(state, steps)
     values = [curve_value(value, len(trial.study.directions), "advance") for value in values]
     if len(values) > steps:
         raise ValueError(f"advance was asked for {steps} steps and gave {len(values)} values")
     checkpoints.put(trial.number, done + len(values), state, task)
     return values
+
+
+def _rebuilt(task: Resumable, trial: Trial, done: int, checkpoints: Any = None) -> Any:
+    """The state after `done` steps of the trial's own, from its beginning: the copy of its parent's state, if it is
+    there, else run again; or none."""
+    if trial.parent is None:
+        state = task.start(trial)
+    else:
+        state = checkpoints.take(trial.number, 0, task) if checkpoints is not None else None
+        if state is None:
+            number, steps = trial.parent
+            study = trial.study
+            state = _rebuilt(task, Trial(study, number, study.storage.trial(study.study_id, number).attempt), steps)
+        state = task.adapt(state, trial)
+    return task.advance(state, done)[0] if done else state

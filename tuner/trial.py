@@ -76,6 +76,20 @@ class FrozenTrial:
         return all(c <= 0 for c in self.user_attrs.get("constraints") or ())
 
     @property
+    def parent(self) -> tuple[int, int] | None:
+        """(number, steps) of the trial whose state after so many steps this one went on from; None if it started anew.
+
+        The curve and `steps` of a trial are its own, without what its parent did.
+        """
+        origin = self.user_attrs.get("parent")
+        return origin and (origin["trial"], origin["steps"])
+
+    @property
+    def age(self) -> int:
+        """How many steps of a `Resumable` are behind the trial's state, those of its parents among them."""
+        return self.steps + (self.user_attrs["parent"]["age"] if "parent" in self.user_attrs else 0)
+
+    @property
     def last_step(self) -> int | None:
         return max(self.intermediate_values, default=None)
 
@@ -111,6 +125,7 @@ class Trial:
         self._attempt = attempt
         known = study.storage.trial(study.study_id, number)
         self.steps = known.steps
+        self.age, self.parent = known.age, known.parent
         self._fixed = known.fixed
         self._earlier = known.params
         self._params: dict[str, Any] = dict(known.params) if known.steps else {}
@@ -233,6 +248,18 @@ class Trial:
     @property
     def user_attrs(self) -> dict[str, Any]:
         return dict(self._user_attrs)
+
+    @property
+    def cost(self) -> float:
+        """What the trial has cost so far, where that is counted (see `Study.optimize`); else 0."""
+        return float(self._user_attrs.get("cost", 0.0))
+
+    def report_cost(self, cost: float) -> None:
+        """Add to what the trial has cost, a number >= 0 in any unit, in place of the seconds it takes."""
+        cost = float(cost)
+        if not 0 <= cost < math.inf:
+            raise ValueError(f"report_cost: cost must be a number >= 0, got {cost!r}")
+        self.set_user_attr("cost", self.cost + cost)
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, params={self._params})"

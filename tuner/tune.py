@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ from nanonet.training import Run
 from .errors import StorageError, TrialPruned
 from .executors import cores
 from .pruners import NopPruner, Pruner
+from .range_test import settings_by_range_test
 from .samplers import AutoSampler, Sampler
 from .schedulers import GrowingBrackets, Scheduler
 from .space import Space
@@ -67,9 +69,9 @@ class Brackets(NopPruner):
     """The pruner that `tune` uses unless given another one: trials are compared at the ends of a course."""
 
     def __init__(self, course: Course):
-        self._scheduler = GrowingBrackets(
-            course.rungs, ETA, course.folds if course.fold_by_fold else 1, largest=LARGEST
-        )
+        largest = min(LARGEST, ETA ** (len(course.ends) - 1))
+        folds = course.folds if course.fold_by_fold else 1
+        self._scheduler = GrowingBrackets(course.rungs, ETA, folds, largest=largest)
 
     def scheduler(self) -> Scheduler:
         return self._scheduler
@@ -112,6 +114,7 @@ def tune(
     finalists: int = 1,
     repeats: int = 3,
     warm_start: Any = (),
+    lr_test: bool = False,
     n_jobs: int | None = None,
     out: str | os.PathLike[str] | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
@@ -149,6 +152,7 @@ def tune(
     finalists: so many of the best settings are trained with `repeats` seeds in all at the end, within the time, and
         chosen by their mean; 1 takes the best trial as it is. For one objective.
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
+    lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given.
     out: a folder to hold the study as study.db; storage: where to keep it instead. If it holds this search already, the
         search goes on: trials that are done are not repeated.
@@ -196,6 +200,9 @@ def tune(
     names = [objective.name for objective in objectives]
     _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
     _warm_up(study, warm_start, space)
+    if lr_test and not any(trial.steps for trial in study.get_trials(deepcopy=False)):
+        for settings in [*space.defaults, *settings_by_range_test(space, base, parts[0])]:
+            study.enqueue_trial(settings, skip_if_exists=True)
     workers = cores() if n_jobs is None else n_jobs
     share = SEARCH_SHARE - (FINALS_SHARE if finalists > 1 and repeats > 1 else 0)
     interrupted = False
@@ -297,10 +304,15 @@ def _front(study: Study, work: TrainingRuns) -> list[FrontMember]:
     """The settings that none beats, by the first objective, best first; with one objective the best alone."""
     if len(study.directions) == 1:
         try:
-            return [_member(study.best_trial, work)]
+            trials = [study.best_trial]
         except ValueError:
             return []
-    members = [_member(trial, work) for trial in study.best_trials]
+    else:
+        trials = study.best_trials
+    members = [_member(trial, work) for trial in trials]
+    if work.limits is not None:  # where no trial is complete, the best ones may not have been judged yet
+        excess = work.limits.excess(work)
+        members = [m for m in members if max(excess(replace(m.trial, values=[*m.values.values()]))) <= 0]
     first = work.objectives[0].name
     return sorted(members, key=lambda m: (study.signs[0] * m.values[first], m.trial.number))
 

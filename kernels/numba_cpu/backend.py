@@ -13,6 +13,7 @@ from kernels.numba_cpu import (
     elementwise,
     gemm,
     group_norm,
+    knobs,
     norm,
     pool,
     random,
@@ -25,7 +26,8 @@ from kernels.reference import reference
 
 
 def backend() -> Backend:
-    """The contract's slots as machine code for this processor."""
+    """The contract's slots as machine code for this processor, with the settings that were found for it."""
+    knobs.load()
     return replace(
         reference(np),
         name="numba_cpu",

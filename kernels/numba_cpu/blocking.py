@@ -21,6 +21,10 @@ BLOCK = 192 << 10
 STRIP = 4
 #: Columns of packed B, which lies in the last cache.
 NC = 2048
+#: Vectors of a panel for many rows; 0: what suits the registers.
+PANEL = 0
+
+_USUAL = NC, PANEL
 
 
 def most_rows(machine: Host) -> dict[int, int]:
@@ -33,7 +37,12 @@ def most_rows(machine: Host) -> dict[int, int]:
 def usual_panel(machine: Host) -> int:
     """Vectors of a panel for many rows: 8 x 3 load less than 12 x 2, and eight rows of C a power of two apart leave
     room in every set of the first cache."""
-    return 2 if machine.vector_registers <= 16 else 3
+    return PANEL or (2 if machine.vector_registers <= 16 else 3)
+
+
+def variant() -> str:
+    """What the name of compiled code tells of the constants that it holds; "" for the usual ones (see knobs.py)."""
+    return "" if (NC, PANEL) == _USUAL else f":nc={NC},panel={PANEL}"
 
 
 def widest_panel(machine: Host, rows: int, vectors: int) -> int:

@@ -96,7 +96,8 @@ def finished(instructions: Sequence[Instruction], held: set[int]) -> list[Instru
 
 def _finished(first: Instruction, inner: Operand, out: Operand, between: Sequence[Instruction]) -> Instruction | None:
     """The instruction that makes `inner`, with relu, and `out` in the place of that; None where it cannot be."""
-    place, flags, bit = FINISHERS.get(compiled_name(first.kernel) if first.code else "", (0, 0, 0))
+    name = compiled_name(first.kernel).partition(":")[0] if first.code else ""  # after it: blocking.variant
+    place, flags, bit = FINISHERS.get(name, (0, 0, 0))
     target = first.operand(place)
     if not bit or first.word(flags) & bit or first.effect.updates(place) or not target.same(inner):
         return None

@@ -14,6 +14,7 @@ from kernels.numba_cpu.blocking import (
     STRIP,
     most_rows,
     usual_panel,
+    variant,
     widest_panel,
 )
 from kernels.numba_cpu.compiler import compile_function, compile_kernel
@@ -122,7 +123,7 @@ def _call(size, a_shape, a_strides, b_shape, b_strides, c_shape, c_strides, flag
         scratch += (block // most + 1) * (k_step * most * size + 128)
     scratch = -(-scratch // 64) * 64
 
-    kernel = compile_kernel(f"gemm/{dtype}", lambda: _loops(dtype))
+    kernel = compile_kernel(f"gemm/{dtype}{variant()}", lambda: _loops(dtype))
     tile = micro_kernel(dtype)
     words = [word for axis in axes for word in axis]
     strides = (ars, acs, brs, bcs, crs)

@@ -5,11 +5,13 @@ from .auto import AutoPruner
 from .base import Pruner
 from .discarding import EarlyDiscardingPruner
 from .folds import FoldPruner
+from .freeze_thaw import FreezeThawPruner
 from .halving import SuccessiveHalvingPruner
 from .hyperband import HyperbandPruner
 from .nop import NopPruner
 from .patient import PatientPruner
 from .percentile import MedianPruner, PercentilePruner
+from .population import PopulationTrainingPruner
 
 __all__ = [
     "PRUNERS",
@@ -17,11 +19,13 @@ __all__ = [
     "AutoPruner",
     "EarlyDiscardingPruner",
     "FoldPruner",
+    "FreezeThawPruner",
     "HyperbandPruner",
     "MedianPruner",
     "NopPruner",
     "PatientPruner",
     "PercentilePruner",
+    "PopulationTrainingPruner",
     "ProgressiveHalvingPruner",
     "Pruner",
     "SuccessiveHalvingPruner",
@@ -39,7 +43,9 @@ PRUNERS: dict[str, type[Pruner]] = {
         HyperbandPruner,
         AsynchronousHalvingPruner,
         ProgressiveHalvingPruner,
+        PopulationTrainingPruner,
         AutoPruner,
+        FreezeThawPruner,
         FoldPruner,
     )
 }

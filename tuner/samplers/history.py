@@ -59,14 +59,14 @@ class Table:
 
     def _clear(self) -> None:
         self._settled = 0  # so many trials from the first on have ended
-        self._params: list[object] = []
+        self._records: list[FrozenTrial | None] = []  # what was read; a record never changes, another takes its place
+        self._row_keys: list[bytes | None] = []
         self._points = np.empty((0, 0))
         self._inside = np.empty(0, dtype=bool)
         self._losses = np.empty((0, 0))
         self._violations = np.empty(0)
         self._failed = np.empty(0, dtype=bool)
         self._curved = False
-        self._keys: set[bytes] = set()
 
     def _read(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> None:
         """Bring the rows of `trials` up to date."""
@@ -76,28 +76,30 @@ class Table:
         self._grow(len(trials), space.dimensions, len(signs))
         for row in range(self._settled, len(trials)):
             trial = trials[row]
-            if row >= len(self._params):
-                self._params.append(None)
-            if self._params[row] is not trial.params:
-                self._params[row] = trial.params
+            if row >= len(self._records):
+                self._records.append(None)
+                self._row_keys.append(None)
+            before = self._records[row]
+            if row == self._settled and trial.state.is_finished():
+                self._settled += 1
+            if before is trial:
+                continue
+            self._records[row] = trial
+            if before is None or before.params is not trial.params:
                 self._inside[row] = self._encode(row, space, trial.params)
+                self._row_keys[row] = _key(self._points[row]) if self._inside[row] else None
             values = trial.values if trial.state is TrialState.COMPLETE else None
             self._losses[row] = math.nan if values is None else [s * v for s, v in zip(signs, values, strict=True)]
             self._failed[row] = trial.state is TrialState.FAIL
             excess = trial.user_attrs.get("constraints") or ()
             self._violations[row] = sum(max(c, 0.0) if c == c else math.inf for c in excess)
             self._curved = self._curved or (trial.state is not TrialState.FAIL and bool(trial.intermediate_values))
-            if trial.state.is_finished() and row == self._settled:
-                self._settled += 1
-                if self._inside[row]:
-                    self._keys.add(_key(self._points[row]))
 
     def keys(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> set[bytes]:
         """The points of the trials as bytes, and of others that ended."""
         with self._lock:
             self._read(space, trials, signs)
-            more = {_key(self._points[row]) for row in range(self._settled, len(trials)) if self._inside[row]}
-            return self._keys | more
+            return {key for key in self._row_keys[: max(self._settled, len(trials))] if key is not None}
 
     def observations(self, space: Space, trials: Sequence[FrozenTrial], signs: Sequence[int]) -> Observations:
         """The trials that lie in the space."""

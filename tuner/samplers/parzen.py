@@ -28,7 +28,7 @@ import numpy as np
 from ..cells import Ruler
 from ..space import Domain, Space
 
-__all__ = ["Axes", "Coded", "Parzen", "bandwidths"]
+__all__ = ["Axes", "Coded", "Kernels", "Parzen", "bandwidths"]
 
 MANY = 64
 """A range of more values than this is smooth."""
@@ -119,23 +119,17 @@ def _edges(domain: Domain) -> np.ndarray:
     return np.arange(domain.size + 1) / domain.size if edges is None else edges
 
 
-class Parzen:
-    """A density with a kernel at each of some points.
+class Kernels:
+    """A product of kernels around each of n centres.
 
-    weights: of the kernels (n,), and `prior` that of the uniform density; they are divided by their sum.
-    bandwidths: standard deviations of the kernels along `axes.ordered`, above 0.
-    stray: b of the labels' kernels, in (0, 1].
+    bandwidths: standard deviations along `axes.ordered`, above 0. stray: b of the labels' kernels (n,), in (0, 1].
     """
 
-    def __init__(
-        self, axes: Axes, centres: Coded, weights: np.ndarray, prior: float, bandwidths: np.ndarray, stray: float
-    ):
+    def __init__(self, axes: Axes, centres: Coded, bandwidths: np.ndarray, stray: np.ndarray):
         self.axes, self.centres, self.stray = axes, centres, stray
-        total = weights.sum() + prior
-        self.weights, self.prior = (weights / total, prior / total) if total > 0 else (weights, 1.0)
         self.bandwidths = np.array(bandwidths, dtype=np.float64)
         smooth = len(axes.smooth)
-        matrix = np.empty((centres.row.shape[1], len(weights)))
+        matrix = np.empty((centres.row.shape[1], len(centres.points)))
         if len(axes.stepped):
             block = np.zeros((axes.cells, axes.cells))
             for column, begin in enumerate(axes.begins):
@@ -154,59 +148,73 @@ class Parzen:
             matrix[2 * smooth : 3 * smooth] = known * (-0.5 * scaled * scaled - np.log(ROOT_2_PI * h * mass))
         self._matrix = matrix
 
-    def log_density(self, at: Coded) -> np.ndarray:
-        """log p at m points: float64 (m,)."""
+    def logs(self, at: Coded) -> np.ndarray:
+        """The log of each kernel at m points: float64 (m, n)."""
         logs = at.row @ self._matrix
         for column, shares in enumerate(self.axes.shares):
-            here, theirs = at.labels[:, column], self.centres.labels[:, column]
-            known = here >= 0
-            same = np.where(known, np.log(self.stray + (1 - self.stray) / shares[here]), 0.0)
-            other = np.where(known, math.log(self.stray), 0.0)
-            logs += np.where(here[:, None] == theirs, same[:, None], other[:, None] * (theirs >= 0))
-        top = logs.max(axis=1, initial=0.0)
+            here, theirs = at.labels[:, column, None], self.centres.labels[:, column]
+            kernel = self.stray + (here == theirs) * ((1 - self.stray) / shares[here])
+            logs += np.log(np.where((here >= 0) & (theirs >= 0), kernel, 1.0))
+        return logs
+
+
+class Parzen:
+    """The density of `kernels` with these weights (n,), and of weight `prior` the uniform one.
+
+    Weights are divided by their sum; if it is 0, all is uniform.
+    """
+
+    def __init__(self, kernels: Kernels, weights: np.ndarray, prior: float):
+        self.kernels = kernels
+        total = weights.sum() + prior
+        self.weights, self.prior = (weights / total, prior / total) if total > 0 else (weights, 1.0)
+
+    def log_density(self, logs: np.ndarray) -> np.ndarray:
+        """log p at m points, from `Kernels.logs` of them: float64 (m,)."""
+        top = logs.max(axis=1, initial=0.0 if self.prior else -np.inf)
         return top + np.log(np.exp(logs - top[:, None]) @ self.weights + self.prior * np.exp(-top))
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draws from p, every coordinate given, (count, dimensions)."""
         from scipy.special import ndtr, ndtri
 
-        axes = self.axes
+        axes, kernels = self.kernels.axes, self.kernels
         uniform = rng.random((count, axes.dimensions + 1 + len(axes.label)))
         points = uniform[:, : axes.dimensions]
-        kernel = np.searchsorted(np.cumsum(self.weights), uniform[:, axes.dimensions], side="right")
-        rows = np.flatnonzero(kernel < len(self.weights))  # the others are draws from the uniform density
-        centres = self.centres.points[kernel[rows]]
+        chosen = np.searchsorted(np.cumsum(self.weights), uniform[:, axes.dimensions], side="right")
+        rows = np.flatnonzero(chosen < len(self.weights))  # the others are draws from the uniform density
+        centres = kernels.centres.points[chosen[rows]]
         if len(axes.ordered):
             at = (rows[:, None], axes.ordered)
-            m, h, u = centres[:, axes.ordered], self.bandwidths, points[at]
+            m, h, u = centres[:, axes.ordered], kernels.bandwidths, points[at]
             low, high = ndtr(-m / h), ndtr((1.0 - m) / h)
             normal = m + h * ndtri(low + (high - low) * u)
             points[at] = np.where(np.isnan(m), u, np.minimum(np.maximum(normal, 0.0), 1.0))
         if len(axes.label):
             at = (rows[:, None], axes.label)
-            held, stay = centres[:, axes.label], uniform[rows, axes.dimensions + 1 :] >= self.stray
+            held, stay = (
+                centres[:, axes.label],
+                uniform[rows, axes.dimensions + 1 :] >= kernels.stray[chosen[rows], None],
+            )
             points[at] = np.where(stay & ~np.isnan(held), held, points[at])
         return points
 
 
 def bandwidths(axes: Axes, points: np.ndarray, weights: np.ndarray, least: float) -> np.ndarray:
-    """The normal reference rule along `axes.ordered` (Scott 1992): h = sigma n^(-1 / (d + 4)).
+    """The normal reference rule along `axes.ordered`: sigma n^(-1 / (d + 4)) (Scott 1992).
 
-    n is the effective number of the weighted points, and one more that stands for the uniform density: sigma^2 is
-    their variance about the points' mean. So h is wide while there are few points. d is how many axes the points have
-    on average. At least `least`, at most 1.
+    n is the effective number of the weighted points and one more, that of the uniform density, which counts in their
+    variance sigma^2 as well: so kernels are wide while there are few points. d is how many axes the points have on
+    average. At least `least`, at most 1.
     """
-    places = points[:, axes.ordered]
-    known = ~np.isnan(places)
-    mass = weights[:, None] * known
-    total = np.maximum(mass.sum(axis=0), 1e-300)
-    share = mass / total
-    count = known.sum(axis=0)
-    places = np.where(known, places, 0.5) - 0.5
-    mean = (share * places).sum(axis=0)
-    spread = (share * (places - mean) ** 2).sum(axis=0)
-    variance = (count * spread + 1 / 12 + mean**2) / (count + 1)
-    effective = np.where(count > 0, 1 / np.maximum((share**2).sum(axis=0), 1e-300), 0.0)
-    labels = (~np.isnan(points[:, axes.label])).sum() if len(axes.label) else 0
-    dimensions = (count.sum() + labels) / max(len(points), 1)
-    return np.clip(np.sqrt(variance) * (effective + 1) ** (-1 / (dimensions + 4)), least, 1.0)
+    known = ~np.isnan(points)
+    dimensions = known[:, axes.every].sum() / max(len(points), 1)
+    known = known[:, axes.ordered]
+    places = np.where(known, points[:, axes.ordered] - 0.5, 0.0)
+    count, share = known.sum(axis=0), np.maximum(weights @ known, 1e-300)
+    mean = (weights @ places) / share
+    spread = (weights @ (places * places)) / share - mean * mean
+    effective = np.where(count > 0, share**2 / np.maximum((weights * weights) @ known, 1e-300), 0.0)
+    variance = (count * np.maximum(spread, 0.0) + 1 / 12 + mean * mean) / (count + 1)
+    widths = np.sqrt(variance) * (effective + 1) ** (-1 / (dimensions + 4))
+    return np.minimum(np.maximum(widths, least), 1.0)

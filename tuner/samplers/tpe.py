@@ -10,20 +10,20 @@ import numpy as np
 from ..space import Domain, Space
 from ..trial import FrozenTrial
 from .base import History, Observations, Sampler, keyed_integer
-from .parzen import Axes, Coded, Parzen, bandwidths
+from .parzen import Axes, Kernels, Parzen, bandwidths
 from .quasirandom import sobol_point
 from .split import Split, split
 
 __all__ = ["TPESampler"]
 
-SHARE, MOST = 0.1, 25
+SHARE, MOST = 0.2, 25
 NARROWEST = 0.03
 ROUNDS = 4
 """How often candidates are drawn anew, twice as many each time, while all of them were tried already."""
 
 
 def default_gamma(count: int) -> int:
-    """How many of `count` trials are good: a tenth, at most 25."""
+    """How many of `count` trials are good: a fifth, at most 25."""
     return min(math.ceil(SHARE * count), MOST)
 
 
@@ -32,17 +32,19 @@ class TPESampler(Sampler):
 
         x = argmax l(x) / g(x)      over candidates drawn from l
 
-    l is a kernel density of the good trials, g one of all others; see parzen.py for the kernels. What Watanabe (2023,
-    "Tree-structured Parzen estimator: understanding its algorithm components") found to matter is the default: kernels
-    over all axes at once, good trials weighted by their improvement, a least bandwidth, a uniform prior.
+    l is a kernel density of the good trials, g one of all others; see parzen.py for the kernels. Of the parts that
+    Watanabe (2023, "Tree-structured Parzen estimator: understanding its algorithm components") tells apart, these are
+    chosen: kernels over all axes at once, weights by rank, Scott's bandwidths with a least one, a uniform prior. Both
+    densities have the bandwidths of l, so that their ratio is the Nadaraya-Watson estimate of the odds to be good.
+    A space with conditions is searched as a whole: see parzen.py for what an inactive axis does.
 
     consider_prior, prior_weight: whether l and g hold a uniform density, and how many kernels it counts as.
     consider_magic_clip: whether bandwidths have a least value, 0.03 of the range.
     n_startup_trials: until so many trials have a value, points are the space's defaults, then scrambled Sobol points.
     n_ei_candidates: how many candidates are drawn.
-    gamma: number of trials with a value -> how many of them are good. A tenth, at most 25, unless given.
+    gamma: number of trials with a value -> how many of them are good. A fifth, at most 25, unless given.
     weights: number of trials -> weights of the kernels, oldest first, for l and g alike. Unless given, good trials
-        weigh as much as they improve on the first that is not good, and others all the same.
+        weigh by their rank, and others all the same.
     multivariate: False searches each axis by itself.
     group: in a space without declared conditions, as define-by-run gives it, axes that the same trials have form a
         group, which is searched by itself and learns from those trials. False takes all axes together.
@@ -145,18 +147,19 @@ class TPESampler(Sampler):
         return known[group]
 
     def _search(self, axes: Axes, points: np.ndarray, parts: Split) -> Search:
-        if self.weights is None:
-            good, bad = parts.weights, np.ones(len(parts.bad))
-        else:
-            good = self._given(len(parts.good))[np.argsort(np.argsort(parts.good))]
-            bad = self._given(len(parts.bad))
-        seen = axes.code(points)
-        return Search(axes, self._density(axes, seen[parts.good], good), self._density(axes, seen[parts.bad], bad))
-
-    def _density(self, axes: Axes, centres: Coded, weights: np.ndarray) -> Parzen:
-        widths = bandwidths(axes, centres.points, weights, self.narrowest)
-        stray = 1.0 / (1.0 + math.sqrt(max(len(weights), 1)))
-        return Parzen(axes, centres, weights, self.prior_weight, widths, stray)
+        """Of the trials that have some of these axes."""
+        good, bad, weights, others = parts.good, parts.bad, parts.good_weights, parts.bad_weights
+        if not axes.whole:
+            had = ~np.isnan(points[:, axes.chosen]).all(axis=1)
+            weights, others = weights[had[good]], others[had[bad]]
+            good, bad = good[had[good]], bad[had[bad]]
+        if self.weights is not None:
+            weights, others = self._given(len(good))[np.argsort(np.argsort(good))], self._given(len(bad))
+        widths = bandwidths(axes, points[good], weights, self.narrowest)
+        coded = axes.code(points[np.concatenate([good, bad])])
+        stray = np.repeat([1 / (1 + math.sqrt(len(good))), 1 / (1 + len(bad))], [len(good), len(bad)])
+        kernels = Kernels(axes, coded, widths, stray)
+        return Search(kernels, Parzen(kernels, weights, self.prior_weight), Parzen(kernels, others, self.prior_weight))
 
     def _given(self, count: int) -> np.ndarray:
         """The user's weights for `count` trials."""
@@ -169,18 +172,21 @@ class TPESampler(Sampler):
 
 
 class Search:
-    """good, bad: the densities l and g along `axes`."""
+    """good, bad: the densities l and g, of the first and of the other ones of the kernels."""
 
-    def __init__(self, axes: Axes, good: Parzen, bad: Parzen):
-        self.axes, self.good, self.bad = axes, good, bad
+    def __init__(self, kernels: Kernels, good: Parzen, bad: Parzen):
+        self.kernels, self.good, self.bad = kernels, good, bad
 
     def fill(self, points: np.ndarray, space: Space, rng: np.random.Generator) -> None:
         """Write draws from l into the search's axes of `points` (count, dimensions), the largest l / g first."""
+        axes, count = self.kernels.axes, len(self.good.weights)
         drawn = space.snap(self.good.sample(len(points), rng))
-        active = np.where(space.active(drawn), drawn, np.nan) if space.conditions else drawn
-        coded = self.axes.code(active)
-        order = np.argsort(self.bad.log_density(coded) - self.good.log_density(coded), kind="stable")
-        if self.axes.whole:
+        together = space.conditions and axes.whole  # the axes of a smaller group are active at the same time
+        active = np.where(space.active(drawn), drawn, np.nan) if together else drawn
+        logs = self.kernels.logs(axes.code(active))
+        ratio = self.good.log_density(logs[:, :count]) - self.bad.log_density(logs[:, count:])
+        order = np.argsort(-ratio, kind="stable")
+        if axes.whole:
             points[:] = drawn[order]
         else:
-            points[:, self.axes.chosen] = drawn[order][:, self.axes.chosen]
+            points[:, axes.chosen] = drawn[order][:, axes.chosen]

@@ -4,9 +4,11 @@ from .asynchronous import AsynchronousHalving
 from .balanced import Balanced
 from .base import Decision, Scheduler, Segment, Situation
 from .discarding import EarlyDiscarding
+from .freeze_thaw import FreezeThaw
 from .growing import GrowingBrackets
 from .halving import SuccessiveHalving
 from .hyperband import Hyperband
+from .population import PopulationTraining
 from .progressive import ProgressiveHalving
 from .runs import FullRuns, StoppedRuns
 
@@ -15,9 +17,11 @@ __all__ = [
     "Balanced",
     "Decision",
     "EarlyDiscarding",
+    "FreezeThaw",
     "FullRuns",
     "GrowingBrackets",
     "Hyperband",
+    "PopulationTraining",
     "ProgressiveHalving",
     "Scheduler",
     "Segment",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,15 @@ PENDING = (TrialState.WAITING, TrialState.PAUSED)
 
 @dataclass(frozen=True)
 class Segment:
-    """Run trial `number` (None: a new one) for so many steps more."""
+    """Run trial `number` (None: a new one) for so many steps more.
+
+    A new trial may go on from the state of a paused one, its `parent`, with the settings `params`.
+    """
 
     number: int | None
     steps: int
+    parent: int | None = None
+    params: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,12 @@ class Situation:
 
     def _value(self, trial: FrozenTrial, steps: int) -> float | list[float]:
         curve = trial.intermediate_values
-        if not self.best and steps in curve:
+        if steps in curve and (steps == 1 or not self.best):
             return curve[steps]
-        known = sorted(step for step in curve if step <= steps)
-        if not known:
+        values = [curve[step] for step in sorted(curve) if step <= steps]
+        if not values:
             return [np.nan] * len(self.signs)
-        if not self.best:
-            return curve[known[-1]]
-        return curve[known[pareto.best([curve[step] for step in known], self.signs)]]
+        return values[pareto.best(values, self.signs) if self.best else -1]
 
 
 @dataclass(frozen=True)

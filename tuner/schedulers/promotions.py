@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
+
+import numpy as np
 
 from ..trial import FrozenTrial, TrialState
 from .base import PENDING, Decision, Scheduler, Segment, Situation
@@ -15,8 +18,8 @@ class Promotions(Scheduler):
     """Whenever a worker is free: from the highest rung down, a trial that is among the best there and has not gone on
     yet goes on to the next rung; if there is none, a new trial is begun. So no worker is ever idle.
 
-    Of trials with the very same curve only the first goes on. Once no more trials may be started, the best of each
-    rung goes on even if the rung's share is less than one trial; then all that still wait are ended.
+    Of trials with the very same curve (of one objective) only the first goes on. Once no more trials may be started,
+    the best of each rung goes on even if the rung's share is less than one trial; then all that still wait are ended.
     """
 
     @abstractmethod
@@ -50,21 +53,33 @@ def _rest(trial: FrozenTrial, situation: Situation) -> int:
 
 def _promoted(situation: Situation, rung: int, goal: int, share: float) -> FrozenTrial | None:
     """The best trial that may go on from `rung` to `goal`, the next one; None if there is none."""
+    if not any(t.state is TrialState.PAUSED and rung <= t.steps < goal for t in situation.trials):
+        return None
     there = [t for t in situation.trials if t.steps >= rung or (t.state is TrialState.COMPLETE and t.steps > 0)]
     count = int(len(there) * share + 1e-9)
     if not situation.may_start:
         count = max(count, 1)
-    if count == 0 or all(t.state is not TrialState.PAUSED or t.steps >= goal for t in there):
+    if count == 0:
         return None
-    seen: set[tuple[object, ...]] = set()
-    for trial in situation.ranked(there, rung):
-        curve = tuple(str(trial.intermediate_values.get(step)) for step in range(1, rung + 1))
-        if curve in seen:
+    losses = situation.losses(there, rung)
+    before, curves = math.nan, []  # the last trial's loss, and the curves of all with that loss
+    for place in np.lexsort(([trial.number for trial in there], losses)).tolist():
+        trial = there[place]
+        if losses[place] != before:
+            before, curves = losses[place], [trial]
+        elif any(_same(trial, other, rung) for other in curves):
             continue
-        seen.add(curve)
+        else:
+            curves.append(trial)
         if trial.state is TrialState.PAUSED and trial.steps < goal:
             return trial
         count -= 1
         if count == 0:
             return None
     return None
+
+
+def _same(one: FrozenTrial, other: FrozenTrial, steps: int) -> bool:
+    """Whether two curves have the same values up to so many steps."""
+    a, b = one.intermediate_values, other.intermediate_values
+    return all(a.get(step) == b.get(step) for step in range(1, steps + 1))

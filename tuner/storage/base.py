@@ -50,7 +50,10 @@ class Claim:
 
 def same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether names and values are the same, in any order; 1, 1.0 and True differ, NaN equals itself."""
-    return one.keys() == other.keys() and all(_written(value) == _written(other[name]) for name, value in one.items())
+    if one.keys() != other.keys():
+        return False
+    pairs = ((value, other[name]) for name, value in one.items())
+    return all((type(a) is not float or a == b or a != a) and _written(a) == _written(b) for a, b in pairs)
 
 
 def _written(value: Any) -> str:

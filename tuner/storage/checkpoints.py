@@ -1,6 +1,7 @@
 """Where the states of resumable trials wait between two segments.
 
-    take(number, step, task) -> state or None    put(number, step, state, task)    drop(number, keep)    sweep(ended)
+    take(number, step, task) -> state or None    put(number, step, state, task)    copy(number, step, child, task)
+    drop(number, keep)    sweep(ended)
 
 A state is filed under (trial number, steps done). One that is missing or damaged is no loss: its trial is run again
 from the start up to that step. A worker takes a state out, so a segment that dies leaves nothing half advanced.
@@ -9,7 +10,10 @@ from the start up to that step. A worker takes a state out, so a segment that di
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
+import shutil
+import tempfile
 import time
 import uuid
 import warnings
@@ -37,6 +41,12 @@ class MemoryCheckpoints:
 
     def put(self, number: int, step: int, state: Any, task: Any) -> None:
         self._states[number, step] = state
+
+    def copy(self, number: int, step: int, child: int, task: Any) -> None:
+        """File a copy of the trial's state as that of `child` after 0 steps; nothing if there is none."""
+        state = self._states.get((number, step))
+        if state is not None:
+            self._states[child, 0] = _copied(state, task)
 
     def drop(self, number: int, keep: int | None = None) -> None:
         """Forget the trial's states, but for the one after `keep` steps."""
@@ -108,6 +118,16 @@ class FileCheckpoints:
                 partial.unlink()
             raise StorageError(f"{path}: a checkpoint could not be written: {error}") from error
 
+    def copy(self, number: int, step: int, child: int, task: Any) -> None:
+        """File a copy of the trial's state as that of `child` after 0 steps; nothing if there is none."""
+        if not _saves(task):
+            self._memory.copy(number, step, child, task)
+            return
+        with contextlib.suppress(OSError):  # without it the parent is run again
+            partial = self.folder / f".{uuid.uuid4().hex}"
+            shutil.copyfile(self._path(number, step, task), partial)
+            os.replace(partial, self._path(child, 0, task))
+
     def drop(self, number: int, keep: int | None = None) -> None:
         """Remove the trial's files, but for the one after `keep` steps."""
         self._memory.drop(number, keep)
@@ -134,3 +154,13 @@ class FileCheckpoints:
 
 def _saves(task: Any) -> bool:
     return hasattr(task, "save") and hasattr(task, "load")
+
+
+def _copied(state: Any, task: Any) -> Any:
+    """A state that shares nothing with this one: saved and loaded again where the task can, else a deep copy."""
+    if not _saves(task):
+        return copy.deepcopy(state)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"state{getattr(task, 'suffix', '')}"
+        task.save(state, path)
+        return task.load(path)

@@ -47,6 +47,7 @@ class Scaled:
 
 
 def scaled(task: str, x: np.ndarray, y: np.ndarray) -> Scaled:
+    """Rows x (n, ...), and y of regression, with mean 0 and variance 1 in every column."""
     standardizer = Standardizer().fit(x)
     targets = None if task == "classification" else Standardizer().fit(y)
     return Scaled(standardizer.transform(x), y if targets is None else targets.transform(y), standardizer, targets)

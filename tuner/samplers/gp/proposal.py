@@ -158,7 +158,7 @@ def _feasibility(means, deviations):
 
 
 def _scheduled(count: int) -> int:
-    """The last number of trials up to `count` at which hyperparameters are chosen: each one up to 20, then 5 % apart."""
+    """The last number of trials up to `count` at which hyperparameters are chosen: all up to 20, then 5 % apart."""
     last = min(count, 20)
     while (following := max(last + 1, int(1.05 * last))) <= count:
         last = following
