@@ -247,8 +247,9 @@ class Study:
         catch: exceptions that fail their trial and nothing more; others are raised once running trials have ended.
         callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
         executor: whom to give the work: "threads", "processes", or any `concurrent.futures.Executor`; n_jobs is then
-            how many tasks to hand out at a time (of `devices.Devices` as many as it has slots). Other processes need a study in a SQLite file and a picklable
-            objective. When a worker dies its trial is run again by another one, at most three times in all.
+            how many tasks to hand out at a time (of `devices.Devices` as many as it has slots). Other processes need a
+            study in a SQLite file and a picklable objective. When a worker dies its trial is run again by another one,
+            at most three times in all.
 
         Several processes may call this on one study; one that finds nothing to do ends. Trials that an interrupted
         process left behind are run again under their numbers. Ctrl-C gives running trials
@@ -302,7 +303,8 @@ class Study:
             return None
         trial = Trial(self, claim.number, claim.attempt)
         try:
-            trial._begin(self.space, self._seen_space(claim.number) if self.sampler.learns else None)
+            learned = self._seen_space(claim.number) if self.sampler.learns and self.space is None else None
+            trial._begin(self.space, learned)
         except BaseException as error:
             if isinstance(error, (SpaceError, ValueError)):
                 self._end(claim.number, claim.attempt, TrialState.FAIL, None, repr(error))
@@ -342,7 +344,8 @@ class Study:
         point = self.sampler.propose(space, history, number, self.seed)
         if self.sampler.repeats:
             return point
-        return admissible(space, point, history.keys(space) | refused, number, self.seed)
+        tried = history.keys(space)
+        return admissible(space, point, tried | refused if refused else tried, number, self.seed)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)
