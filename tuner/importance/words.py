@@ -59,17 +59,19 @@ class Summary:
         }
 
 
-def summary(study: Study, *, target: Target | None = None, seed: int | None = 0) -> Summary:
-    """The study in plain words; never raises for want of trials, but says so.
+def summary(
+    study: Study, *, target: Target | None = None, objective: int | None = None, seed: int | None = 0
+) -> Summary:
+    """The study in plain words; never raises for want of trials, but says so. `target`, `objective`: see `Analysis`.
 
     Shares are of the variance over the whole space, the worst quarter of the trials counting as equally bad. A
     parameter is good where its partial dependence has gone less than 15% of the way from its best to its worst, or lies
     within one standard deviation of the forest's trees from the best.
     """
     try:
-        analysis = Analysis(study, target=target, quantile=QUANTILE, seed=seed)
+        analysis = Analysis(study, target=target, objective=objective, quantile=QUANTILE, seed=seed)
     except ValueError as error:
-        if target is None and len(study.directions) > 1:
+        if target is objective is None and len(study.directions) > 1:
             raise
         return Summary([], [str(error)])
     return describe(analysis)
