@@ -1448,7 +1448,7 @@ SAMPLERS = [
     SamplerCase("RegularizedEvolutionSampler", lambda seed: samplers.RegularizedEvolutionSampler(8, 3, seed=seed)),
     SamplerCase("NSGAIISampler", lambda seed: samplers.NSGAIISampler(seed=seed, population_size=8)),
     SamplerCase("InterleavedSampler", lambda seed: samplers.InterleavedSampler(seed=seed)),
-    SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
+    SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed)),
 ]
 
 PRUNERS = [
