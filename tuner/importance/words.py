@@ -24,7 +24,7 @@ TOGETHER = 0.05  # of the variance: an interaction worth a sentence
 TOLERANCE = 0.15  # of the way from the best to the worst mean: as good as the best
 EDGE = 0.1  # of a range: where its end begins
 FEW, FEW_EACH = 20, 4  # trials in all, and for each parameter; with less than half of it nothing is told
-WEAK = 0.3  # explained share of the differences below which little can be told
+WEAK, NOTHING = 0.3, 0.1  # explained shares of the differences below which little, or nothing, can be told
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,10 @@ def describe(analysis: Analysis) -> Summary:
         return Summary(
             ["All trials came to the same value."], warnings, shares, pairs, good, analysis.r2, analysis.trials
         )
+    if analysis.r2 < NOTHING:
+        why = "the values are noisy, there are too few trials, or all settings do as well"
+        warnings.append(f"the trials' settings explain hardly anything of how they differ: {why}.")
+        return Summary([], warnings, shares, pairs, good, analysis.r2, analysis.trials)
     if analysis.r2 < WEAK:
         warnings.append(
             f"the settings explain only {max(analysis.r2, 0.0):.2f} of the differences between trials that were set "
