@@ -15,7 +15,7 @@ from .trials import Target
 if TYPE_CHECKING:
     from ..study import Study
 
-__all__ = ["Summary", "describe", "good_places", "summary", "told"]
+__all__ = ["Summary", "describe", "good_places", "summary", "tells"]
 
 QUANTILE = 0.75  # the worst quarter of the trials counts as equally bad
 MATTERS = 0.05  # of the variance: less is not worth a sentence
@@ -77,9 +77,14 @@ def summary(
     return describe(analysis)
 
 
-def told(analysis: Analysis) -> bool:
+def enough(analysis: Analysis) -> bool:
     """Whether there are trials enough to tell anything."""
     return analysis.trials >= max(FEW, FEW_EACH * len(analysis.axes)) // 2
+
+
+def tells(analysis: Analysis) -> bool:
+    """Whether the analysis is worth showing: of enough trials, whose differences it explains."""
+    return enough(analysis) and analysis.r2 >= NOTHING
 
 
 def describe(analysis: Analysis) -> Summary:
@@ -87,7 +92,7 @@ def describe(analysis: Analysis) -> Summary:
     shares, pairs, d = analysis.importances, analysis.interactions, len(analysis.axes)
     sentences, warnings, good = [], [], {}
     wanted = max(FEW, FEW_EACH * d)
-    if not told(analysis):
+    if not enough(analysis):
         warnings.append(
             f"only {analysis.trials} trials for {d} parameters: too few to tell what matters; {wanted} are wanted."
         )
