@@ -1460,6 +1460,7 @@ PRUNERS = [
     PrunerCase("HyperbandPruner", lambda: pruners.HyperbandPruner(1, 27, reduction_factor=3)),
     PrunerCase("AsynchronousHalvingPruner", lambda: pruners.AsynchronousHalvingPruner()),
     PrunerCase("ProgressiveHalvingPruner", lambda: pruners.ProgressiveHalvingPruner()),
+    PrunerCase("FreezeThawPruner", lambda: pruners.FreezeThawPruner(n_startup_trials=2)),
     PrunerCase("AutoPruner", lambda: pruners.AutoPruner()),
     PrunerCase("PopulationTrainingPruner", lambda: pruners.PopulationTrainingPruner(), ends_bad=False, resumable=False),
     PrunerCase("FoldPruner", lambda: pruners.FoldPruner(margin=2.0, n_startup_trials=2)),

@@ -303,7 +303,8 @@ class Study:
             return None
         trial = Trial(self, claim.number, claim.attempt)
         try:
-            trial._begin(self.space, self._seen_space(claim.number) if self.sampler.learns else None)
+            learned = self._seen_space(claim.number) if self.sampler.learns and self.space is None else None
+            trial._begin(self.space, learned)
         except BaseException as error:
             if isinstance(error, (SpaceError, ValueError)):
                 self._end(claim.number, claim.attempt, TrialState.FAIL, None, repr(error))
@@ -343,7 +344,8 @@ class Study:
         point = self.sampler.propose(space, history, number, self.seed)
         if self.sampler.repeats:
             return point
-        return admissible(space, point, history.keys(space) | refused, number, self.seed)
+        tried = history.keys(space)
+        return admissible(space, point, tried | refused if refused else tried, number, self.seed)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)
