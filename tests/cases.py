@@ -1447,7 +1447,8 @@ SAMPLERS = [
     SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
     SamplerCase("RegularizedEvolutionSampler", lambda seed: samplers.RegularizedEvolutionSampler(8, 3, seed=seed)),
     SamplerCase("NSGAIISampler", lambda seed: samplers.NSGAIISampler(seed=seed, population_size=8)),
-    SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
+    SamplerCase("InterleavedSampler", lambda seed: samplers.InterleavedSampler(seed=seed)),
+    SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed)),
 ]
 
 PRUNERS = [

@@ -477,7 +477,7 @@ def test_nsga2_keeps_to_what_is_feasible():
         sampler=NSGAIISampler(seed=0, population_size=10, constraints_func=lambda t: [0.6 - t.params["x1"]]),
         directions=["minimize"] * 2,
     )
-    study.optimize(lambda t: (t.params["x0"], t.params["x1"]), n_trials=80)
+    study.optimize(lambda t: (t.params["x0"], t.params["x1"]), n_trials=120)
     assert np.mean([t.feasible for t in study.trials[-40:]]) > 0.8
     assert all(t.params["x1"] >= 0.6 for t in study.best_trials)
     assert min(t.params["x1"] for t in study.best_trials) < 0.65
