@@ -109,7 +109,7 @@ def covariance(space, points, theta, others=None):
     for i, x in enumerate(points):
         for j, y in enumerate(others):
             r = math.sqrt(5 * sum(w * squared_distance(space, a, x[a], y[a]) for a, w in enumerate(weights)))
-            result[i, j] = (1 + r + r * r / 3) * math.exp(-r) + model.MEAN_VARIANCE
+            result[i, j] = (1 + r + r * r / 3) * math.exp(-r)
     return result
 
 
@@ -142,7 +142,7 @@ def test_posterior_is_the_textbooks_and_its_gradients_are_right():
     mean, deviation = process.posterior(others)
     np.testing.assert_allclose(mean, cross @ np.linalg.solve(a, y), rtol=1e-8, atol=1e-9)
     explained = np.einsum("mn,nm->m", cross, np.linalg.solve(a, cross.T))
-    np.testing.assert_allclose(deviation**2, scale * (1 + model.MEAN_VARIANCE - explained), rtol=1e-6)
+    np.testing.assert_allclose(deviation**2, scale * (1 - explained), rtol=1e-6)
     again, deviation2, mean_slope, deviation_slope = process.slopes(others)
     np.testing.assert_array_equal((again, deviation2), (mean, deviation))
     for row, point in enumerate(others):
@@ -161,7 +161,6 @@ def test_posterior_is_that_of_scikit_learn():
     process = GaussianProcess(Embedding(CUBE, points), theta, points, y)
     scale = process.variance
     kernel = learn.kernels.ConstantKernel(scale) * learn.kernels.Matern(np.exp(theta[:-1]), nu=2.5)
-    kernel += learn.kernels.ConstantKernel(scale * model.MEAN_VARIANCE)
     peer = learn.GaussianProcessRegressor(kernel, alpha=scale * (model.LEAST_NOISE + 1e-2), optimizer=None).fit(
         points, y
     )
@@ -450,6 +449,18 @@ def test_maximising_is_minimising_the_negative():
     low.optimize(branin, n_trials=14)
     high.optimize(lambda trial: -branin(trial), n_trials=14)
     assert [t.params for t in low.trials] == [t.params for t in high.trials]
+
+
+def test_a_restart_changes_no_proposal(tmp_path):
+    def study(name):
+        return tuner.create_study(
+            storage=tmp_path / "study.db", study_name=name, sampler=GPSampler(seed=4), load_if_exists=True
+        )
+
+    study("whole").optimize(branin, n_trials=34)
+    for total in (13, 27, 34):
+        study("parts").optimize(branin, n_trials=total, total=True)
+    assert [t.params for t in study("whole").trials] == [t.params for t in study("parts").trials]
 
 
 def test_a_heavy_tail_and_failures_do_not_hide_the_optimum():

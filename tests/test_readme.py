@@ -30,7 +30,7 @@ def run(source: str, folder: Path) -> str:
     return result.stdout
 
 
-PYTORCH, KERAS, IMAGES, OPTUNA, OWN = blocks("python")
+PYTORCH, KERAS, IMAGES, OPTUNA, OWN, SPACES, RESUMABLE, SKLEARN = blocks("python")
 
 
 def test_the_pytorch_example_learns(tmp_path):
@@ -51,6 +51,21 @@ def test_the_optuna_example_finds_the_minimum_and_goes_on(tmp_path):
 def test_the_tuning_example_reports(tmp_path):
     printed = run(re.sub(r"minutes=\d+", "minutes=0.1", OWN), tmp_path)
     assert "learning_rate" in printed
+
+
+def test_the_example_of_a_space_prints_its_front_and_what_matters(tmp_path):
+    printed = run(SPACES, tmp_path)
+    assert "width_1" in printed.splitlines()[0]
+    assert "matters" in printed.splitlines()[-1] or "variance" in printed
+
+
+def test_the_example_of_segments_finds_the_best_rate(tmp_path):
+    assert float(run(RESUMABLE, tmp_path).split()[0]) < 1e-6
+
+
+def test_the_scikit_learn_example_finds_a_good_model(tmp_path):
+    pytest.importorskip("sklearn")
+    assert float(run(SKLEARN, tmp_path).split()[0]) > 0.96
 
 
 @pytest.mark.parametrize("tag", ["main-job", "tests"])

@@ -14,20 +14,24 @@ from .embedding import Embedding
 __all__ = ["GaussianProcess", "Likelihood", "matern"]
 
 SQRT5 = math.sqrt(5.0)
-MEAN_VARIANCE = 1.0
-"""Prior variance of the constant mean, as a share of the process's own: it is a constant in the kernel."""
 LEAST_NOISE = 1e-6
 """Smallest variance of the noise as a share of the process's; keeps the Cholesky factor accurate."""
 SHAPE, RATE = 2.0, 2.0
 """Of the inverse gamma prior of the process's variance; the targets have variance 1."""
-LENGTH = (-0.5, 1.0)
+LENGTH_PRIOR = (-0.9, 0.7)
+"""Mean, in one dimension, and deviation of the logarithm of a lengthscale."""
 NOISE_PRIOR = (-7.0, 2.5)
 """Mean and deviation of the logarithm of the noise's share."""
+LENGTH_RANGE, NOISE_RANGE = (-6.0, 6.0), (-16.0, 3.0)
+"""Within which these logarithms are sought."""
 
 
 def lengthscale_prior(dimensions: int) -> tuple[float, float]:
-    """Mean and deviation of a lengthscale's logarithm: log-normal, longer in more dimensions (Hvarfner et al. 2024)."""
-    return LENGTH[0] + 0.5 * math.log(max(dimensions, 1)), LENGTH[1]
+    """Mean and deviation of the logarithm of a lengthscale, that grows with the diagonal (Hvarfner et al. 2024).
+
+    Both are smaller than there: very long lengthscales see nothing but slopes, and send early trials to the corners.
+    """
+    return LENGTH_PRIOR[0] + 0.5 * math.log(max(dimensions, 1)), LENGTH_PRIOR[1]
 
 
 def matern(squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +48,7 @@ def matern(squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class Likelihood:
     """Log posterior density of the hyperparameters theta = (log lengthscales (d,), log noise share) up to a constant.
 
-    The covariance of the targets y (n,) is s^2 A, A = Matern + MEAN_VARIANCE + noise I. With an inverse gamma prior,
+    The covariance of the targets y (n,) is s^2 A, A = Matern + noise I. With an inverse gamma prior,
     s^2 is integrated out:
 
         log p(y) = -1/2 log|A| - (SHAPE + n/2) log(RATE + 1/2 y' A^-1 y)
@@ -64,8 +68,8 @@ class Likelihood:
         share = math.exp(theta[-1])
         k, slope = matern(weights @ self.distances)
         a = np.zeros(n * n)
-        a[self.lower] = k + MEAN_VARIANCE
-        a[:: n + 1] = 1.0 + MEAN_VARIANCE + LEAST_NOISE + (share if self.noisy else 0.0)
+        a[self.lower] = k
+        a[:: n + 1] = 1.0 + LEAST_NOISE + (share if self.noisy else 0.0)
         # LAPACK counts along columns: what is below the diagonal to NumPy is above it there.
         factor, failed = lapack.dpotrf(a.reshape(n, n).T, lower=0, clean=0, overwrite_a=1)
         if failed:
@@ -99,7 +103,8 @@ class Likelihood:
             [[math.log(scale)] * d + [noise] for scale in (0.5 * math.sqrt(d), 0.3) for noise in (-7.0, -3.0)]
         )
         values, _ = function(starts, None)
-        ends, _ = ascend(function, starts[[np.argmax(values)]], -7.0, 7.0, evaluations, 0.03, 1.0)
+        bounds = (np.array([length] * d + [noise]) for length, noise in zip(LENGTH_RANGE, NOISE_RANGE, strict=True))
+        ends, _ = ascend(function, starts[[np.argmax(values)]], *bounds, evaluations, 0.03, 1.0)
         return ends[0]
 
 
@@ -122,9 +127,8 @@ class GaussianProcess:
         self._scaled = (vectors * self._entry_weights).T
         self._norms = squares @ self.weights
         self._vectors = vectors
-        k, _ = matern(self._squared(vectors, squares))
-        a = k + MEAN_VARIANCE
-        a.flat[:: n + 1] = 1.0 + MEAN_VARIANCE + LEAST_NOISE + (math.exp(self.theta[-1]) if self.noisy else 0.0)
+        a, _ = matern(self._squared(vectors, squares))
+        a.flat[:: n + 1] = 1.0 + LEAST_NOISE + (math.exp(self.theta[-1]) if self.noisy else 0.0)
         factor, failed = lapack.dpotrf(a, lower=1, clean=1)
         if failed:
             raise np.linalg.LinAlgError("the covariance of the observations is not positive definite")
@@ -150,14 +154,13 @@ class GaussianProcess:
 
     def posterior(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the function (without noise) at points (m, dimensions): (m,), (m,)."""
-        k = matern(self._squared(*self.embedding(points)))[0] + MEAN_VARIANCE
+        k = matern(self._squared(*self.embedding(points)))[0]
         half = k @ self._inverse_factor.T
         return k @ self.alpha, self._deviation((half * half).sum(axis=1))
 
     def slopes(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As `posterior`, and the gradients of both by the d coordinates that vary, (m, d); 0 for categories."""
         k, slope = matern(self._squared(*self.embedding(points)))
-        k += MEAN_VARIANCE
         half = k @ self._inverse_factor.T
         mean, deviation = k @ self.alpha, self._deviation((half * half).sum(axis=1))
         vectors, squares = self.embedding.slopes(points)
@@ -166,7 +169,7 @@ class GaussianProcess:
         return mean, deviation, mean_gradient, -self.variance * explained / deviation[:, None]
 
     def _deviation(self, explained: np.ndarray) -> np.ndarray:
-        return np.sqrt(self.variance * np.maximum(1.0 + MEAN_VARIANCE - explained, 1e-12))
+        return np.sqrt(self.variance * np.maximum(1.0 - explained, 1e-12))
 
     def _chain(self, outer: np.ndarray, vectors: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """sum_n outer_mn d r_mn^2 / d x_mj: (m, d)."""
