@@ -324,6 +324,13 @@ def test_it_goes_on_when_every_trial_failed_or_gave_the_same():
         assert len({t.params["x"] for t in study.trials}) == 8
 
 
+def test_without_a_prior_the_search_stays_near_the_good_trials():
+    space, sampler = Space({f"x{i}": Float(0, 1) for i in range(3)}), TPESampler(seed=0, consider_prior=False)
+    study = tuner.create_study(sampler=sampler, space=space)
+    study.optimize(lambda trial: round(sum(trial.params.values()), 1), n_trials=60)  # with ties, which weigh nothing
+    assert np.mean([t.value for t in study.trials[40:]]) < 0.5
+
+
 def test_thousands_of_categories_are_learned():
     space = Space({"c": Categorical([f"c{i}" for i in range(3000)]), "x": Float(0, 1)})
     study = tuner.create_study(sampler=TPESampler(seed=0), space=space)

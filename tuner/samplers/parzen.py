@@ -173,7 +173,12 @@ class Parzen:
 
     def log_density(self, logs: np.ndarray) -> np.ndarray:
         """log p at m points, from `Kernels.logs` of them: float64 (m,)."""
-        top = logs.max(axis=1, initial=0.0 if self.prior else -np.inf)
+        if not self.prior:  # then a kernel that weighs nothing must not set the scale
+            counts = self.weights > 0
+            logs = logs[:, counts]
+            top = logs.max(axis=1)
+            return top + np.log(np.exp(logs - top[:, None]) @ self.weights[counts])
+        top = logs.max(axis=1, initial=0.0)
         return top + np.log(np.exp(logs - top[:, None]) @ self.weights + self.prior * np.exp(-top))
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
