@@ -63,6 +63,9 @@ DEFAULT_MINUTES = 1.0
 SEARCH_SHARE = 0.9  # of the time; the rest is for the final training
 FINALS_SHARE = 0.25  # of the time, if there are finalists
 LARGEST = 27  # trials of a bracket
+FIRST = [Settings(schedule="cosine"), Settings(schedule="cosine", hidden=(256, 128), dropout=0.2, batch_size=64)]
+"""What is tried first unless `base` is given: a small network, and a large one that is kept from learning by heart. (On
+16 splits of digits 0.975 was reached in 54 epochs by 9 runs of the former and by 14 of the latter.)"""
 
 
 class Brackets(NopPruner):
@@ -128,7 +131,8 @@ def tune(
         taken relative to the best answer that looks at no input (`tuner.tuning.normalized`), and the mean counts.
     minutes: for everything; trials: how many the study shall have in all. One minute if neither is given.
     space: a `Space` over the flat parameters of `Settings.search_space`, or names of settings to search.
-    base: the settings that are not searched; tried first. By default those of `Settings`, with a cosine schedule.
+    base: the settings that are not searched; tried first. By default those of `Settings`, with a cosine schedule, and
+        then a larger network with dropout is tried as well.
     sampler: AutoSampler unless given. pruner: unless given, successive halving in brackets of 1, 3, 9 and 27 trials
         (`tuner.schedulers.GrowingBrackets`), compared where the schedule of the learning rate has just run out: it
         begins anew after that (`Settings.restart`), unless `base` says otherwise.
@@ -175,9 +179,13 @@ def tune(
     if finalists > 1 and len(objectives) > 1:
         raise OptionError(f"finalists is {finalists}; with several objectives wanted 1")
     parts = [Parts.of(dataset, validation, test, seed, groups) for dataset in datasets]
-    base = (base or Settings(schedule="cosine")).replace(seed=seed)
+    first = [base] if base is not None else FIRST
+    base = first[0].replace(seed=seed)
     if not isinstance(space, Space):
-        space = settings_space(None if space is None else list(space), base)
+        names = None if space is None else list(space)
+        space = settings_space(names, base)
+        points = [settings.to_search(names) for settings in first[1:]]
+        space.defaults += [point for point in points if point not in space.defaults]
     course = _course(parts, int(max_epochs), pruner is None, base, space)
     if pruner is None:
         pruner = Brackets(course)
