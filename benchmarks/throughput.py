@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import tuner
 from nanonet import Settings, data, set_num_threads
@@ -32,7 +32,11 @@ CASES = {"hold-out": "split", "four folds": 4}
 
 @dataclass(frozen=True)
 class Measured:
-    """One study. seconds: of the clock. busy: of its workers, without their waits for a core and for the last trial."""
+    """One study.
+
+    seconds: from its start until a worker ends its last trial, on average: in a long study the end hardly counts.
+    busy: of its workers together, without their waits for a core.
+    """
 
     trials: int
     seconds: float
@@ -45,6 +49,7 @@ class Timed(TrainingRuns):
     def advance(self, state, steps):
         wait, start = waited(), time.perf_counter()
         result = super().advance(state, steps)
+        self.ends[threading.get_ident()] = time.perf_counter()
         if wait is not None:
             self.busy.append(time.perf_counter() - start - (waited() - wait))
         return result
@@ -71,7 +76,7 @@ def training_runs(validation: str | int) -> TrainingRuns:
     parts = Parts.of(digits, validation, 0.2, 0)
     metric = make("accuracy", None, digits.task, digits.outputs)
     runs = Timed([parts], [metric], Settings(), Course(len(parts.folds), [EPOCHS], False))
-    runs.busy = []
+    runs.busy, runs.ends = [], {}
     return runs
 
 
@@ -85,9 +90,10 @@ def measure(work: TrainingRuns, trials: int, workers: int, storage: str | None =
         pruner=tuner.pruners.NopPruner(),
     )
     work.busy.clear()
+    work.ends.clear()
     start = time.perf_counter()
     study.optimize(work, n_trials=trials, n_jobs=workers)
-    seconds = time.perf_counter() - start
+    seconds = mean(work.ends.values()) - start
     assert len(study.get_trials(states=(tuner.TrialState.COMPLETE, tuner.TrialState.FAIL))) == trials
     return Measured(trials, seconds, sum(work.busy) if waited() is not None else None)
 
@@ -162,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{table(options.rounds, options.trials)}\n\n"
         "*Two threads that share nothing* is what the machine gave in the same minutes to two threads that only hash; "
         "other programs may have been running. *With two cores to itself* leaves out the time in which a worker was "
-        "ready and had no core, and the end of the study, where one worker is done and the other is not.\n"
+        "ready and had no core. A worker's time ends with its last trial, not with that of the other.\n"
     )
     print(text)
     options.results.write_text(text)

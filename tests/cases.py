@@ -1447,7 +1447,8 @@ SAMPLERS = [
     SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
     SamplerCase("RegularizedEvolutionSampler", lambda seed: samplers.RegularizedEvolutionSampler(8, 3, seed=seed)),
     SamplerCase("NSGAIISampler", lambda seed: samplers.NSGAIISampler(seed=seed, population_size=8)),
-    SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed), even=True),
+    SamplerCase("InterleavedSampler", lambda seed: samplers.InterleavedSampler(seed=seed)),
+    SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed)),
 ]
 
 PRUNERS = [
@@ -1460,6 +1461,7 @@ PRUNERS = [
     PrunerCase("HyperbandPruner", lambda: pruners.HyperbandPruner(1, 27, reduction_factor=3)),
     PrunerCase("AsynchronousHalvingPruner", lambda: pruners.AsynchronousHalvingPruner()),
     PrunerCase("ProgressiveHalvingPruner", lambda: pruners.ProgressiveHalvingPruner()),
+    PrunerCase("FreezeThawPruner", lambda: pruners.FreezeThawPruner(n_startup_trials=2)),
     PrunerCase("AutoPruner", lambda: pruners.AutoPruner()),
     PrunerCase("PopulationTrainingPruner", lambda: pruners.PopulationTrainingPruner(), ends_bad=False, resumable=False),
     PrunerCase("FoldPruner", lambda: pruners.FoldPruner(margin=2.0, n_startup_trials=2)),

@@ -13,6 +13,7 @@ from tuner.pruners import (
     AsynchronousHalvingPruner,
     AutoPruner,
     EarlyDiscardingPruner,
+    FreezeThawPruner,
     HyperbandPruner,
     MedianPruner,
     NopPruner,
@@ -80,6 +81,7 @@ PRUNERS = {
     "progressive": ProgressiveHalvingPruner,
     "discarding": lambda: EarlyDiscardingPruner(candidates=4, keep=1),
     "auto": AutoPruner,
+    "freeze and thaw": FreezeThawPruner,
 }
 
 

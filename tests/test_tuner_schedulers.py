@@ -15,6 +15,7 @@ from tuner.pruners import (
     AsynchronousHalvingPruner,
     AutoPruner,
     EarlyDiscardingPruner,
+    FreezeThawPruner,
     HyperbandPruner,
     PopulationTrainingPruner,
     ProgressiveHalvingPruner,
@@ -25,6 +26,7 @@ from tuner.schedulers import (
     Balanced,
     Decision,
     EarlyDiscarding,
+    FreezeThaw,
     Hyperband,
     PopulationTraining,
     ProgressiveHalving,
@@ -33,6 +35,7 @@ from tuner.schedulers import (
 )
 from tuner.schedulers.balanced import shares_of
 from tuner.schedulers.brackets import geometric
+from tuner.schedulers.extrapolation import Extrapolation, expected_improvement
 from tuner.schedulers.population import explore
 
 
@@ -228,6 +231,102 @@ def test_pasha_grows_only_while_the_order_is_not_settled():
     assert sum(t.steps == 81 for t in study.trials) == 1
 
 
+# ---------------------------------------------------------------------------------------- extrapolation
+
+
+def power_laws(count, exponent, steps, seed=0):
+    """limit + height * t^-exponent, (count, steps), and the limits."""
+    rng = np.random.default_rng(seed)
+    limits, heights = rng.uniform(0, 1, (count, 1)), rng.uniform(0.2, 1, (count, 1))
+    return limits + heights * np.arange(1, steps + 1.0) ** -exponent
+
+
+@pytest.mark.parametrize("exponent", [0.3, 0.7, 1.5])
+def test_curves_that_follow_a_power_law_are_extrapolated(exponent):
+    curves = power_laws(40, exponent, 64)
+    partial = [curve[: int(n)] for curve, n in zip(curves, np.random.default_rng(1).choice([4, 8, 16, 64], 40))]
+    model = Extrapolation(partial)
+    found = np.array([model.predict(curve, 64) for curve in partial])
+    truth = curves[:, -1]
+    going = np.array([len(curve) < 64 for curve in partial])
+    missed = np.abs(found[:, 0] - truth)[going]
+    gained = np.array([curve[-1] for curve in partial])[going] - truth[going]
+    assert missed.mean() < 0.35 * gained.mean(), "better than to take the last value"
+    assert np.mean(missed < 2 * found[going, 1]) > 0.85
+    assert (found[~going, 1] == 0).all()
+    np.testing.assert_allclose(found[~going, 0], np.minimum(truth[~going], model.cap))
+
+
+def test_a_model_without_data_is_its_prior():
+    model = Extrapolation([np.array([1.0])])
+    assert model.predict(np.array([1.0]), 1) == (1.0, 0.0)
+    mean, deviation = model.predict(np.array([1.0, 0.5]), 8)
+    assert mean == pytest.approx(0.5 - 0.5 * (0.6 + 0.36))
+    assert deviation == pytest.approx(0.1 * math.hypot(1.0, 1.6))
+    for curve in ([math.inf], [math.inf, 1.0], [1.0, math.inf, 1.0]):
+        assert np.isfinite(Extrapolation([np.array(curve)]).predict(np.array(curve), 9)).all()
+
+
+@given(st.floats(-3, 3), st.floats(0.01, 3), st.floats(-3, 3))
+def test_expected_improvement_is_its_integral(mean, deviation, best):
+    y = np.linspace(mean - 9 * deviation, mean + 9 * deviation, 20_001)
+    density = np.exp(-(((y - mean) / deviation) ** 2) / 2) / (deviation * math.sqrt(2 * math.pi))
+    expected = np.trapezoid(np.maximum(best - y, 0) * density, y)
+    assert expected_improvement(mean, deviation, best) == pytest.approx(expected, abs=1e-4)
+    assert expected_improvement(mean, 0.0, best) == max(best - mean, 0.0)
+
+
+def test_the_run_that_promises_most_is_thawed():
+    steep = [paused(n, (1 + n / 10 + 2.0 ** -np.arange(16.0)).tolist()) for n in range(6)]  # gains halve with each step
+    flat, falling = paused(6, [0.6, 0.6, 0.6, 0.6]), paused(7, [1.4, 1.2, 1.0, 0.8])
+    many = [*steep, flat, falling, *(paused(n, [3.0]) for n in range(8, 80))]
+    assert FreezeThaw(explore=0.1).decide(situation(many, max_steps=64)) == Decision(run=Segment(7, 4))
+    assert FreezeThaw(explore=0.5).decide(situation(many[:10], may_start=False, max_steps=64)).run == Segment(7, 4)
+    assert FreezeThaw(explore=0.9).decide(situation(many, max_steps=64)) == Decision(run=Segment(None, 1))
+    twin = [*many, paused(80, [1.4, 1.2, 1.0, 0.8])]
+    assert FreezeThaw(explore=0.1).decide(situation(twin, max_steps=64)).run.number == 7
+
+
+def test_once_nothing_may_start_runs_are_thawed_until_the_most_promising_is_complete():
+    study = study_of(FreezeThawPruner())
+    study.optimize(Noisy(27), n_trials=20)
+    assert all(t.state.is_finished() for t in study.trials)
+    assert study.best_trial.steps == 27
+    complete = FrozenTrial(0, TrialState.COMPLETE, [0.1], steps=2, intermediate_values={1: 0.2, 2: 0.1})
+    left = [complete, paused(1, [5.0])]
+    assert FreezeThaw().decide(situation(left, may_start=False, max_steps=2)) == Decision([1])
+
+
+def test_reports_end_once_there_is_no_chance_left():
+    curves = power_laws(20, 0.7, 32)
+    done = [paused(n, curve.tolist(), TrialState.COMPLETE) for n, curve in enumerate(curves)]
+    hopeless = FrozenTrial(20, intermediate_values={s: 2.0 + 0.5 / s for s in range(1, 9)})
+    hopeful = FrozenTrial(20, intermediate_values={s: 0.01 + 1.0 * s**-0.7 for s in range(1, 9)})
+    assert FreezeThawPruner().prune(hopeless, [*done, hopeless], 1)
+    assert not FreezeThawPruner().prune(hopeful, [*done, hopeful], 1)
+    assert not FreezeThawPruner(n_startup_trials=21).prune(hopeless, [*done, hopeless], 1)
+    assert not FreezeThawPruner(min_resource=9).prune(hopeless, [*done, hopeless], 1)
+
+
+def test_part_of_the_proposals_of_an_interleaved_sampler_is_random():
+    def points(sampler, count=200):
+        study = tuner.create_study(space=SPACE, sampler=sampler)
+        study.optimize(lambda trial: trial.params["rate"], n_trials=count)
+        return [t.params["rate"] for t in study.trials]
+
+    grid = tuner.samplers.GridSampler({"rate": [0.5]}, seed=3)
+    half = points(tuner.samplers.InterleavedSampler(tuner.samplers.QMCSampler(seed=3), 0.3, seed=3))
+    sobol, uniform = points(tuner.samplers.QMCSampler(seed=3)), points(RandomSampler(seed=3))
+    assert all(x in (s, u) for x, s, u in zip(half, sobol, uniform))
+    assert 0.2 < np.mean([x == u for x, u in zip(half, uniform)]) < 0.4
+    assert points(tuner.samplers.InterleavedSampler(tuner.samplers.QMCSampler(seed=3), 0.0)) == sobol
+    assert tuner.samplers.InterleavedSampler(grid).seed == 3
+    with pytest.raises(ValueError, match="random_fraction must be from 0 to 1, got 2"):
+        tuner.samplers.InterleavedSampler(random_fraction=2)
+    with pytest.raises(TypeError, match="sampler must be a tuner.samplers object or None, got 'tpe'"):
+        tuner.samplers.InterleavedSampler("tpe")
+
+
 # -------------------------------------------------------------------------------- population based training
 
 
@@ -419,7 +518,7 @@ def test_perturbed_settings_stay_in_their_domains(key, resample, data):
 
 
 @pytest.mark.parametrize("make", [
-    AutoPruner, AsynchronousHalvingPruner, ProgressiveHalvingPruner, HyperbandPruner,
+    AutoPruner, AsynchronousHalvingPruner, ProgressiveHalvingPruner, HyperbandPruner, FreezeThawPruner,
     lambda: EarlyDiscardingPruner(candidates=6, keep=2),
 ])  # fmt: skip
 def test_budgets_are_kept_and_can_be_raised(make):
@@ -435,7 +534,7 @@ def test_budgets_are_kept_and_can_be_raised(make):
 
 
 @pytest.mark.parametrize("make", [
-    AutoPruner, AsynchronousHalvingPruner, ProgressiveHalvingPruner, HyperbandPruner,
+    AutoPruner, AsynchronousHalvingPruner, ProgressiveHalvingPruner, HyperbandPruner, FreezeThawPruner,
     lambda: EarlyDiscardingPruner(candidates=6, keep=2),
 ])  # fmt: skip
 def test_trials_that_diverge_or_stop_by_themselves_hold_nobody_up(make):
@@ -472,6 +571,10 @@ def test_trials_that_diverge_or_stop_by_themselves_hold_nobody_up(make):
         (lambda: Balanced(explore=1.0), "explore must be a number between 0 and 1, got 1.0"),
         (lambda: EarlyDiscarding(0), "candidates must be a whole number >= 1, got 0"),
         (lambda: EarlyDiscarding(2, 1, 3), "keep must be at most candidates=2, got 3"),
+        (lambda: FreezeThaw(0), "min_steps must be a whole number >= 1, got 0"),
+        (lambda: FreezeThaw(explore=0), "explore must be a number between 0 and 1, got 0"),
+        (lambda: FreezeThawPruner(chance=1), "chance must be a number between 0 and 1, got 1"),
+        (lambda: FreezeThawPruner(n_startup_trials=0), "n_startup_trials must be at least 1, got 0"),
         (lambda: PopulationTraining(1), "size must be a whole number >= 2, got 1"),
         (lambda: PopulationTraining(4, 0), "interval"),
         (lambda: PopulationTraining(4, 1, 0.6), "quantile must be above 0 and at most 0.5, got 0.6"),

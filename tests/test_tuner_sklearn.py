@@ -290,7 +290,9 @@ def test_even_points_of_a_continuous_distributions_domain_are_its_quantiles(dist
     assert domain_from_json(json.loads(json.dumps(domain.to_json()))) == domain
 
 
-@pytest.mark.parametrize("distribution", [stats.poisson(4), stats.binom(9, 0.3), stats.randint(-2, 5)], ids=str)
+@pytest.mark.parametrize(
+    "distribution", [stats.poisson(4), stats.binom(9, 0.3), stats.randint(-2, 5)], ids=lambda d: d.dist.name
+)
 def test_a_discrete_distributions_domain_draws_its_values_in_proportion(distribution):
     domain = domain_of(distribution)
     u = (np.arange(20000) + 0.5) / 20000
@@ -308,13 +310,19 @@ def test_wrong_arguments_are_named():
         with pytest.raises(ValueError, match=name):
             TunerSearchCV(SVC(), GRID, **options).fit(X, Y)
     with pytest.raises(ValueError, match="n_trials and timeout"):
-        TunerSearchCV(SVC(), GRID, n_trials=None).fit(X, Y)
+        TunerSearchCV(SVC(), {"C": Float(1, 2)}, n_trials=None).fit(X, Y)
     with pytest.raises(ValueError, match="scoring"):
         TunerSearchCV(SVC(), GRID, scoring=["accuracy", "f1_macro"]).fit(X, Y)
     with pytest.raises(ValueError, match="nothing"):
         TunerSearchCV(SVC(), {"nothing": [1, 2]}).fit(X, Y)
     with pytest.raises(SpaceError, match="choices is empty"):
         TunerSearchCV(SVC(), {"C": []}).fit(X, Y)
+
+
+@pytest.mark.parametrize("n_trials", [25, None])
+def test_a_space_that_is_used_up_ends_the_search(n_trials):
+    search = TunerSearchCV(SVC(), GRID, n_trials=n_trials, cv=3, pruner=NopPruner()).fit(X, Y)
+    assert by_params(search) == by_params(GridSearchCV(SVC(), GRID, cv=3).fit(X, Y))
 
 
 def test_time_is_a_limit():

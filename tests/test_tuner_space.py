@@ -287,7 +287,7 @@ HARMLESS = json.loads(
 )
 JUNK = st.one_of(
     PLAIN, st.lists(PLAIN, max_size=2), st.dictionaries(st.sampled_from(["kind", "n", "tuple"]), PLAIN, max_size=2),
-    st.sampled_from([10**400, -(10**30), 1e308, 1e-320, float("inf"), float("nan"), "near", "weights", "int", "n", "x"]),
+    st.sampled_from([10**400, -(10**30), 1e308, 1e-320, math.inf, math.nan, "near", "weights", "int", "n", "x"]),
 )  # fmt: skip
 
 

@@ -46,7 +46,8 @@ class TunerSearchCV(BaseSearchCV):
     param_distributions: name -> a tuner domain, a list of values, or a frozen distribution of scipy.stats; or a `Space`
         (with conditions: a parameter that is inactive keeps the estimator's own value).
         A list of numbers in order is ordinal, any other one categorical.
-    n_trials: how many settings to try in all; None for no limit. timeout: seconds after which none is begun.
+    n_trials: how many settings to try in all, at most as many as there are; None for no other limit than that.
+    timeout: seconds after which none is begun.
     sampler: AutoSampler unless given; it is first given the estimator's present parameters, if they are in the space.
     pruner: ends a setting's cross-validation early, by the mean score over the folds so far: a `FoldPruner` unless
         given. NopPruner() turns this off. Such a setting has NaN for the folds that were left out, and for its mean.
@@ -208,7 +209,7 @@ class TunerSearchCV(BaseSearchCV):
         sampler = copy.copy(self.sampler) if self.sampler is not None else AutoSampler()
         if sampler.seed is None and self.random_state is not None:
             sampler.seed = int(check_random_state(self.random_state).randint(2**31))
-        if self.n_trials is None and self.timeout is None and sampler.limit(space) is None:
+        if self.n_trials is None and self.timeout is None and sampler.limit(space) is None and space.size is None:
             raise ValueError("n_trials and timeout are both None; wanted a limit on the search")
         study = create_study(
             direction="maximize",
@@ -234,12 +235,13 @@ class TunerSearchCV(BaseSearchCV):
     def _search(self, study: Study, folds: Callable[..., list[dict[str, Any]]], begin: float) -> None:
         """Try settings, as many at a time as there are workers, until a limit is reached."""
         workers = effective_n_jobs(self.n_jobs)
+        at_most = min((n for n in (self.n_trials, study.space.size) if n is not None), default=None)
         owner = new_owner()
         with study.storage.alive():
             study.storage.adopt_abandoned(study.study_id)
             try:
                 while self.timeout is None or time.monotonic() - begin < self.timeout:
-                    asked = (study._next_trial(owner, self.n_trials) for _ in range(workers))
+                    asked = (study._next_trial(owner, at_most) for _ in range(workers))
                     batch = [trial for trial in asked if trial is not None]
                     if not batch:
                         return

@@ -232,6 +232,7 @@ class Study:
         n_steps: int | None = None,
         cost: float | None = None,
         total_cost: float | None = None,
+        total_seconds: float | None = None,
     ) -> None:
         """Run trials until a limit is reached, the sampler has nothing left, or `stop` is called.
 
@@ -241,14 +242,16 @@ class Study:
         n_steps: how many steps of a `Resumable` to add; a segment that does not fit is not begun.
         cost: how much to spend: what trials `report_cost`, what the resumable's `cost(params, steps)` says, or else the
             seconds of workers. What would cost more than is left is not begun, if that is known beforehand.
-        total: the limits above count what the study has had in all, and not this call alone (of the time, calls with
-            total=True). total_steps and total_cost always do so.
+        total: n_trials, n_steps and cost count what the study has had in all, and not this call alone.
+        total_seconds, total_steps, total_cost: such limits whatever `total` is. Seconds are counted in those calls that
+            give total_seconds.
         n_jobs: workers; 1 works in this thread, -1 takes one thread per processor.
         catch: exceptions that fail their trial and nothing more; others are raised once running trials have ended.
         callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
         executor: whom to give the work: "threads", "processes", or any `concurrent.futures.Executor`; n_jobs is then
-            how many tasks to hand out at a time (of `devices.Devices` as many as it has slots). Other processes need a study in a SQLite file and a picklable
-            objective. When a worker dies its trial is run again by another one, at most three times in all.
+            how many tasks to hand out at a time (of `devices.Devices` as many as it has slots). Other processes need a
+            study in a SQLite file and a picklable objective. When a worker dies its trial is run again by another one,
+            at most three times in all.
 
         Several processes may call this on one study; one that finds nothing to do ends. Trials that an interrupted
         process left behind are run again under their numbers. Ctrl-C gives running trials
@@ -272,6 +275,7 @@ class Study:
             n_steps=n_steps,
             cost=cost,
             total_cost=total_cost,
+            total_seconds=total_seconds,
         )
         try:
             self._running.run()
@@ -302,7 +306,8 @@ class Study:
             return None
         trial = Trial(self, claim.number, claim.attempt)
         try:
-            trial._begin(self.space, self._seen_space(claim.number) if self.sampler.learns else None)
+            learned = self._seen_space(claim.number) if self.sampler.learns and self.space is None else None
+            trial._begin(self.space, learned)
         except BaseException as error:
             if isinstance(error, (SpaceError, ValueError)):
                 self._end(claim.number, claim.attempt, TrialState.FAIL, None, repr(error))
@@ -342,7 +347,8 @@ class Study:
         point = self.sampler.propose(space, history, number, self.seed)
         if self.sampler.repeats:
             return point
-        return admissible(space, point, history.keys(space) | refused, number, self.seed)
+        tried = history.keys(space)
+        return admissible(space, point, tried | refused if refused else tried, number, self.seed)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)

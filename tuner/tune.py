@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,9 +69,9 @@ class Brackets(NopPruner):
     """The pruner that `tune` uses unless given another one: trials are compared at the ends of a course."""
 
     def __init__(self, course: Course):
-        self._scheduler = GrowingBrackets(
-            course.rungs, ETA, course.folds if course.fold_by_fold else 1, largest=LARGEST
-        )
+        largest = min(LARGEST, ETA ** (len(course.ends) - 1))
+        folds = course.folds if course.fold_by_fold else 1
+        self._scheduler = GrowingBrackets(course.rungs, ETA, folds, largest=largest)
 
     def scheduler(self) -> Scheduler:
         return self._scheduler
@@ -197,7 +198,8 @@ def tune(
         constraints_func=None if work.limits is None else work.limits.excess(work),
     )
     names = [objective.name for objective in objectives]
-    _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
+    if out is not None or storage is not None:
+        _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
     _warm_up(study, warm_start, space)
     if lr_test and not any(trial.steps for trial in study.get_trials(deepcopy=False)):
         for settings in [*space.defaults, *settings_by_range_test(space, base, parts[0])]:
@@ -303,10 +305,15 @@ def _front(study: Study, work: TrainingRuns) -> list[FrontMember]:
     """The settings that none beats, by the first objective, best first; with one objective the best alone."""
     if len(study.directions) == 1:
         try:
-            return [_member(study.best_trial, work)]
+            trials = [study.best_trial]
         except ValueError:
             return []
-    members = [_member(trial, work) for trial in study.best_trials]
+    else:
+        trials = study.best_trials
+    members = [_member(trial, work) for trial in trials]
+    if work.limits is not None:  # where no trial is complete, the best ones may not have been judged yet
+        excess = work.limits.excess(work)
+        members = [m for m in members if max(excess(replace(m.trial, values=[*m.values.values()]))) <= 0]
     first = work.objectives[0].name
     return sorted(members, key=lambda m: (study.signs[0] * m.values[first], m.trial.number))
 
@@ -341,6 +348,7 @@ def _finish(
         direction=objective.direction,
         dataset=dataset,
         run=run,
+        steps_per_epoch=work.course.folds if work.course.fold_by_fold else 1,
         rows={"training": len(parts.folds[0].y), "development": len(parts.y), "test": len(parts.y_test)},
     )
     result.test_metrics = _test_metrics(dataset.task, objective, parts.y_test, result.scores(parts.x_test))

@@ -39,9 +39,10 @@ class PartialDependence:
 class Analysis:
     """What a study's trials tell about its parameters.
 
-    target: what to explain, small values taken as good; by default the study's one objective.
+    target: what to explain, small values taken as good; by default the study's one objective. objective: of several,
+    the number of the one to explain.
     quantile: values worse than this quantile count as if they were at it. seed: of the forest.
-    Raises ValueError if fewer than 2 trials have a value, or if the study has several objectives and no target.
+    Raises ValueError if fewer than 2 trials have a value, or if the study has several objectives and neither is given.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class Analysis:
         study: Study,
         *,
         target: Target | None = None,
+        objective: int | None = None,
         quantile: float = 1.0,
         n_trees: int = 64,
         seed: int | None = 0,
     ):
-        table, self.sign = table_of(study, None, target)
+        table, self.sign = table_of(study, None, target, objective)
         if len(table.losses) < 2 or not table.axes:
             raise ValueError(f"there are {len(table.losses)} trials with a value and {len(table.axes)} parameters; "
                              "at least 2 and 1 are wanted")  # fmt: skip

@@ -18,19 +18,24 @@ __all__ = ["Target", "table_of"]
 Target = Callable[[FrozenTrial], float]
 
 
-def table_of(study: Study, params: Sequence[str] | None = None, target: Target | None = None) -> tuple[Table, int]:
+def table_of(
+    study: Study, params: Sequence[str] | None = None, target: Target | None = None, objective: int | None = None
+) -> tuple[Table, int]:
     """(the study's trials as a table, their losses' sign: a value is sign * loss).
 
-    target: what to explain, of complete trials, small values taken as good. Without it the study's one objective, and
-    trials that were ended early count with what they would have come to (see `estimated_finals`). Trials without a
-    value and those whose value is NaN do not count. params: the parameters to look at, all by default.
-    Raises ValueError for several objectives without `target`, for unknown names in `params`, and if no trial counts.
+    target: what to explain, of complete trials, small values taken as good. Without it the study's objective, or of
+    several the one of that number, and trials that were ended early count with what they would have come to (see
+    `estimated_finals`). Trials without a value and those whose value is NaN do not count.
+    params: the parameters to look at, all by default. Raises ValueError for several objectives with neither `target`
+    nor `objective`, for unknown names in `params`, and if no trial counts.
     """
-    if target is None and len(study.directions) > 1:
-        raise ValueError(
-            f"the study has {len(study.directions)} objectives; give target, for example target=lambda t: t.values[0]"
-        )
-    sign = study.signs[0] if target is None else 1
+    count = len(study.directions)
+    if target is None and objective is None and count > 1:
+        raise ValueError(f"the study has {count} objectives; give target, for example target=lambda t: t.values[0]")
+    k = objective or 0
+    if not 0 <= k < count:
+        raise ValueError(f"objective must be in 0 to {count - 1}, got {objective!r}")
+    sign = study.signs[k] if target is None else 1
     trials = study.get_trials(deepcopy=False)
     complete = [t for t in trials if t.state is TrialState.COMPLETE and t.values]
     if target is not None:
@@ -39,9 +44,9 @@ def table_of(study: Study, params: Sequence[str] | None = None, target: Target |
     else:
         early = (TrialState.PRUNED, TrialState.PAUSED)
         chosen = complete + [t for t in trials if t.state in early and t.intermediate_values]
-        values = np.array([t.value if t.state is TrialState.COMPLETE else np.nan for t in chosen])
+        values = np.array([t.values[k] if t.state is TrialState.COMPLETE else np.nan for t in chosen])
         if len(chosen) > len(complete):
-            finals = estimated_finals([t.intermediate_values for t in chosen])
+            finals = estimated_finals([_curve(t, k) for t in chosen])
             values = np.where(np.isnan(values), finals, values)
     kept = np.flatnonzero(~np.isnan(values))
     if not len(kept):
@@ -54,3 +59,9 @@ def table_of(study: Study, params: Sequence[str] | None = None, target: Target |
                          f"they have {', '.join(known) or 'none'}")  # fmt: skip
     # All parameters make the table: what is left out would else look like noise.
     return Table.of([t.params for t in chosen], [t.distributions for t in chosen], sign * values[kept]), sign
+
+
+def _curve(trial: FrozenTrial, objective: int) -> dict[int, float]:
+    """step -> value of one objective."""
+    curve = trial.intermediate_values
+    return {step: value[objective] if isinstance(value, (list, tuple)) else value for step, value in curve.items()}

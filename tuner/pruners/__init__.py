@@ -5,6 +5,7 @@ from .auto import AutoPruner
 from .base import Pruner
 from .discarding import EarlyDiscardingPruner
 from .folds import FoldPruner
+from .freeze_thaw import FreezeThawPruner
 from .halving import SuccessiveHalvingPruner
 from .hyperband import HyperbandPruner
 from .nop import NopPruner
@@ -18,6 +19,7 @@ __all__ = [
     "AutoPruner",
     "EarlyDiscardingPruner",
     "FoldPruner",
+    "FreezeThawPruner",
     "HyperbandPruner",
     "MedianPruner",
     "NopPruner",
@@ -43,6 +45,7 @@ PRUNERS: dict[str, type[Pruner]] = {
         ProgressiveHalvingPruner,
         PopulationTrainingPruner,
         AutoPruner,
+        FreezeThawPruner,
         FoldPruner,
     )
 }

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..importance import Analysis, Summary
-from ..importance.words import QUANTILE, describe, told
+from ..importance.words import QUANTILE, describe, tells
 from ..trial import FrozenTrial, TrialState
 
 if TYPE_CHECKING:
@@ -23,12 +21,14 @@ FRONT = 20  # trials of a Pareto front to list
 
 @dataclass(frozen=True)
 class Objective:
-    """name: for headings; "" if there is only one. analysis: None if there is nothing to explain."""
+    """name: for headings; "" if there is only one. analysis: None if there is nothing to explain; tells: whether it is
+    worth showing."""
 
     name: str
     direction: str
     summary: Summary
     analysis: Analysis | None
+    tells: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def gather(study: Study) -> Contents:
     trials = study.get_trials(deepcopy=False)
     if len(study.directions) > 1:
         objectives = [
-            _objective(study, f"objective {k + 1}", direction, partial(_value, k, sign))
-            for k, (direction, sign) in enumerate(zip(study.directions, study.signs, strict=True))
+            _objective(study, f"objective {k + 1}", direction, k) for k, direction in enumerate(study.directions)
         ]
         front = sorted(study.best_trials, key=result)
         return Contents(study, trials, objectives, front[:: max(1, -(-len(front) // FRONT))])
@@ -100,16 +99,12 @@ def gather(study: Study) -> Contents:
     furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
     complete = complete or [t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest]
     best = sorted(complete, key=lambda t: (sign * result(t)[0], t.number))[:BEST]
-    return Contents(study, trials, [_objective(study, "", study.direction, None)], best)
+    return Contents(study, trials, [_objective(study, "", study.direction, 0)], best)
 
 
-def _value(number: int, sign: int, trial: FrozenTrial) -> float:
-    return sign * trial.values[number]
-
-
-def _objective(study: Study, name: str, direction: str, target: Callable[[FrozenTrial], float] | None) -> Objective:
+def _objective(study: Study, name: str, direction: str, number: int) -> Objective:
     try:
-        analysis = Analysis(study, target=target, quantile=QUANTILE)
+        analysis = Analysis(study, objective=number, quantile=QUANTILE)
     except ValueError as error:
         return Objective(name, direction, Summary([], [str(error)]), None)
-    return Objective(name, direction, describe(analysis), analysis if told(analysis) else None)
+    return Objective(name, direction, describe(analysis), analysis, tells(analysis))

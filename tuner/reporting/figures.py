@@ -181,7 +181,7 @@ def _timeline(contents: Contents) -> Drawn:
 
 
 def _importances(contents: Contents) -> Drawn:
-    told = [o for o in contents.objectives if o.analysis is not None]
+    told = [o for o in contents.objectives if o.tells]
     if not told:
         return
     count = max(len(o.summary.importances) for o in told)
@@ -210,7 +210,7 @@ def _importances(contents: Contents) -> Drawn:
 
 def _dependences(contents: Contents) -> Drawn:
     for objective in contents.objectives:
-        if objective.analysis is None:
+        if not objective.tells:
             continue
         names = list(objective.summary.importances)[:PANELS]
         columns = min(3, len(names))
@@ -232,9 +232,7 @@ def _dependences(contents: Contents) -> Drawn:
 def _dependence(ax: Any, objective: Objective, name: str) -> None:
     analysis, axis = objective.analysis, objective.analysis.axes[name]
     dependence = analysis.dependence(name)
-    sign = 1 if objective.direction == "minimize" else -1
-    turn = sign * analysis.sign  # an objective among several was turned so that small is good
-    mean, spread, places = turn * dependence.mean, dependence.spread, dependence.places[0]
+    sign, mean, spread, places = analysis.sign, dependence.mean, dependence.spread, dependence.places[0]
     table = analysis.surrogate.table
     column = list(analysis.axes).index(name)
     losses = np.where(np.isfinite(table.losses), table.losses, np.nan)
@@ -317,7 +315,7 @@ def _short(text: str) -> str:
 
 def _interactions(contents: Contents) -> Drawn:
     for objective in contents.objectives:
-        if objective.analysis is None or len(objective.summary.importances) < 2:
+        if not objective.tells or len(objective.summary.importances) < 2:
             continue
         pairs = objective.summary.interactions
         (a, b), strongest = next(iter(pairs.items()))
@@ -353,14 +351,13 @@ def _surface(figure: Any, ax: Any, objective: Objective, a: str, b: str) -> None
     """The expected value over two parameters, and the trials."""
     analysis: Analysis = objective.analysis
     dependence = analysis.dependence(a, b, points=40)
-    sign = 1 if objective.direction == "minimize" else -1
     edges = []
     for name, places in zip((a, b), dependence.places, strict=True):
         axis = analysis.axes[name]
         middle = (places[1:] + places[:-1]) / 2
         edges.append(axis.edges[: len(places) + 1] if _discrete(axis) else np.concatenate([[0], middle, [1]]))
-    colours = "viridis" if sign > 0 else "viridis_r"
-    mesh = ax.pcolormesh(*edges, (sign * analysis.sign * dependence.mean).T, cmap=colours, shading="flat")
+    colours = "viridis" if analysis.sign > 0 else "viridis_r"
+    mesh = ax.pcolormesh(*edges, dependence.mean.T, cmap=colours, shading="flat")
     table, names = analysis.surrogate.table, list(analysis.axes)
     ax.scatter(*(table.places[:, names.index(n)] for n in (a, b)), s=6, color="white", alpha=0.6, linewidths=0)
     ax.grid(visible=False)
@@ -430,15 +427,13 @@ def _front(contents: Contents) -> Drawn:
     if len(contents.objectives) != 2:
         return
     signs = contents.study.signs
-    complete = [t for t in contents.trials if t.state is TrialState.COMPLETE and t.values]
-    complete = [t for t in complete if all(map(math.isfinite, t.values))]
-    front = sorted((t.values for t in contents.study.best_trials), key=lambda v: v[0])
-    front = [v for v in front if all(map(math.isfinite, v))]
+    front = sorted(v for v in map(result, contents.study.best_trials) if all(map(math.isfinite, v)))
     if not front:
         return
+    complete = [result(t) for t in contents.trials if t.state is TrialState.COMPLETE]
+    points = np.array([v for v in complete if all(map(math.isfinite, v))] or front)
     figure, ((ax,),) = _figure(9, 4.2)
-    beaten = np.array([t.values for t in complete]).T
-    ax.scatter(*beaten, s=16, color=LIGHT, linewidths=0, label="beaten in all objectives by another")
+    ax.scatter(*points.T, s=16, color=LIGHT, linewidths=0, label="beaten in all objectives by another")
     x, y = np.array(front).T
     # What the front dominates is bounded by a staircase that turns at the worse one of two neighbours.
     ax.step(x, y, where="post" if signs[0] > 0 else "pre", color=MAIN, lw=1.2)
@@ -446,10 +441,9 @@ def _front(contents: Contents) -> Drawn:
     names = [f"{o.name} ({o.direction})" for o in contents.objectives]
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
-    both = np.concatenate([beaten.T, np.array(front)])
     for k, (sign, limit) in enumerate(zip(signs, (ax.set_xlim, ax.set_ylim), strict=True)):
-        good, bad = sorted((both[:, k].min(), both[:, k].max()), reverse=sign < 0)
-        bad = np.quantile(both[:, k], 0.95 if sign > 0 else 0.05)
+        good, bad = sorted((points[:, k].min(), points[:, k].max()), reverse=sign < 0)
+        bad = np.quantile(points[:, k], 0.95 if sign > 0 else 0.05)
         margin = abs(bad - good) or abs(good) * 0.1 or 1.0
         limit(*sorted((good - sign * 0.06 * margin, bad + sign * 0.15 * margin)))
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

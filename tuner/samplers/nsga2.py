@@ -15,7 +15,7 @@ from .variation import Variation
 
 __all__ = ["NSGAIISampler"]
 
-CROSSOVERS = ("sbx", "uniform")
+CROSSOVERS = ("uniform", "sbx")
 
 
 class NSGAIISampler(Sampler):
@@ -29,7 +29,7 @@ class NSGAIISampler(Sampler):
 
     mutation_prob: of each parameter; 1 / the number of parameters unless given. Mutation is polynomial for numbers, at
         least one value away for whole numbers and ordinals, another category for categories.
-    crossover: "sbx" (simulated binary crossover) or "uniform".
+    crossover: "uniform", each parameter as one of the parents has it, or "sbx", simulated binary crossover.
     crossover_prob: how often a child has two parents. swapping_prob: of each parameter to come from the second one.
     """
 
@@ -40,7 +40,7 @@ class NSGAIISampler(Sampler):
         *,
         population_size: int = 50,
         mutation_prob: float | None = None,
-        crossover: str = "sbx",
+        crossover: str = "uniform",
         crossover_prob: float = 0.9,
         swapping_prob: float = 0.5,
         seed: int | None = None,

@@ -34,7 +34,6 @@ MANY = 64
 """A range of more values than this is smooth."""
 LEVELS = 16
 """Bandwidths of stepped axes are rounded to 2 ** (whole number / LEVELS), so that their tables can be kept."""
-PSEUDO = 3.0
 ROOT_2_PI = math.sqrt(2 * math.pi)
 
 
@@ -202,18 +201,20 @@ class Parzen:
 
 
 def bandwidths(axes: Axes, points: np.ndarray, weights: np.ndarray, least: float) -> np.ndarray:
-    """The normal reference rule along `axes.ordered`: sigma n^(-1 / 5) (Scott 1992).
+    """The normal reference rule along `axes.ordered`: sigma n^(-1 / (d + 4)) (Scott 1992).
 
-    n is the effective number of the weighted points, and sigma^2 their variance, in which PSEUDO points of the uniform
-    density count as well: so kernels are wide while there are few points. At least `least`, at most 1.
+    n is the effective number of the weighted points and one more, that of the uniform density, which counts in their
+    variance sigma^2 as well: so kernels are wide while there are few points. d is how many axes the points have on
+    average. At least `least`, at most 1.
     """
-    places = points[:, axes.ordered] - 0.5
-    known = ~np.isnan(places)
-    count = known.sum(axis=0)
-    places = np.where(known, places, 0.0)
-    share = weights @ known
-    mean = (weights @ places) / np.maximum(share, 1e-300)
-    square = (weights @ (places * places)) / np.maximum(share, 1e-300)
-    effective = share**2 / np.maximum((weights * weights) @ known, 1e-300)
-    variance = (count * np.maximum(square - mean * mean, 0) + PSEUDO * (1 / 12 + mean * mean)) / (count + PSEUDO)
-    return np.minimum(np.maximum(np.sqrt(variance) * (effective + PSEUDO) ** -0.2, least), 1.0)
+    known = ~np.isnan(points)
+    dimensions = known[:, axes.every].sum() / max(len(points), 1)
+    known = known[:, axes.ordered]
+    places = np.where(known, points[:, axes.ordered] - 0.5, 0.0)
+    count, share = known.sum(axis=0), np.maximum(weights @ known, 1e-300)
+    mean = (weights @ places) / share
+    spread = (weights @ (places * places)) / share - mean * mean
+    effective = np.where(count > 0, share**2 / np.maximum((weights * weights) @ known, 1e-300), 0.0)
+    variance = (count * np.maximum(spread, 0.0) + 1 / 12 + mean * mean) / (count + 1)
+    widths = np.sqrt(variance) * (effective + 1) ** (-1 / (dimensions + 4))
+    return np.minimum(np.maximum(widths, least), 1.0)

@@ -18,7 +18,8 @@ LEAST = 1e-14  # eigenvalue of C
 class SearchDistribution:
     """N(mean, sigma^2 C) in n dimensions, and for each category of a parameter its probability.
 
-    mean (n,) in the unit cube; shares: of each categorical parameter, the categories' probabilities; population: lambda.
+    mean (n,) in the unit cube. shares: of each categorical parameter, its categories' probabilities.
+    population: points per update, lambda.
     """
 
     def __init__(

@@ -33,42 +33,36 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
     first. With several objectives the order is that of `hypervolume_order` (Ozaki et al. 2022). Failed trials are bad,
     and so are those without a value yet if `pending_is_bad` (the constant liar), else they are left out.
 
-    weights: the improvement over the first trial that is not good (Watanabe 2023, "expected improvement"); for several
-    objectives the hypervolume that each adds; all the same where there is no such number. Bad trials weigh 1, those
-    without a value yet as much as makes up for one good trial in the ratio of the densities.
+    The i-th of k good trials weighs log(k + 1) - log(i), as in CMA-ES (Hansen 2016), so that it matters little how many
+    count as good. Bad trials weigh 1, those without a value yet as much as makes up for one good trial in the ratio of
+    the densities.
     """
     done = seen.done
     feasible = np.flatnonzero(done & (seen.violations <= 0))
     broken = np.flatnonzero(done & (seen.violations > 0))
     broken = broken[np.argsort(seen.violations[broken], kind="stable")]
-    count = min(count, len(feasible) + len(broken))
-    if seen.losses.shape[1] == 1:
-        losses = seen.losses[feasible, 0]
-        order = np.argsort(losses, kind="stable")
-        losses = losses[order][: count + 1]
-        gains = losses[-1] - losses[:count] if np.isfinite(losses).all() and len(losses) else np.empty(0)
-    else:
-        order, gains = hypervolume_order(seen.losses[feasible], count)
-    good = np.concatenate([feasible[order[:count]], broken])[:count]
-    weights = np.ones(count)
-    if len(gains) == count and 0 < gains.sum() < np.inf:
-        weights = gains / gains.mean()
+    losses = seen.losses[feasible]
+    order = np.argsort(losses[:, 0], kind="stable") if losses.shape[1] == 1 else hypervolume_order(losses, count)
+    good = np.concatenate([feasible[order], broken])[:count]
+    weights = np.log(len(good) + 1) - np.log(np.arange(1, len(good) + 1))
     is_bad = np.ones(len(seen), dtype=bool) if pending_is_bad else done | seen.failed
     is_bad[good] = False
     bad = np.flatnonzero(is_bad)
     pending = seen.pending[bad]
-    liar = max(1.0, (len(bad) - pending.sum()) / max(count, 1))
-    return Split(good, weights, bad, np.where(pending, liar, 1.0))
+    liar = max(1.0, (len(bad) - pending.sum()) / max(len(good), 1))
+    return Split(
+        good, weights / max(weights.mean(), 1e-300) if len(good) else weights, bad, np.where(pending, liar, 1.0)
+    )
 
 
-def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(`count` rows of losses (n, objectives), what hypervolume each of them adds to those before it).
+def hypervolume_order(losses: np.ndarray, count: int) -> np.ndarray:
+    """The `count` best rows of losses (n, objectives), best first.
 
-    Whole fronts first. Of the front that does not fit, rows are taken one by one, each the one that adds the largest
-    hypervolume. The volume is that up to a tenth of the range beyond the worst of the fronts in question.
+    Front by front. Within a front, rows are taken one by one, each the one that adds the largest hypervolume to those
+    taken before. The volume is that up to a tenth of the range beyond the worst of the fronts in question.
     """
     if not len(losses):
-        return np.empty(0, dtype=np.intp), np.empty(0)
+        return np.empty(0, dtype=np.intp)
     ranks = non_dominated_ranks(losses)
     rows = np.argsort(ranks, kind="stable")
     rows = rows[ranks[rows] <= ranks[rows[min(count, len(rows)) - 1]]]
@@ -80,17 +74,15 @@ def hypervolume_order(losses: np.ndarray, count: int) -> tuple[np.ndarray, np.nd
     low, high = values.min(axis=0), values.max(axis=0)
     unit = (values - low) / np.where(high > low, high - low, 1.0)
     adds = _Plane(unit) if unit.shape[1] == 2 else _Probes(unit)
-    order, gains = [], []
+    order: list[int] = []
     for front in np.unique(ranks[rows]):
         here = np.flatnonzero(ranks[rows] == front)
         while len(here) and len(order) < count:
-            volume = adds.volumes(here)
-            best = int(volume.argmax())
+            best = int(adds.volumes(here).argmax())
             order.append(here[best])
-            gains.append(volume[best])
             adds.take(here[best])
             here = np.delete(here, best)
-    return rows[order], np.array(gains)
+    return rows[order]
 
 
 REFERENCE = 1.1

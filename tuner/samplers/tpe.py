@@ -16,14 +16,14 @@ from .split import Split, split
 
 __all__ = ["TPESampler"]
 
-SHARE, MOST = 0.1, 25
+SHARE, MOST = 0.2, 25
 NARROWEST = 0.03
 ROUNDS = 4
 """How often candidates are drawn anew, twice as many each time, while all of them were tried already."""
 
 
 def default_gamma(count: int) -> int:
-    """How many of `count` trials are good: a tenth, at most 25."""
+    """How many of `count` trials are good: a fifth, at most 25."""
     return min(math.ceil(SHARE * count), MOST)
 
 
@@ -32,17 +32,19 @@ class TPESampler(Sampler):
 
         x = argmax l(x) / g(x)      over candidates drawn from l
 
-    l is a kernel density of the good trials, g one of all others; see parzen.py for the kernels. What Watanabe (2023,
-    "Tree-structured Parzen estimator: understanding its algorithm components") found to matter is the default: kernels
-    over all axes at once, good trials weighted by their improvement, a least bandwidth, a uniform prior.
+    l is a kernel density of the good trials, g one of all others; see parzen.py for the kernels. Of the parts that
+    Watanabe (2023, "Tree-structured Parzen estimator: understanding its algorithm components") tells apart, these are
+    chosen: kernels over all axes at once, weights by rank, Scott's bandwidths with a least one, a uniform prior. Both
+    densities have the bandwidths of l, so that their ratio is the Nadaraya-Watson estimate of the odds to be good.
+    A space with conditions is searched as a whole: see parzen.py for what an inactive axis does.
 
     consider_prior, prior_weight: whether l and g hold a uniform density, and how many kernels it counts as.
     consider_magic_clip: whether bandwidths have a least value, 0.03 of the range.
     n_startup_trials: until so many trials have a value, points are the space's defaults, then scrambled Sobol points.
     n_ei_candidates: how many candidates are drawn.
-    gamma: number of trials with a value -> how many of them are good. A tenth, at most 25, unless given.
+    gamma: number of trials with a value -> how many of them are good. A fifth, at most 25, unless given.
     weights: number of trials -> weights of the kernels, oldest first, for l and g alike. Unless given, good trials
-        weigh as much as they improve on the first that is not good, and others all the same.
+        weigh by their rank, and others all the same.
     multivariate: False searches each axis by itself.
     group: in a space without declared conditions, as define-by-run gives it, axes that the same trials have form a
         group, which is searched by itself and learns from those trials. False takes all axes together.

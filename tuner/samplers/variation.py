@@ -12,10 +12,11 @@ __all__ = ["Variation"]
 class Variation:
     """Of points (dimensions,) whose coordinates are NaN where a parameter is inactive; children have no NaN.
 
+    spread: the distribution index of simulated binary crossover and of polynomial mutation; the larger, the nearer.
     Numbers move along their axis, and whole numbers and ordinals by one value at least; categories have no order.
     """
 
-    def __init__(self, space: Space, rng: np.random.Generator, spread: float = 20.0):
+    def __init__(self, space: Space, rng: np.random.Generator, spread: float = 5.0):
         self.space, self.rng, self.spread = space, rng, spread
         self._domains = list(space.parameters.values())
         self.varied = np.array([axis for axis, domain in enumerate(self._domains) if domain.size != 1], dtype=np.int64)

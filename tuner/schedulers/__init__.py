@@ -4,6 +4,7 @@ from .asynchronous import AsynchronousHalving
 from .balanced import Balanced
 from .base import Decision, Scheduler, Segment, Situation
 from .discarding import EarlyDiscarding
+from .freeze_thaw import FreezeThaw
 from .growing import GrowingBrackets
 from .halving import SuccessiveHalving
 from .hyperband import Hyperband
@@ -16,6 +17,7 @@ __all__ = [
     "Balanced",
     "Decision",
     "EarlyDiscarding",
+    "FreezeThaw",
     "FullRuns",
     "GrowingBrackets",
     "Hyperband",

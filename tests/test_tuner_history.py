@@ -1,0 +1,165 @@
+"""Earlier trials as arrays: what samplers learn from."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tuner
+from tuner import Categorical, Float, FrozenTrial, Int, Resumable, Space, TrialPruned, TrialState
+from tuner.pruners import NopPruner
+from tuner.samplers import History, RandomSampler
+from tuner.samplers.history import Table
+
+SPACE = Space({"a": Float(0, 1), "b": Int(1, 4), "c": Categorical(["x", "y"])}, {"b": {"parent": "c", "equals": "x"}})
+
+
+def trial(number, state=TrialState.COMPLETE, values=(1.0,), params=None, curve=(), **more):
+    params = {"a": 0.25, "b": 2, "c": "x"} if params is None else params
+    kept = list(values) if state is TrialState.COMPLETE else None
+    return FrozenTrial(number, state, kept, params, intermediate_values=dict(enumerate(curve, 1)), **more)
+
+
+def read(*trials, signs=(1,), space=SPACE):
+    return History(lambda: list(trials), signs).observations(space)
+
+
+def test_points_are_where_encode_puts_them_and_inactive_coordinates_are_nan():
+    seen = read(trial(0), trial(1, params={"a": 1.0, "c": "y"}))
+    np.testing.assert_array_equal(seen.points[0], SPACE.encode({"a": 0.25, "b": 2, "c": "x"}))
+    np.testing.assert_array_equal(seen.points[1], [1.0, math.nan, 0.75])
+    assert len(seen) == 2
+
+
+def test_losses_have_the_sign_of_their_direction():
+    np.testing.assert_array_equal(read(trial(0, values=[3, 4]), signs=(1, -1)).losses, [[3, -4]])
+
+
+def test_trials_are_done_failed_or_pending():
+    seen = read(
+        trial(0), trial(1, TrialState.FAIL), trial(2, TrialState.RUNNING), trial(3, TrialState.WAITING, params={}),
+        trial(4, TrialState.RUNNING, params={}), trial(5),
+    )  # fmt: skip
+    assert seen.numbers.tolist() == [0, 1, 2, 5]  # those without settings are left out
+    assert seen.done.tolist() == [True, False, False, True]
+    assert seen.failed.tolist() == [False, True, False, False]
+    assert seen.pending.tolist() == [False, False, True, False]
+
+
+def test_trials_outside_the_space_are_left_out():
+    seen = read(trial(0, params={"a": 2.0, "b": 2, "c": "x"}), trial(1, params={"a": 0.5, "c": "z"}), trial(2))
+    assert seen.numbers.tolist() == [2]
+
+
+def test_violations_are_the_sum_of_what_exceeds_zero():
+    attrs = [{"constraints": c} for c in ([-1.0, 0.0], [0.5, -3.0, 0.25], [math.nan], None)]
+    seen = read(*(trial(i, user_attrs=a) for i, a in enumerate(attrs)))
+    np.testing.assert_array_equal(seen.violations, [0, 0.75, math.inf, 0])
+
+
+def test_pruned_trials_get_a_loss_that_can_be_compared():
+    trials = [
+        trial(0, values=[0.5], curve=[5.0, 4.0, 3.0]),
+        trial(1, values=[0.6], curve=[6.0, 5.0, 4.0]),
+        trial(2, TrialState.PRUNED, curve=[9.0]),
+        trial(3, TrialState.PRUNED, curve=[1.0]),
+        trial(4, TrialState.RUNNING, curve=[7.0, 2.0]),
+        trial(5, TrialState.FAIL, curve=[0.1, 0.1, 0.1]),
+    ]
+    small = Space({"a": Float(0, 1)})
+    alone = [FrozenTrial(**{**vars(t), "params": {"a": 0.5}}) for t in trials]
+    seen = read(*alone, space=small)
+    # Four of the five curves are looked at: the fourth longest has one step, so all are compared there.
+    np.testing.assert_array_equal(seen.losses[:, 0], [5, 6, 9, 1, 7, math.nan])
+    np.testing.assert_array_equal(seen.steps, [1, 1, 1, 1, 1, 0])
+    longer = [*alone[:3], *(FrozenTrial(**{**vars(alone[0]), "number": n}) for n in (3, 4))]
+    seen = read(*longer, space=small)
+    np.testing.assert_array_equal(
+        seen.losses[:, 0], [3, 4, 9, 3, 3]
+    )  # the pruned one as bad as it was, or as the worst
+    seen = read(*longer[:2], FrozenTrial(**{**vars(alone[3]), "number": 2}), *longer[3:], space=small)
+    assert seen.losses[2, 0] == 4
+
+
+def test_without_early_ends_final_values_count():
+    seen = read(trial(0, values=[0.5], curve=[5.0, 4.0]), trial(1, values=[0.6], curve=[6.0]))
+    np.testing.assert_array_equal(seen.losses[:, 0], [0.5, 0.6])
+    np.testing.assert_array_equal(seen.steps, [0, 0])
+
+
+def test_keys_are_those_of_the_space_for_all_trials_with_settings():
+    history = History(
+        lambda: [trial(0), trial(1, TrialState.RUNNING, params={"a": 1.0, "c": "y"}), trial(2, TrialState.FAIL)]
+    )
+    keys = history.keys(SPACE)
+    assert keys == {SPACE.key(SPACE.encode(p)) for p in ({"a": 0.25, "b": 2, "c": "x"}, {"a": 1.0, "c": "y"})}
+    assert SPACE.key(np.array([1.0, 0.9, 0.6])) in keys
+    assert SPACE.key(np.array([1.0, 0.9, 0.4])) not in keys
+
+
+def test_a_table_that_is_kept_reads_what_a_new_one_reads():
+    rng = np.random.default_rng(0)
+    table = Table()
+    trials: list[FrozenTrial] = []
+    other = Space({**SPACE.parameters, "a": Float(0, 0.5)}, SPACE.conditions)
+    for step in range(150):
+        trials.append(trial(len(trials), TrialState.RUNNING, params={"a": float(rng.random()), "c": "y"}))
+        for i in rng.permutation(len(trials))[:3]:  # some end, in any order; a few get a curve first
+            if trials[i].state is TrialState.RUNNING and rng.random() < 0.7:
+                state = TrialState(rng.choice([TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED]))
+                curve = rng.random(rng.integers(1, 4)) if step > 80 else ()
+                trials[i] = trial(int(i), state, [float(rng.random())], trials[i].params, curve)
+        count = int(rng.integers(1, len(trials) + 1))
+        space = other if step % 50 == 49 else SPACE
+        kept = History(lambda n=count: trials[:n], (-1,), table)
+        fresh = History(lambda n=count: trials[:n], (-1,))
+        for a, b in zip(vars(kept.observations(space)).values(), vars(fresh.observations(space)).values(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert kept.keys(space) >= fresh.keys(space)
+
+
+def test_a_study_shows_its_sampler_pruned_and_paused_trials():
+    class Curves(Resumable):
+        max_steps = 3
+
+        def start(self, trial):
+            return trial.params["a"]
+
+        def advance(self, state, steps):
+            return state, [state] * steps
+
+    seen = []
+
+    class Watcher(RandomSampler):
+        learns = True
+
+        def propose(self, space, history, number, seed):
+            seen.append(history.observations(space))
+            return super().propose(space, history, number, seed)
+
+    space = Space({"a": Float(0, 1)})
+    study = tuner.create_study(space=space, sampler=Watcher(seed=0), pruner=NopPruner())
+    study.optimize(Curves(), n_trials=4)
+    assert [len(s) for s in seen] == [0, 1, 2, 3]
+    np.testing.assert_allclose(seen[-1].losses[:, 0], [t.params["a"] for t in study.trials[:3]])
+
+    def pruned(trial):
+        trial.report(trial.params["a"], 1)
+        raise TrialPruned
+
+    study = tuner.create_study(space=space, sampler=Watcher(seed=0), pruner=NopPruner(), direction="maximize")
+    study.optimize(pruned, n_trials=3)
+    np.testing.assert_allclose(seen[-1].losses[:, 0], [-t.params["a"] for t in study.trials[:2]])
+    assert not seen[-1].pending.any()
+
+
+def test_the_history_is_read_once_and_only_when_asked_for():
+    calls = []
+    history = History(lambda: calls.append(1) or [trial(0)])
+    assert not calls
+    assert len(history.trials) == len(history.observations(SPACE)) == 1
+    assert calls == [1]
+    with pytest.raises(ValueError, match="read-only|assignment"):
+        frozen = history.observations(SPACE).losses
+        frozen.flags.writeable = False
+        frozen[0] = 1
