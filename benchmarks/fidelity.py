@@ -164,11 +164,17 @@ def _random(seed: int) -> samplers.Sampler:
     return samplers.RandomSampler(seed=seed)
 
 
+def _mixed(seed: int) -> samplers.Sampler:
+    return samplers.InterleavedSampler(samplers.TPESampler(seed=seed))
+
+
 OURS: dict[str, Search] = {
+    "AutoPruner, TPE and random": ours(lambda length, budget: pruners.AutoPruner(), _mixed),
     "AutoPruner, TPE": ours(lambda length, budget: pruners.AutoPruner(), _tpe),
     "AutoPruner, random": ours(lambda length, budget: pruners.AutoPruner(), _random),
     "ASHA, TPE": ours(lambda length, budget: pruners.AsynchronousHalvingPruner(), _tpe),
     "Hyperband, TPE": ours(lambda length, budget: pruners.HyperbandPruner(), _tpe),
+    "FreezeThaw, TPE": ours(lambda length, budget: pruners.FreezeThawPruner(), _tpe),
     "PASHA, TPE": ours(lambda length, budget: pruners.ProgressiveHalvingPruner(), _tpe),
     "early discarding, TPE": ours(plain, _tpe),
 }

@@ -1447,6 +1447,7 @@ SAMPLERS = [
     SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
     SamplerCase("RegularizedEvolutionSampler", lambda seed: samplers.RegularizedEvolutionSampler(8, 3, seed=seed)),
     SamplerCase("NSGAIISampler", lambda seed: samplers.NSGAIISampler(seed=seed, population_size=8)),
+    SamplerCase("InterleavedSampler", lambda seed: samplers.InterleavedSampler(seed=seed)),
     SamplerCase("AutoSampler", lambda seed: samplers.AutoSampler(seed=seed)),
 ]
 

@@ -138,6 +138,23 @@ def test_else_seconds_of_workers_are_the_cost(place, n_jobs):
     study.storage.close()
 
 
+def test_reported_costs_do_not_keep_workers_idle():
+    running, side_by_side = set(), []
+
+    def objective(trial):
+        running.add(trial.number)
+        side_by_side.append(len(running))
+        trial.report_cost(0.001)
+        time.sleep(0.03)
+        running.remove(trial.number)
+        return 0.0
+
+    study = study_of()
+    study.optimize(objective, cost=0.02, n_jobs=2)
+    assert 20 <= len(study.trials) <= 21
+    assert side_by_side.count(2) > 10
+
+
 def test_trials_of_calls_that_counted_no_cost_count_their_duration():
     study = study_of()
     study.optimize(lambda trial: time.sleep(0.02) or 0.0, n_trials=5)
@@ -163,11 +180,12 @@ def test_seconds_of_this_call_or_of_all(monkeypatch, place):
 
     study = study_of(place)
     for limits, trials in (
-        ({"timeout": 35, "total": True}, 4),
-        ({"timeout": 35, "total": True}, 4),
-        ({"timeout": 60, "total": True}, 6),
+        ({"total_seconds": 35}, 4),
+        ({"total_seconds": 35}, 4),
+        ({"total_seconds": 60}, 6),
         ({"timeout": 15}, 8),
-        ({"timeout": 70, "total": True}, 9),
+        ({"total_seconds": 70, "n_trials": 99, "total": True}, 9),
+        ({"total_seconds": 200, "timeout": 15}, 11),
     ):
         clock[0] += 1e6  # nothing runs between two calls
         study.optimize(objective, **limits)
@@ -181,7 +199,8 @@ def test_seconds_of_this_call_or_of_all(monkeypatch, place):
         ({"n_steps": -1}, "n_steps must be a number >= 0, got -1"),
         ({"cost": -0.5}, "cost must be a number >= 0, got -0.5"),
         ({"total_cost": math.nan}, "total_cost must be a number >= 0, got nan"),
-        ({"total": True}, "total=True wants n_trials, timeout, n_steps or cost"),
+        ({"total": True}, "total=True wants n_trials, n_steps or cost"),
+        ({"total_seconds": -1}, "total_seconds must be a number >= 0, got -1"),
     ],
 )
 def test_limits_that_make_no_sense(limits, message):

@@ -297,7 +297,11 @@ def test_errors_and_cancellations_arrive():
     pool.shutdown()
 
 
-@pytest.mark.parametrize("bad", [{}, {"cpu": (1, 2)}, {"cpu": (Broken(), 0)}, {"cpu": (Broken(), 1, 1)}], ids=repr)
+@pytest.mark.parametrize(
+    "bad",
+    [{}, {"cpu": (1, 2)}, {"cpu": (Broken(), 0)}, {"cpu": (Broken(), 1, 1)}],
+    ids=["none", "pair", "no slots", "triple"],
+)
 def test_devices_are_executors_with_slots(bad):
     with pytest.raises(ValueError, match="Devices: "):
         Devices(bad)

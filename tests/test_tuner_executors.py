@@ -484,12 +484,44 @@ def dask():
 @posix
 @pytest.mark.filterwarnings("default")
 def test_a_dask_worker_killed_in_mid_segment_loses_nothing(tmp_path, undisturbed, dask):
-    study, work = study_of(tmp_path / "s.db"), Walk(tmp_path, deaths={0: 1, 4: 1, 8: 1}, pause=0.01)
+    study, work = study_of(tmp_path / "s.db"), Walk(tmp_path, deaths={0: 1, 4: 1}, pause=0.01)
     study.optimize(work, n_trials=9, n_jobs=2, executor=dask.get_executor())
     died = work.count("died")
     assert died >= 1
     assert curves(study) == undisturbed
     assert len({line[4] for line in work.notes() if line[0] == "advance"}) >= 2 + died - 1
+    study.storage.close()
+
+
+class Reporting:
+    """A function of a trial that kills its worker in the middle of some trials, once each."""
+
+    def __init__(self, folder, deaths):
+        self.folder, self.deaths = folder, deaths
+
+    def __call__(self, trial):
+        x = trial.suggest_float("x", 0, 1)
+        trial.report(x, 0)
+        killed = self.folder / f"killed {trial.number}"
+        if trial.number in self.deaths and not killed.exists():
+            trial.report(-1.0, 1)
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        trial.report(x / 2, 1)
+        return x / 2 + trial.suggest_int("n", 1, 5)
+
+
+@posix
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("kind", ["dask", "processes"])
+def test_a_function_whose_worker_is_killed_is_called_again(tmp_path, request, kind):
+    executor = request.getfixturevalue("dask").get_executor() if kind == "dask" else kind
+    study = tuner.create_study(storage=tmp_path / "s.db", sampler=RandomSampler(seed=1))
+    study.optimize(Reporting(tmp_path, {1}), n_trials=4, n_jobs=2, executor=executor)
+    assert [path.name for path in tmp_path.glob("killed *")] == ["killed 1"]
+    whole = tuner.create_study(sampler=RandomSampler(seed=1))
+    whole.optimize(Reporting(tmp_path, ()), n_trials=4)
+    assert curves(study) == curves(whole)
     study.storage.close()
 
 

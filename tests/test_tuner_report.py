@@ -214,7 +214,8 @@ def test_a_page_of_few_trials(tmp_path, trials):
 def test_a_page_with_infinite_and_equal_values(tmp_path):
     study = tuner.create_study(space=SPACE, sampler=RandomSampler(seed=0))
     study.optimize(lambda trial: math.inf if trial.number % 3 == 0 else 1.0, n_trials=40)
-    page_of(study, tmp_path / "a.html")
+    page = page_of(study, tmp_path / "a.html")
+    assert "What matters" not in page.headings and "All trials" in page.headings
 
 
 def test_matplotlib_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):

@@ -308,6 +308,25 @@ def test_reports_end_once_there_is_no_chance_left():
     assert not FreezeThawPruner(min_resource=9).prune(hopeless, [*done, hopeless], 1)
 
 
+def test_part_of_the_proposals_of_an_interleaved_sampler_is_random():
+    def points(sampler, count=200):
+        study = tuner.create_study(space=SPACE, sampler=sampler)
+        study.optimize(lambda trial: trial.params["rate"], n_trials=count)
+        return [t.params["rate"] for t in study.trials]
+
+    grid = tuner.samplers.GridSampler({"rate": [0.5]}, seed=3)
+    half = points(tuner.samplers.InterleavedSampler(tuner.samplers.QMCSampler(seed=3), 0.3, seed=3))
+    sobol, uniform = points(tuner.samplers.QMCSampler(seed=3)), points(RandomSampler(seed=3))
+    assert all(x in (s, u) for x, s, u in zip(half, sobol, uniform))
+    assert 0.2 < np.mean([x == u for x, u in zip(half, uniform)]) < 0.4
+    assert points(tuner.samplers.InterleavedSampler(tuner.samplers.QMCSampler(seed=3), 0.0)) == sobol
+    assert tuner.samplers.InterleavedSampler(grid).seed == 3
+    with pytest.raises(ValueError, match="random_fraction must be from 0 to 1, got 2"):
+        tuner.samplers.InterleavedSampler(random_fraction=2)
+    with pytest.raises(TypeError, match="sampler must be a tuner.samplers object or None, got 'tpe'"):
+        tuner.samplers.InterleavedSampler("tpe")
+
+
 # -------------------------------------------------------------------------------- population based training
 
 

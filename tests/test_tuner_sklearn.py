@@ -290,7 +290,9 @@ def test_even_points_of_a_continuous_distributions_domain_are_its_quantiles(dist
     assert domain_from_json(json.loads(json.dumps(domain.to_json()))) == domain
 
 
-@pytest.mark.parametrize("distribution", [stats.poisson(4), stats.binom(9, 0.3), stats.randint(-2, 5)], ids=str)
+@pytest.mark.parametrize(
+    "distribution", [stats.poisson(4), stats.binom(9, 0.3), stats.randint(-2, 5)], ids=lambda d: d.dist.name
+)
 def test_a_discrete_distributions_domain_draws_its_values_in_proportion(distribution):
     domain = domain_of(distribution)
     u = (np.arange(20000) + 0.5) / 20000

@@ -140,7 +140,11 @@ def test_the_model_sees_the_noise_in_the_unit_of_the_values():
     assert 3 < _Model(study, PLANE).noise < 8
 
 
-@pytest.mark.parametrize("terminator", [RegretBound(), RegretBound(noise=1e-9), ExpectedImprovement(1e-9)], ids=repr)
+@pytest.mark.parametrize(
+    "terminator",
+    [RegretBound(), RegretBound(noise=1e-9), ExpectedImprovement(1e-9)],
+    ids=["regret", "regret, noise given", "improvement"],
+)
 def test_models_stop_soon_on_a_flat_function(terminator):
     assert run([1.0] * 50, terminator, space=PLANE) == 10
 

@@ -175,7 +175,7 @@ def tell(study, trial):
     print(trial.number, trial.steps, flush=True)
 
 digits = data.load("digits")
-tuner.tune(digits, trials=12, max_epochs=12, validation="split", n_jobs=2, out=sys.argv[1], callbacks=[tell])
+tuner.tune(digits, trials=12, max_epochs=12, validation="split", n_jobs=1, out=sys.argv[1], callbacks=[tell])
 """
 
 

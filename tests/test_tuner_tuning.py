@@ -9,6 +9,8 @@ from nanonet.errors import DataError, OptionError
 from nanonet.settings import Settings
 from nanonet.training import Run
 from tuner import Categorical, Float, Int, Space, StorageError, TrialState
+from tuner.cli import main
+from tuner.samplers import QMCSampler
 from tuner.tune import TrainingRuns
 from tuner.tuning.finalists import SEEDS
 from tuner.tuning.parts import Parts
@@ -157,8 +159,8 @@ def test_bad_settings_do_not_train_on_all_folds():
         scores.append(run.advance(18)[-1]["val_accuracy"])
     rows = [len(fold.y_validation) for fold in found.folds]
     assert result.validation_score == pytest.approx(np.average(scores, weights=rows), abs=1e-5)
-    again = tuner.tune(x, y, **options | {"n_jobs": 2})
-    assert [t.intermediate_values for t in again.study.trials] == [t.intermediate_values for t in result.study.trials]
+    one, two = (tuner.tune(x, y, **options | {"n_jobs": n, "sampler": QMCSampler(seed=0)}) for n in (1, 2))
+    assert [t.intermediate_values for t in one.study.trials] == [t.intermediate_values for t in two.study.trials]
 
 
 # --------------------------------------------------------------------------------- schedules and rungs
@@ -259,3 +261,22 @@ def test_the_best_of_earlier_studies_come_first():
     before = len(study.trials)
     tuner.tune(x, y, trials=2, warm_start=study, **QUICK)
     assert len(study.trials) == before
+
+
+# ----------------------------------------------------------------------------------------- command line
+
+
+def test_the_command_knows_metrics_constraints_and_finalists(tmp_path, capsys):
+    x, y = blobs(120)
+    table = tmp_path / "blobs.csv"
+    lines = [",".join(map(str, [*row, label])) for row, label in zip(x, y, strict=True)]
+    table.write_text("\n".join(["a,b,c,d,e,kind", *lines]))
+    common = ["tune", str(table), "--target", "kind", "--trials", "3", "--epochs", "2", "--jobs", "1", "--json"]
+    assert main([*common, "--out", str(tmp_path / "a"), "--metric", "f1", "--finalists", "2"]) == 0
+    assert '"validation f1"' in capsys.readouterr().out
+    trials = (tmp_path / "a" / "trials.csv").read_text().splitlines()
+    assert {line.split(",")[3] for line in trials[1:]} <= {"1", "2"}
+    several = ["--metric", "accuracy", "--metric", "parameters", "--constraint", "parameters<=1e6"]
+    assert main([*common, "--out", str(tmp_path / "b"), *several]) == 0
+    assert main([*common, "--out", str(tmp_path / "c"), "--constraint", "parameters"]) == 2
+    assert "wanted '<= number'" in capsys.readouterr().out

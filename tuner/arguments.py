@@ -134,6 +134,23 @@ but the test part, which is looked at once, at the end. Without --trials and --m
         "--jobs", type=_jobs, default=None, metavar="J", help="trials side by side (default: all cores)"
     )
     parser.add_argument("--epochs", type=_positive_int, metavar="E", help="most epochs of a trial (default 54)")
+    parser.add_argument(
+        "--metric",
+        action="append",
+        metavar="NAME",
+        help="what to make best: accuracy, loss, f1, mae, parameters, latency, 'noise(0.5)', 'fgsm(0.1)', ... (default "
+        "accuracy, for values loss); several make a trade-off, of which the best by the first one is kept",
+    )
+    parser.add_argument(
+        "--constraint", action="append", metavar="TEXT", help="such as 'parameters<=50000' or 'latency<=1e-4'"
+    )
+    parser.add_argument(
+        "--finalists",
+        type=_positive_int,
+        default=1,
+        metavar="N",
+        help="train the N best settings with 3 seeds at the end, and take the best mean (default 1: the best trial)",
+    )
     parser.add_argument("--seed", type=_seed, default=0, help="seed of everything random (default 0)")
     _common(parser)
 

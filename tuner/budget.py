@@ -22,7 +22,7 @@ NOTED = 2.0  # seconds between two notes of the time that was spent
 
 
 class Budget:
-    """The limits `timeout`, `n_steps` and `cost` of one call of `Study.optimize`, where they are described.
+    """The limits of one call of `Study.optimize` in seconds, steps and cost, which are described there.
 
     What a trial has cost stands in its `user_attrs["cost"]`. It is, in this order, what `Trial.report_cost` said, what
     the resumable's `cost(params, steps)` says, and the seconds that workers spent on it.
@@ -37,10 +37,16 @@ class Budget:
         n_steps: int | None,
         cost: float | None,
         total: bool,
+        total_seconds: float | None,
         total_steps: int | None,
         total_cost: float | None,
     ):
-        for name, limit in (("n_steps", n_steps), ("cost", cost), ("total_cost", total_cost)):
+        for name, limit in (
+            ("n_steps", n_steps),
+            ("cost", cost),
+            ("total_seconds", total_seconds),
+            ("total_cost", total_cost),
+        ):
             if limit is not None and not limit >= 0:
                 raise ValueError(f"{name} must be a number >= 0, got {limit!r}")
         self.study = study
@@ -49,10 +55,13 @@ class Budget:
         self.own_cost, self.all_cost = _limits(cost, total_cost, total)
         self._begin = time.monotonic()
         self._steps, self._cost = 0, 0.0
-        self._counts_time = total and timeout is not None
+        self._told = False
+        """Whether the objective reports costs."""
+        self._counts_time = total_seconds is not None
         self._earlier = float(study.user_attrs.get(SECONDS, 0.0)) if self._counts_time else 0.0
         self._noted = self._begin
-        self.deadline = math.inf if timeout is None else self._begin + timeout - self._earlier
+        left = (math.inf if timeout is None else timeout, (total_seconds or 0) - self._earlier)
+        self.deadline = self._begin + (min(left) if self._counts_time else left[0])
 
     @property
     def counts_cost(self) -> bool:
@@ -72,7 +81,8 @@ class Budget:
                 return False
         if self.counts_cost:
             now = time.monotonic()
-            out = sum(now - job.begun if job.cost is None else job.cost for job in running)
+            unknown = 0.0 if self._told else 1.0  # in a unit of the objective's own, time says nothing
+            out = sum(unknown * (now - job.begun) if job.cost is None else job.cost for job in running)
             price = self.price_of(params, steps) if params is not None else None
             for spent, limit in ((self._cost, self.own_cost), (self._all_cost, self.all_cost)):
                 if limit is None:
@@ -94,6 +104,7 @@ class Budget:
         before = job.spent
         known = self.study.storage.trial(self.study.study_id, trial.number).user_attrs.get(COST, 0.0)
         if known != before:  # the objective has told
+            self._told = True
             self._cost += known - before
             return
         spent = seconds if job.cost is None else job.cost

@@ -116,6 +116,10 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
         minutes = DEFAULT_MINUTES
     progress = SearchProgress(console, arguments.trials, minutes)
     options = {"max_epochs": arguments.epochs} if arguments.epochs else {}
+    if arguments.metric:
+        options["metric"] = arguments.metric if len(arguments.metric) > 1 else arguments.metric[0]
+    if arguments.constraint:
+        options["constraints"] = dict(map(_constraint, arguments.constraint))
     try:
         result = search(
             dataset,
@@ -125,6 +129,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             test=arguments.test,
             seed=arguments.seed,
             n_jobs=arguments.jobs,
+            finalists=arguments.finalists,
             out=folder,
             callbacks=[progress],
             **options,
@@ -139,7 +144,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
         result.model, result.settings, dataset.schema, result.standardizer, result.target_standardizer, scores
     )
     trials = result.study.get_trials(deepcopy=False)
-    _write_trials(folder / "trials.csv", trials)
+    _write_trials(folder / "trials.csv", trials, result.steps_per_epoch)
     states = Counter(trial.state.name.lower() for trial in trials)
     about = {
         "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
@@ -208,9 +213,9 @@ class SearchProgress:
     def _take(self, study: Any, trial: Any) -> None:
         if trial.state.is_finished():
             self._ended.add(trial.number)
-        values = [value for value in (self._best, *trial.intermediate_values.values()) if value is not None]
-        values = [value for value in values if value == value]
-        self._best = (max if study.direction == "maximize" else min)(values, default=None)
+        curve = [value[0] if isinstance(value, list) else value for value in trial.intermediate_values.values()]
+        values = [value for value in (self._best, *curve) if value is not None and value == value]
+        self._best = (max if study.directions[0] == "maximize" else min)(values, default=None)
 
     def _draw(self) -> None:
         now = time.monotonic()
@@ -236,15 +241,22 @@ class SearchProgress:
             self._bar.stop()
 
 
-def _write_trials(path: Path, trials: Sequence[Any]) -> None:
-    """Every trial's settings, state and best value as CSV."""
+def _constraint(text: str) -> tuple[str, str]:
+    """(name, "<= number") of "name<=number"."""
+    at = max(text.find("<="), text.find(">="))
+    return (text[:at].strip(), text[at:]) if at >= 0 else (text, "")
+
+
+def _write_trials(path: Path, trials: Sequence[Any], steps_per_epoch: int) -> None:
+    """Every trial's settings, state and value (the first of several objectives) as CSV."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "state", "value", "epochs", *names])
         for trial in trials:
-            value = trial.intermediate_values.get(trial.steps) if trial.value is None else trial.value
-            row = ["" if item is None else item for item in (value, trial.steps)]
+            value = trial.intermediate_values.get(trial.steps) if trial.values is None else trial.values[0]
+            value = value[0] if isinstance(value, list) else value
+            row = ["" if value is None else value, -(-trial.steps // steps_per_epoch)]
             writer.writerow([trial.number, trial.state.name, *row, *(trial.params.get(name, "") for name in names)])
 
 

@@ -69,13 +69,14 @@ class Optimization:
         n_steps: int | None = None,
         cost: float | None = None,
         total_cost: float | None = None,
+        total_seconds: float | None = None,
     ):
         if not isinstance(objective, Resumable) and not callable(objective):
             raise TypeError(f"objective must be a function of a trial or a tuner.Resumable, got {objective!r}")
         if n_trials is not None and n_trials < 0:
             raise ValueError(f"n_trials must be at least 0, got {n_trials}")
-        if total and n_trials is None and timeout is None and n_steps is None and cost is None:
-            raise ValueError("total=True wants n_trials, timeout, n_steps or cost, which the study shall have in all")
+        if total and n_trials is None and n_steps is None and cost is None:
+            raise ValueError("total=True wants n_trials, n_steps or cost, which the study shall have in all")
         for name, limit in (("n_steps", n_steps), ("total_steps", total_steps)):
             if limit is not None and not isinstance(objective, Resumable):
                 raise ValueError(f"{name} is for a tuner.Resumable; a function of a trial has no steps")
@@ -90,6 +91,7 @@ class Optimization:
             n_steps=n_steps,
             cost=cost,
             total=total,
+            total_seconds=total_seconds,
             total_steps=total_steps,
             total_cost=total_cost,
         )

@@ -232,6 +232,7 @@ class Study:
         n_steps: int | None = None,
         cost: float | None = None,
         total_cost: float | None = None,
+        total_seconds: float | None = None,
     ) -> None:
         """Run trials until a limit is reached, the sampler has nothing left, or `stop` is called.
 
@@ -241,8 +242,9 @@ class Study:
         n_steps: how many steps of a `Resumable` to add; a segment that does not fit is not begun.
         cost: how much to spend: what trials `report_cost`, what the resumable's `cost(params, steps)` says, or else the
             seconds of workers. What would cost more than is left is not begun, if that is known beforehand.
-        total: the limits above count what the study has had in all, and not this call alone (of the time, calls with
-            total=True). total_steps and total_cost always do so.
+        total: n_trials, n_steps and cost count what the study has had in all, and not this call alone.
+        total_seconds, total_steps, total_cost: such limits whatever `total` is. Seconds are counted in those calls that
+            give total_seconds.
         n_jobs: workers; 1 works in this thread, -1 takes one thread per processor.
         catch: exceptions that fail their trial and nothing more; others are raised once running trials have ended.
         callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
@@ -273,6 +275,7 @@ class Study:
             n_steps=n_steps,
             cost=cost,
             total_cost=total_cost,
+            total_seconds=total_seconds,
         )
         try:
             self._running.run()

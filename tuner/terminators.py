@@ -18,7 +18,6 @@ import numpy as np
 from .trial import FrozenTrial, Trial, TrialState
 
 if TYPE_CHECKING:
-    from .samplers.gp.model import GaussianProcess
     from .study import Study
 
 __all__ = [
@@ -183,7 +182,7 @@ class _Model:
     def __init__(self, study: Study, space: Any):
         from .samplers.gp.activity import activity
         from .samplers.gp.embedding import Embedding
-        from .samplers.gp.model import GaussianProcess
+        from .samplers.gp.model import GaussianProcess, Likelihood
 
         seen = study._history(len(study.get_trials(deepcopy=False))).observations(space)
         rows = np.flatnonzero(seen.done & ~seen.failed & np.isfinite(seen.losses).all(axis=1))
@@ -201,7 +200,8 @@ class _Model:
         self._active = activity(space, seen.points)
         self._seed = study.seed
         y = (losses - losses.mean()) / losses.std()
-        self.process: GaussianProcess = GaussianProcess.fit(self._embedding, self.points, y)
+        theta = Likelihood(self._embedding.distances(self.points), y).maximise()
+        self.process = GaussianProcess(self._embedding, theta, self.points, y)
 
     @property
     def noise(self) -> float:

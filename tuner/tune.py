@@ -198,7 +198,8 @@ def tune(
         constraints_func=None if work.limits is None else work.limits.excess(work),
     )
     names = [objective.name for objective in objectives]
-    _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
+    if out is not None or storage is not None:
+        _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
     _warm_up(study, warm_start, space)
     if lr_test and not any(trial.steps for trial in study.get_trials(deepcopy=False)):
         for settings in [*space.defaults, *settings_by_range_test(space, base, parts[0])]:
@@ -347,6 +348,7 @@ def _finish(
         direction=objective.direction,
         dataset=dataset,
         run=run,
+        steps_per_epoch=work.course.folds if work.course.fold_by_fold else 1,
         rows={"training": len(parts.folds[0].y), "development": len(parts.y), "test": len(parts.y_test)},
     )
     result.test_metrics = _test_metrics(dataset.task, objective, parts.y_test, result.scores(parts.x_test))

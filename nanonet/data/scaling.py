@@ -47,10 +47,14 @@ class Standardizer:
         self.scale = np.where(constant | (variance == 0), 1.0, np.sqrt(variance))
         return self
 
-    def transform(self, x) -> np.ndarray:
-        """(x - mean) / scale; float64 stays float64, all else becomes float32."""
+    def transform(self, x, out: np.ndarray | None = None) -> np.ndarray:
+        """(x - mean) / scale; float64 stays float64, all else becomes float32.
+
+        out: an array of that shape and dtype to write into, which may be x itself.
+        """
         x, mean, scale = self._prepare(x)
-        return (x - mean) / scale
+        out = np.subtract(x, mean, out=out)
+        return np.divide(out, scale, out=out) if isinstance(out, np.ndarray) else out / scale
 
     def inverse(self, x) -> np.ndarray:
         """x * scale + mean: what `transform` was given."""

@@ -15,7 +15,7 @@ from .trials import Target
 if TYPE_CHECKING:
     from ..study import Study
 
-__all__ = ["Summary", "describe", "good_places", "summary", "told"]
+__all__ = ["Summary", "describe", "good_places", "summary", "tells"]
 
 QUANTILE = 0.75  # the worst quarter of the trials counts as equally bad
 MATTERS = 0.05  # of the variance: less is not worth a sentence
@@ -24,7 +24,7 @@ TOGETHER = 0.05  # of the variance: an interaction worth a sentence
 TOLERANCE = 0.15  # of the way from the best to the worst mean: as good as the best
 EDGE = 0.1  # of a range: where its end begins
 FEW, FEW_EACH = 20, 4  # trials in all, and for each parameter; with less than half of it nothing is told
-WEAK = 0.3  # explained share of the differences below which little can be told
+WEAK, NOTHING = 0.3, 0.1  # explained shares of the differences below which little, or nothing, can be told
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,14 @@ def summary(
     return describe(analysis)
 
 
-def told(analysis: Analysis) -> bool:
+def enough(analysis: Analysis) -> bool:
     """Whether there are trials enough to tell anything."""
     return analysis.trials >= max(FEW, FEW_EACH * len(analysis.axes)) // 2
+
+
+def tells(analysis: Analysis) -> bool:
+    """Whether the analysis is worth showing: of enough trials, whose differences it explains."""
+    return enough(analysis) and analysis.r2 >= NOTHING
 
 
 def describe(analysis: Analysis) -> Summary:
@@ -87,7 +92,7 @@ def describe(analysis: Analysis) -> Summary:
     shares, pairs, d = analysis.importances, analysis.interactions, len(analysis.axes)
     sentences, warnings, good = [], [], {}
     wanted = max(FEW, FEW_EACH * d)
-    if not told(analysis):
+    if not enough(analysis):
         warnings.append(
             f"only {analysis.trials} trials for {d} parameters: too few to tell what matters; {wanted} are wanted."
         )
@@ -100,6 +105,10 @@ def describe(analysis: Analysis) -> Summary:
         return Summary(
             ["All trials came to the same value."], warnings, shares, pairs, good, analysis.r2, analysis.trials
         )
+    if analysis.r2 < NOTHING:
+        why = "the values are noisy, there are too few trials, or all settings do as well"
+        warnings.append(f"the trials' settings explain hardly anything of how they differ: {why}.")
+        return Summary([], warnings, shares, pairs, good, analysis.r2, analysis.trials)
     if analysis.r2 < WEAK:
         warnings.append(
             f"the settings explain only {max(analysis.r2, 0.0):.2f} of the differences between trials that were set "

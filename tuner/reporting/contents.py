@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..importance import Analysis, Summary
-from ..importance.words import QUANTILE, describe, told
+from ..importance.words import QUANTILE, describe, tells
 from ..trial import FrozenTrial, TrialState
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ FRONT = 20  # trials of a Pareto front to list
 
 @dataclass(frozen=True)
 class Objective:
-    """name: for headings; "" if there is only one. analysis: None if there is nothing to explain."""
+    """name: for headings; "" if there is only one. analysis: None if there is nothing to explain; tells: whether it is
+    worth showing."""
 
     name: str
     direction: str
     summary: Summary
     analysis: Analysis | None
+    tells: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,4 +107,4 @@ def _objective(study: Study, name: str, direction: str, number: int) -> Objectiv
         analysis = Analysis(study, objective=number, quantile=QUANTILE)
     except ValueError as error:
         return Objective(name, direction, Summary([], [str(error)]), None)
-    return Objective(name, direction, describe(analysis), analysis if told(analysis) else None)
+    return Objective(name, direction, describe(analysis), analysis, tells(analysis))

@@ -181,7 +181,7 @@ def _timeline(contents: Contents) -> Drawn:
 
 
 def _importances(contents: Contents) -> Drawn:
-    told = [o for o in contents.objectives if o.analysis is not None]
+    told = [o for o in contents.objectives if o.tells]
     if not told:
         return
     count = max(len(o.summary.importances) for o in told)
@@ -210,7 +210,7 @@ def _importances(contents: Contents) -> Drawn:
 
 def _dependences(contents: Contents) -> Drawn:
     for objective in contents.objectives:
-        if objective.analysis is None:
+        if not objective.tells:
             continue
         names = list(objective.summary.importances)[:PANELS]
         columns = min(3, len(names))
@@ -315,7 +315,7 @@ def _short(text: str) -> str:
 
 def _interactions(contents: Contents) -> Drawn:
     for objective in contents.objectives:
-        if objective.analysis is None or len(objective.summary.importances) < 2:
+        if not objective.tells or len(objective.summary.importances) < 2:
             continue
         pairs = objective.summary.interactions
         (a, b), strongest = next(iter(pairs.items()))

@@ -51,7 +51,7 @@ def html_page(contents: Contents) -> str:
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
     for objective in contents.objectives:
-        if objective.analysis is not None:
+        if objective.tells:
             after = f" for {objective.name}" if objective.name else ""
             parts.append(f"<h2>What matters{escape(after)}, in figures</h2>")
             parts.append(

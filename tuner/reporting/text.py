@@ -28,7 +28,7 @@ def markdown(contents: Contents) -> str:
         lines += [f"## {'Pareto front' if len(contents.objectives) > 1 else 'Best trials'}", ""]
         lines += _table(header, rows)
     for objective in contents.objectives:
-        if objective.analysis is None:
+        if not objective.tells:
             continue
         after = f" for {objective.name}" if objective.name else ""
         lines += [f"## What matters{after}", ""]

@@ -5,6 +5,7 @@ from .base import History, Observations, Sampler
 from .cmaes import CmaEsSampler
 from .gp import GPSampler
 from .grid import GridSampler
+from .interleaved import InterleavedSampler
 from .nsga2 import NSGAIISampler
 from .quasirandom import QMCSampler
 from .regularized import RegularizedEvolutionSampler
@@ -18,6 +19,7 @@ __all__ = [
     "GPSampler",
     "GridSampler",
     "History",
+    "InterleavedSampler",
     "NSGAIISampler",
     "Observations",
     "QMCSampler",
@@ -38,6 +40,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
         CmaEsSampler,
         RegularizedEvolutionSampler,
         NSGAIISampler,
+        InterleavedSampler,
         AutoSampler,
     )
 }

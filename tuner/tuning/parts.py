@@ -46,11 +46,12 @@ class Scaled:
     target_standardizer: Standardizer | None
 
 
-def scaled(task: str, x: np.ndarray, y: np.ndarray) -> Scaled:
-    """Rows x (n, ...), and y of regression, with mean 0 and variance 1 in every column."""
+def scaled(task: str, x: np.ndarray, y: np.ndarray, own: bool = False) -> Scaled:
+    """Rows x (n, ...), and y of regression, with mean 0 and variance 1 in every column. own: x may be overwritten."""
     standardizer = Standardizer().fit(x)
     targets = None if task == "classification" else Standardizer().fit(y)
-    return Scaled(standardizer.transform(x), y if targets is None else targets.transform(y), standardizer, targets)
+    x = standardizer.transform(x, out=x if own else None)
+    return Scaled(x, y if targets is None else targets.transform(y), standardizer, targets)
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,18 @@ class Parts:
         x_test, y_test = (dataset.x_test, dataset.y_test) if own_test else (x[apart], y[apart])
         folds = [cls._fold(dataset, development[rows], development[others]) for rows, others in pairs]
         classes = dataset.outputs if dataset.task == "classification" else None
-        return cls(dataset.task, x[development], y[development], x_test, y_test, folds, classes)
+        if len(development) < len(y):
+            x, y = x[development], y[development]
+        return cls(dataset.task, x, y, x_test, y_test, folds, classes)
 
     @staticmethod
     def _fold(dataset: Dataset, rows: np.ndarray, others: np.ndarray) -> Fold:
-        part = scaled(dataset.task, dataset.x[rows], dataset.y[rows])
+        part = scaled(dataset.task, dataset.x[rows], dataset.y[rows], own=True)
         targets = part.target_standardizer
         y_validation = dataset.y[others] if targets is None else targets.transform(dataset.y[others])
         unit = 1.0 if targets is None or targets.scale.ndim else float(targets.scale)
-        return Fold(part.x, part.y, part.standardizer.transform(dataset.x[others]), y_validation, unit)
+        x_validation = dataset.x[others]
+        return Fold(part.x, part.y, part.standardizer.transform(x_validation, out=x_validation), y_validation, unit)
 
     def unit(self, metric: str) -> float:
         """What a score on scaled targets is to be multiplied with to be in the targets' own unit."""

@@ -59,6 +59,7 @@ class TuneResult:
     metric, direction: what the scores measure, with several objectives the first of them.
     front: with several objectives, the settings among which none is better in all; by the first objective, best first.
     finalists: those that were trained anew with other seeds, best first.
+    steps_per_epoch: how many steps of a trial an epoch is: the folds, where fold after fold is trained.
     others: with several data sets, the results for the second and further ones, with models of their own.
     interrupted: whether Ctrl-C ended the search.
     """
@@ -82,6 +83,7 @@ class TuneResult:
     interrupted: bool = False
     front: list[FrontMember] = field(default_factory=list)
     finalists: list[Finalist] = field(default_factory=list)
+    steps_per_epoch: int = 1
     others: list[TuneResult] = field(default_factory=list)
 
     def scores(self, x: Any) -> np.ndarray:
