@@ -183,6 +183,21 @@ def test_fitting_finds_which_coordinates_matter_and_how_much_noise_there_is():
         assert abs(clean.posterior(points)[0] - y).max() < 1e-2
 
 
+def test_spread_is_laplaces_approximation():
+    points, y = problem(CUBE, 40)
+    likelihood = Likelihood(Embedding(CUBE, points).distances(points), y)
+    theta = likelihood.maximise(evaluations=200)
+    assert abs(likelihood(theta)[1]).max() < 0.05
+    spread = likelihood.spread(theta)
+    hessian = difference(lambda t: difference(lambda u: likelihood(u)[0], t, 1e-4), theta, 1e-4)
+    wanted = np.linalg.eigvalsh(-hessian)
+    np.testing.assert_allclose(np.linalg.eigvalsh(spread @ spread.T), np.sort(1 / np.maximum(wanted, 1)), rtol=1e-2)
+    if (wanted > 1).all():
+        np.testing.assert_allclose(spread @ spread.T, np.linalg.inv(-hessian), rtol=1e-2, atol=1e-3)
+    far = model.bounded(np.array([-90.0, 90, 0, -90]))
+    np.testing.assert_array_equal(far, [*model.LENGTH_RANGE, 0, model.NOISE_RANGE[0]])
+
+
 def test_a_believer_keeps_its_mean_and_is_sure_of_it():
     points, y = problem(CUBE)
     process = fitted(CUBE, points, y)

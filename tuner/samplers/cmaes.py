@@ -20,6 +20,8 @@ from .surrogate import Surrogate, fit, log_expected_improvement, scores
 __all__ = ["CmaEsSampler"]
 
 CANDIDATES = 100
+DOUBT = 3
+"""While a whole population brings nothing better, every so many-th trial does not heed the surrogate."""
 ROWS = 128
 """How many trials the surrogate is fitted to at most."""
 TOP, WIDTH = 0.1, 0.1
@@ -43,7 +45,8 @@ class CmaEsSampler(Sampler):
     n_startup_trials: how many Sobol points come first; without x0 the search then starts at the best of them.
     popsize: trials per update; 4 + 3 ln n unless given (Hansen's lambda).
     with_margin: keep a chance for every value of discrete parameters.
-    surrogate: choose by the Gaussian process; False tries the candidates as they are drawn.
+    surrogate: choose by the Gaussian process, but for a third of the trials while these bring nothing better; False
+        tries the candidates as they are drawn.
     restart_strategy: once converged or without progress start anew from a random point, "ipop" with a population that
         is inc_popsize times as large (Auger & Hansen 2005), "bipop" by turns with large and small ones (Hansen 2009),
         or None: go on.
@@ -108,7 +111,9 @@ class CmaEsSampler(Sampler):
             return axes.join(*run.search.sample(*axes.quasirandom(number, seed)))[0]
         normals = rng.standard_normal((CANDIDATES, axes.numeric.size))
         numbers, categories = run.search.sample(normals, rng.random((CANDIDATES, axes.categorical.size)))
-        if not self.surrogate:
+        best = int(np.nanargmin(ranks(trials)[done]))
+        stalled = len(done) - best > run.search.population
+        if not self.surrogate or (stalled and number % DOUBT == 0):
             return axes.join(numbers[:1], categories[:1])[0]
         order = self._promising(axes, trials, done, run, numbers, categories, rng)
         points = axes.join(numbers, categories)

@@ -34,6 +34,8 @@ MANY = 64
 """A range of more values than this is smooth."""
 LEVELS = 16
 """Bandwidths of stepped axes are rounded to 2 ** (whole number / LEVELS), so that their tables can be kept."""
+PSEUDO = 3.0
+"""How many points of the uniform density bandwidths are chosen with."""
 ROOT_2_PI = math.sqrt(2 * math.pi)
 
 
@@ -171,7 +173,12 @@ class Parzen:
 
     def log_density(self, logs: np.ndarray) -> np.ndarray:
         """log p at m points, from `Kernels.logs` of them: float64 (m,)."""
-        top = logs.max(axis=1, initial=0.0 if self.prior else -np.inf)
+        if not self.prior:  # then a kernel that weighs nothing must not set the scale
+            counts = self.weights > 0
+            logs = logs[:, counts]
+            top = logs.max(axis=1)
+            return top + np.log(np.exp(logs - top[:, None]) @ self.weights[counts])
+        top = logs.max(axis=1, initial=0.0)
         return top + np.log(np.exp(logs - top[:, None]) @ self.weights + self.prior * np.exp(-top))
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -201,20 +208,17 @@ class Parzen:
 
 
 def bandwidths(axes: Axes, points: np.ndarray, weights: np.ndarray, least: float) -> np.ndarray:
-    """The normal reference rule along `axes.ordered`: sigma n^(-1 / (d + 4)) (Scott 1992).
+    """The normal reference rule along `axes.ordered`: sigma n^(-1 / 5) (Scott 1992).
 
-    n is the effective number of the weighted points and one more, that of the uniform density, which counts in their
-    variance sigma^2 as well: so kernels are wide while there are few points. d is how many axes the points have on
-    average. At least `least`, at most 1.
+    n is the effective number of the weighted points, and of `PSEUDO` points of the uniform density, which count in
+    their variance sigma^2 as well: so kernels are wide while there are few points. At least `least`, at most 1.
     """
-    known = ~np.isnan(points)
-    dimensions = known[:, axes.every].sum() / max(len(points), 1)
-    known = known[:, axes.ordered]
-    places = np.where(known, points[:, axes.ordered] - 0.5, 0.0)
+    places = points[:, axes.ordered]
+    known = ~np.isnan(places)
+    places = np.where(known, places - 0.5, 0.0)
     count, share = known.sum(axis=0), np.maximum(weights @ known, 1e-300)
     mean = (weights @ places) / share
-    spread = (weights @ (places * places)) / share - mean * mean
+    spread = np.maximum((weights @ (places * places)) / share - mean * mean, 0.0)
     effective = np.where(count > 0, share**2 / np.maximum((weights * weights) @ known, 1e-300), 0.0)
-    variance = (count * np.maximum(spread, 0.0) + 1 / 12 + mean * mean) / (count + 1)
-    widths = np.sqrt(variance) * (effective + 1) ** (-1 / (dimensions + 4))
-    return np.minimum(np.maximum(widths, least), 1.0)
+    variance = (count * spread + PSEUDO * (1 / 12 + mean * mean)) / (count + PSEUDO)
+    return np.minimum(np.maximum(np.sqrt(variance) * (effective + PSEUDO) ** -0.2, least), 1.0)

@@ -33,9 +33,10 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
     first. With several objectives the order is that of `hypervolume_order` (Ozaki et al. 2022). Failed trials are bad,
     and so are those without a value yet if `pending_is_bad` (the constant liar), else they are left out.
 
-    The i-th of k good trials weighs log(k + 1) - log(i), as in CMA-ES (Hansen 2016), so that it matters little how many
-    count as good. Bad trials weigh 1, those without a value yet as much as makes up for one good trial in the ratio of
-    the densities.
+    A good trial weighs as much as it improves on the best one that is not good (Watanabe 2023, "expected improvement").
+    Where there is no such number, with several objectives, broken constraints or infinite losses among the good ones,
+    the i-th of k weighs log(k + 1) - log(i), as in CMA-ES (Hansen 2016). Bad trials weigh 1, those without a value yet
+    as much as makes up for one good trial in the ratio of the densities.
     """
     done = seen.done
     feasible = np.flatnonzero(done & (seen.violations <= 0))
@@ -45,14 +46,17 @@ def split(seen: Observations, count: int, pending_is_bad: bool) -> Split:
     order = np.argsort(losses[:, 0], kind="stable") if losses.shape[1] == 1 else hypervolume_order(losses, count)
     good = np.concatenate([feasible[order], broken])[:count]
     weights = np.log(len(good) + 1) - np.log(np.arange(1, len(good) + 1))
+    if losses.shape[1] == 1 and 0 < len(good) <= len(feasible):
+        leading = losses[order[: len(good) + 1], 0]
+        if np.isfinite(leading).all() and 0 < leading[-1] - leading[0] < np.inf:
+            weights = leading[-1] - leading[: len(good)]
     is_bad = np.ones(len(seen), dtype=bool) if pending_is_bad else done | seen.failed
     is_bad[good] = False
     bad = np.flatnonzero(is_bad)
     pending = seen.pending[bad]
     liar = max(1.0, (len(bad) - pending.sum()) / max(len(good), 1))
-    return Split(
-        good, weights / max(weights.mean(), 1e-300) if len(good) else weights, bad, np.where(pending, liar, 1.0)
-    )
+    weights = weights / weights.mean() if len(good) else weights
+    return Split(good, weights, bad, np.where(pending, liar, 1.0))
 
 
 def hypervolume_order(losses: np.ndarray, count: int) -> np.ndarray:

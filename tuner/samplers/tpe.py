@@ -16,15 +16,19 @@ from .split import Split, split
 
 __all__ = ["TPESampler"]
 
-SHARE, MOST = 0.2, 25
+MOST = 25
 NARROWEST = 0.03
+"""The least bandwidth, as a share of the range."""
 ROUNDS = 4
 """How often candidates are drawn anew, twice as many each time, while all of them were tried already."""
 
 
 def default_gamma(count: int) -> int:
-    """How many of `count` trials are good: a fifth, at most 25."""
-    return min(math.ceil(SHARE * count), MOST)
+    """How many of `count` trials are good: n^(3/2) / 50, at most 25.
+
+    Few trials tell little more than which is the best, and many tell a good region: 1 of 10, 8 of 50, 20 of 100.
+    """
+    return min(math.ceil(count**1.5 / 50), MOST)
 
 
 class TPESampler(Sampler):
@@ -34,17 +38,17 @@ class TPESampler(Sampler):
 
     l is a kernel density of the good trials, g one of all others; see parzen.py for the kernels. Of the parts that
     Watanabe (2023, "Tree-structured Parzen estimator: understanding its algorithm components") tells apart, these are
-    chosen: kernels over all axes at once, weights by rank, Scott's bandwidths with a least one, a uniform prior. Both
-    densities have the bandwidths of l, so that their ratio is the Nadaraya-Watson estimate of the odds to be good.
+    chosen: kernels over all axes at once, weights by improvement, Scott's bandwidths with a least one, a uniform prior.
+    Both densities have the bandwidths of l, so that their ratio is the Nadaraya-Watson estimate of the odds to be good.
     A space with conditions is searched as a whole: see parzen.py for what an inactive axis does.
 
     consider_prior, prior_weight: whether l and g hold a uniform density, and how many kernels it counts as.
     consider_magic_clip: whether bandwidths have a least value, 0.03 of the range.
     n_startup_trials: until so many trials have a value, points are the space's defaults, then scrambled Sobol points.
     n_ei_candidates: how many candidates are drawn.
-    gamma: number of trials with a value -> how many of them are good. A fifth, at most 25, unless given.
+    gamma: number of trials with a value -> how many of them are good. See `default_gamma` for the usual one.
     weights: number of trials -> weights of the kernels, oldest first, for l and g alike. Unless given, good trials
-        weigh by their rank, and others all the same.
+        weigh by their improvement, see split.py, and others all the same.
     multivariate: False searches each axis by itself.
     group: in a space without declared conditions, as define-by-run gives it, axes that the same trials have form a
         group, which is searched by itself and learns from those trials. False takes all axes together.

@@ -11,7 +11,7 @@ from scipy.linalg import lapack
 from .ascent import ascend
 from .embedding import Embedding
 
-__all__ = ["GaussianProcess", "Likelihood", "matern"]
+__all__ = ["GaussianProcess", "Likelihood", "bounded", "matern"]
 
 SQRT5 = math.sqrt(5.0)
 LEAST_NOISE = 1e-6
@@ -106,6 +106,21 @@ class Likelihood:
         bounds = (np.array([length] * d + [noise]) for length, noise in zip(LENGTH_RANGE, NOISE_RANGE, strict=True))
         ends, _ = ascend(function, starts[[np.argmax(values)]], *bounds, evaluations, 0.03, 1.0)
         return ends[0]
+
+    def spread(self, theta: np.ndarray) -> np.ndarray:
+        """A matrix (d + 1, d + 1): theta + spread @ z with standard normal z is Laplace's approximation of the density.
+
+        In directions in which the density hardly bends, the deviation is held at 1.
+        """
+        steps = 1e-3 * np.eye(len(theta))
+        bend = np.array([self(theta - step)[1] - self(theta + step)[1] for step in steps]) / 2e-3
+        curvatures, directions = np.linalg.eigh((bend + bend.T) / 2)
+        return directions / np.sqrt(np.maximum(curvatures, 1.0))
+
+
+def bounded(theta: np.ndarray) -> np.ndarray:
+    """Within LENGTH_RANGE and NOISE_RANGE."""
+    return np.append(np.clip(theta[:-1], *LENGTH_RANGE), np.clip(theta[-1], *NOISE_RANGE))
 
 
 @dataclass

@@ -14,7 +14,7 @@ from ..history import Observations
 from .acquisition import log_ehvi, log_improvement, log_probability, pareto_front
 from .activity import activity
 from .embedding import Embedding
-from .model import GaussianProcess, Likelihood
+from .model import GaussianProcess, Likelihood, bounded
 from .search import Search
 from .warping import warp, warp_constraint
 
@@ -64,24 +64,26 @@ class Promise:
 
 
 class Fits:
-    """Remembers hyperparameters by the data that they were chosen from. Only saves time."""
+    """Remembers what is known of hyperparameters by the data that it was found from. Only saves time."""
 
     MOST = 32
 
     def __init__(self) -> None:
-        self._known: dict[bytes, np.ndarray] = {}
+        self._known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
 
-    def theta(self, space: Space, points: np.ndarray, y: np.ndarray, noisy: bool) -> np.ndarray:
-        """The hyperparameters for targets y (n,) at points (n, dimensions)."""
+    def find(self, space: Space, points: np.ndarray, y: np.ndarray, noisy: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest hyperparameters for targets y (n,) at points (n, dimensions), and `Likelihood.spread` there."""
         about = repr((space.parameters, sorted(space.conditions), noisy)).encode()
         key = hashlib.blake2b(about + points.tobytes() + y.tobytes(), digest_size=16).digest()
-        theta = self._known.get(key)
-        if theta is None:
-            theta = Likelihood(Embedding(space, points).distances(points), y, noisy).maximise()
+        found = self._known.get(key)
+        if found is None:
+            likelihood = Likelihood(Embedding(space, points).distances(points), y, noisy)
+            theta = likelihood.maximise()
+            found = theta, likelihood.spread(theta)
             while len(known := list(self._known)) >= self.MOST:
                 self._known.pop(known[0], None)
-            self._known[key] = theta
-        return theta
+            self._known[key] = found
+        return found
 
 
 def promising_point(
@@ -98,8 +100,11 @@ def promising_point(
 
     constraints: (len(seen), k), at most 0 where feasible, NaN where unknown. tried: points as `History.keys` has them.
 
-    Hyperparameters are chosen again at certain numbers of trials only, from what was known then.
+    Hyperparameters are found again at certain numbers of trials only, from what was known then. Two of three
+    proposals take the likeliest ones, the third draws them from their posterior: some of the benefit of integrating
+    them out (Snoek et al. 2012) at no cost, and a model that is sure of a local optimum has others beside it.
     """
+    rng = np.random.default_rng(keyed_integer(seed, number, "hyperparameters"))
     ended = np.flatnonzero(seen.done | seen.failed)
     rows, early = _learnable(seen, ended), _learnable(seen, ended[: _scheduled(len(ended))])
     pending = seen.points[seen.pending]
@@ -108,7 +113,9 @@ def promising_point(
     def model(values: np.ndarray, warped: Callable[[np.ndarray], np.ndarray]) -> GaussianProcess:
         """Of values (len(seen),), of which NaN are left out."""
         now, then = (which[~np.isnan(values[which])] for which in (rows, early))
-        theta = fits.theta(space, seen.points[then], warped(values[then]), not deterministic)
+        theta, spread = fits.find(space, seen.points[then], warped(values[then]), not deterministic)
+        if number % 3 == 2:
+            theta = bounded(theta + spread @ rng.standard_normal(len(theta)))
         process = GaussianProcess(embedding, theta, seen.points[now], warped(values[now]), not deterministic)
         return process.believing(pending)
 
@@ -128,8 +135,8 @@ def promising_point(
         means = np.stack([process.posterior(rated)[0] for process in models], axis=1)
         terms.append(Term(models, _hypervolume(means) if several else _improvement(means.min())))
     good = seen.points[_best_rows(losses, feasible if len(feasible) else rows, GOOD)]
-    rng = np.random.default_rng(keyed_integer(seed, number, "search"))
-    return Search(space, embedding, Promise(terms), activity(space, seen.points), rng).best(good, tried)
+    draws = np.random.default_rng(keyed_integer(seed, number, "search"))
+    return Search(space, embedding, Promise(terms), activity(space, seen.points), draws).best(good, tried)
 
 
 def reference_point(front: np.ndarray) -> np.ndarray:
