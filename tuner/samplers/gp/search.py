@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ ANYWHERE, NEAR, STARTS = 512, 384, 6
 FEW = 24
 """A number with more values than this is climbed as if it were continuous, and then by steps of 1, 2, 4, ... values."""
 EVALUATIONS = 30
+"""Of each climb."""
 
 
 class Search:
@@ -29,7 +31,7 @@ class Search:
         self,
         space: Space,
         embedding: Embedding,
-        acquisition,
+        acquisition: Any,
         active: Callable[[np.ndarray], np.ndarray],
         rng: np.random.Generator,
     ):
