@@ -1442,7 +1442,7 @@ SAMPLERS = [
     SamplerCase("GridSampler", lambda seed: samplers.GridSampler(seed=seed, points=3)),
     SamplerCase("RandomSampler", lambda seed: samplers.RandomSampler(seed=seed)),
     SamplerCase("QMCSampler", lambda seed: samplers.QMCSampler(seed=seed), even=True),
-    SamplerCase("GPSampler", lambda seed: samplers.GPSampler(seed=seed), even=True),
+    SamplerCase("GPSampler", lambda seed: samplers.GPSampler(seed=seed)),
     SamplerCase("TPESampler", lambda seed: samplers.TPESampler(seed=seed)),
     SamplerCase("CmaEsSampler", lambda seed: samplers.CmaEsSampler(seed=seed)),
     SamplerCase("RegularizedEvolutionSampler", lambda seed: samplers.RegularizedEvolutionSampler(8, 3, seed=seed)),

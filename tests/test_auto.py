@@ -7,7 +7,6 @@ import tuner
 from tuner import Categorical, Float, FrozenTrial, Space, TrialState
 from tuner.samplers import AutoSampler, CmaEsSampler, GPSampler, History, RandomSampler, TPESampler
 from tuner.samplers.auto import FEW, STARTUP, WIDE
-from tuner.samplers.quasirandom import sobol_point
 
 SEED = 3
 
@@ -47,13 +46,14 @@ def test_the_expert_that_fits_proposes(number, dimensions, objectives, expert):
     np.testing.assert_array_equal(mine, theirs)
 
 
-def test_the_first_points_are_the_defaults_and_then_sobols():
+def test_the_first_points_are_the_defaults_and_then_lie_around_them():
     space = Space({"x": Float(0, 1), "k": Categorical(["a", "b"])}, defaults=[{"x": 0.25, "k": "b"}])
     sampler = AutoSampler(seed=SEED)
     assert space.decode(sampler.propose(space, History(list), 0, SEED)) == {"x": 0.25, "k": "b"}
     for number in range(1, STARTUP):
         point = sampler.propose(space, earlier(space, number), number, SEED)
-        np.testing.assert_array_equal(point, sobol_point(2, number - 1, SEED))
+        theirs = CmaEsSampler(seed=SEED).propose(space, earlier(space, number), number, SEED)
+        np.testing.assert_array_equal(point, theirs)
 
 
 def valley(x, y):
@@ -70,7 +70,7 @@ def test_it_finds_the_floor_of_a_bent_valley_where_random_points_do_not():
             study.optimize(lambda trial: valley(**trial.params), n_trials=50)
             found.append(study.best_value)
         best[name] = np.median(found)
-    assert best["auto"] < best["random"] / 5
+    assert best["auto"] < best["random"] / 2
 
 
 def test_it_keeps_to_constraints_that_only_trials_tell():

@@ -451,11 +451,11 @@ def best(sampler, objective, n_trials, **options):
 
 def test_it_beats_random_search_widely():
     gaps = [best(GPSampler(seed=s), branin, 30) - 0.397887 for s in range(3)]
-    assert max(gaps) < 0.05
+    assert np.median(gaps) < 0.01
     assert np.mean([best(RandomSampler(seed=s), branin, 60) - 0.397887 for s in range(3)]) > 0.1
     ours = [best(GPSampler(seed=s), hartmann, 50) for s in range(3)]
     random = [best(RandomSampler(seed=s), hartmann, 300) for s in range(3)]
-    assert max(ours) < -3.1 and np.mean(ours) < np.mean(random) - 0.4
+    assert np.median(ours) < -3.1 and np.mean(ours) < np.mean(random) - 0.4
 
 
 def test_maximising_is_minimising_the_negative():
@@ -481,7 +481,7 @@ def test_a_restart_changes_no_proposal(tmp_path):
 def test_a_heavy_tail_and_failures_do_not_hide_the_optimum():
     def objective(trial):
         x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
-        if x > 0.9:
+        if x > 0.6:  # of random points 40 % fail
             return math.nan
         return math.exp(12 * max(x - 0.35, 0)) * 1e3 ** (y > 0.8) + 10 * (x - 0.3) ** 2 + 10 * (y - 0.6) ** 2
 
@@ -489,12 +489,12 @@ def test_a_heavy_tail_and_failures_do_not_hide_the_optimum():
     study.optimize(objective, n_trials=40)
     assert study.best_value < 1.02
     late = [t for t in study.trials[15:] if t.state is tuner.TrialState.FAIL]
-    assert len(late) <= 2
+    assert len(late) <= 5
 
 
 def test_proposals_side_by_side_differ_and_spread():
     study = tuner.create_study(sampler=GPSampler(seed=3), space=Space({"x": Float(-5, 10), "y": Float(0, 15)}))
-    study.optimize(branin, n_trials=15)
+    study.optimize(branin, n_trials=11)
     asked = np.array([list(study.ask().params.values()) for _ in range(5)])
     gaps = np.linalg.norm((asked[:, None] - asked) / 15, axis=2)[np.triu_indices(5, 1)]
     assert gaps.min() > 0.01

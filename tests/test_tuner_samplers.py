@@ -6,13 +6,14 @@ import pickle
 import numpy as np
 import pytest
 from cases import SAMPLERS
+from scipy.stats import norm
 
 import tuner
 from tuner import Categorical, Float, Int, Ordinal, Space, SpaceError, SpaceExhausted
 from tuner.samplers import SAMPLERS as REGISTERED
 from tuner.samplers import GridSampler, History, QMCSampler, RandomSampler
 from tuner.samplers.base import Sampler, keyed_integer, keyed_uniform
-from tuner.samplers.quasirandom import sobol_point
+from tuner.samplers.quasirandom import central_point, sobol_point
 
 SPACES = {
     "mixed": Space(
@@ -195,7 +196,8 @@ def test_a_sampler_that_learns_gets_better(case):
         return np.mean([t.value for t in study.trials[-10:]])
 
     learned = [mean_of_last(case.make(seed)) for seed in range(2)]
-    assert np.mean(learned) < 0.7 * np.mean([mean_of_last(RandomSampler(seed)) for seed in range(6)])
+    wanted = 0.85 if case.name == "InterleavedSampler" else 0.7  # half of its points are random
+    assert np.mean(learned) < wanted * np.mean([mean_of_last(RandomSampler(seed)) for seed in range(6)])
 
 
 @pytest.mark.parametrize("case", SAMPLERS, ids=str)
@@ -503,3 +505,25 @@ def test_a_learning_sampler_sees_the_space_so_far_and_earlier_trials_only(space)
     assert study.sampler.seen == (["x"], 5)
     values = [t.value for t in study.trials]
     assert values[1:] == pytest.approx([values[0] / 2**k for k in range(1, 6)])
+
+
+# ---------------------------------------------------------------------------------------------- the start
+
+
+def test_central_points_begin_at_the_default_and_are_normal_around_it():
+    space = Space(
+        {"x": Float(0, 1), "n": Int(0, 99), "kind": Categorical(["a", "b", "c", "d"])},
+        defaults=[{"x": 0.4, "kind": "c"}],
+    )
+    assert space.decode(central_point(space, 0, 5)) == {"x": 0.4, "n": 50, "kind": "c"}
+    points = np.array([central_point(space, number, 5) for number in range(2, 2050, 2)])
+    assert ((points >= 0) & (points <= 1)).all()
+    assert points[:, 0].mean() == pytest.approx(0.4, abs=0.01)
+    assert points[:, 0].std() == pytest.approx(1 / 6, abs=0.01)
+    for share in (0.1, 0.5, 0.9):
+        assert np.quantile(points[:, 1], share) == pytest.approx(norm.ppf(share, 0.505, 1 / 6), abs=0.01)
+    counts = np.bincount((points[:, 2] * 4).astype(int))
+    assert abs(counts - 256).max() <= 2
+    between = np.array([central_point(space, number, 5) for number in range(1, 2049, 2)])  # those lie anywhere, evenly
+    for axis in range(3):
+        assert abs(np.histogram(between[:, axis], bins=16, range=(0, 1))[0] - 64).max() <= 1

@@ -25,7 +25,9 @@ WIDE = 40
 
 
 class AutoSampler(Sampler):
-    """The space's own default settings first, then scrambled Sobol points, then what fits the space and the budget.
+    """The space's own default settings first, then Sobol points around them, then what fits the space and the budget.
+
+    The first ten are those of `CmaEsSampler`: around the first default, or the middle, for all that has an order.
 
     One objective: by turns two proposals of `GPSampler` and one of `CmaEsSampler`, which both learn from all trials and
     go wrong in different places; a Gaussian process alone may stay at a local optimum that it is sure of. Two
@@ -46,7 +48,7 @@ class AutoSampler(Sampler):
         if number < len(space.defaults):
             return space.encode(space.decode(np.full(space.dimensions, 0.5), space.defaults[number]))
         if number < STARTUP:
-            return sobol_point(space.dimensions, number - len(space.defaults), seed)
+            return self._cma.propose(space, history, number, seed)
         return self._expert(space, history, number).propose(space, history, number, seed)
 
     def _expert(self, space: Space, history: History, number: int) -> Sampler:

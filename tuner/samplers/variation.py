@@ -71,8 +71,10 @@ class Variation:
         return child
 
     def _polynomial(self, x: float) -> float:
-        """Polynomial mutation within bounds (Deb & Goyal 1996; Deb et al. 2002)."""
+        """Polynomial mutation within bounds (Deb & Goyal 1996; Deb et al. 2002), from a bound always inwards."""
         u, power = self.rng.random(), self.spread + 1
+        if x <= 0 or x >= 1:
+            u = max(u, 1 - u) if x <= 0 else min(u, 1 - u)
         if u < 0.5:
             return x + (2 * u + (1 - 2 * u) * (1 - x) ** power) ** (1 / power) - 1
         return x + 1 - (2 * (1 - u) + 2 * (u - 0.5) * x**power) ** (1 / power)

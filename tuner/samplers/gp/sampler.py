@@ -11,7 +11,7 @@ from ...space import Domain, Space
 from ...trial import FrozenTrial
 from ..base import History, Sampler
 from ..history import Observations
-from ..quasirandom import sobol_point
+from ..quasirandom import central_point, sobol_point
 
 if TYPE_CHECKING:
     from .proposal import Fits
@@ -23,7 +23,7 @@ class GPSampler(Sampler):
     """Tries what a Gaussian process of the trials so far expects to improve most.
 
     seed: fixes the random numbers; None takes the study's own seed.
-    n_startup_trials: the space's defaults and then Sobol points are tried until there are so many trials.
+    n_startup_trials: the space's defaults and then Sobol points around them are tried until there are so many trials.
     deterministic_objective: whether the same settings always give the same value; else the noise is estimated.
     constraints_func: FrozenTrial -> numbers, at most 0 where the trial is feasible. Each has a process of its own, and
         improvement counts in proportion to the probability that all of them hold.
@@ -75,7 +75,7 @@ class GPSampler(Sampler):
             )  # fmt: skip
             if point is not None:
                 return np.nan_to_num(point, nan=0.5)
-        return sobol_point(space.dimensions, number - len(space.defaults), seed)
+        return central_point(space, number, seed)
 
     def coordinate(self, name: str, domain: Domain, position: int, history: History, number: int, seed: int) -> float:
         if self.independent_sampler is not None:
