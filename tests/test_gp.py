@@ -451,7 +451,7 @@ def best(sampler, objective, n_trials, **options):
 
 def test_it_beats_random_search_widely():
     gaps = [best(GPSampler(seed=s), branin, 30) - 0.397887 for s in range(3)]
-    assert np.median(gaps) < 0.01
+    assert max(gaps) < 0.05
     assert np.mean([best(RandomSampler(seed=s), branin, 60) - 0.397887 for s in range(3)]) > 0.1
     ours = [best(GPSampler(seed=s), hartmann, 50) for s in range(3)]
     random = [best(RandomSampler(seed=s), hartmann, 300) for s in range(3)]
@@ -564,7 +564,7 @@ def test_three_objectives_are_searched_better_than_at_random():
         study = tuner.create_study(sampler=sampler, directions=["minimize"] * 3)
         study.optimize(objective, n_trials=30)
         means.append(np.mean([t.values for t in study.trials[15:]]))
-    assert means[0] < 0.5 * means[1]
+    assert means[0] < 0.6 * means[1]
 
 
 def test_branches_of_a_define_by_run_objective_are_told_apart():

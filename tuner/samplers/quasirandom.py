@@ -14,6 +14,7 @@ from .base import History, Sampler, keyed_integer
 __all__ = ["QMCSampler", "central_point", "sobol_point"]
 
 SPREAD = 1 / 6  # of central points: a deviation, as a share of the range
+LOW = 3  # dimensions in which even points see enough of the middle
 MAX_DIMENSIONS = 21201  # the table of Joe & Kuo
 
 
@@ -43,12 +44,11 @@ def sobol_point(dimensions: int, number: int, seed: int) -> np.ndarray:
 
 
 def central_point(space: Space, number: int, seed: int) -> np.ndarray:
-    """Where to look before anything is known, shape (dimensions,): even numbers around the first default, odd anywhere.
+    """Where to look before anything is known, shape (dimensions,): the number-th point around the first default.
 
-    Without defaults, around the middle, which is the median of every prior. Point 0 is the middle itself; the other
-    even ones are scrambled Sobol points turned into a normal distribution for what has an order. In a cube of many
-    dimensions nearly all uniform points lie at its rim, far from most places where the best one may be; around the
-    middle alone too little would be seen of the rest.
+    Without defaults, around the middle, which is the median of every prior. Point 0 is the middle itself; the others
+    are scrambled Sobol points, in more than `LOW` dimensions turned into a normal distribution for what has an order:
+    nearly all uniform points of such a cube lie at its rim, far from most places where the best one may be.
     """
     from scipy.special import ndtri
 
@@ -57,9 +57,9 @@ def central_point(space: Space, number: int, seed: int) -> np.ndarray:
         centre = space.encode(space.decode(centre, space.defaults[0]))
     if number == 0:
         return centre
-    if number % 2:
-        return sobol_point(space.dimensions, number // 2, keyed_integer(seed, "anywhere"))
-    point = sobol_point(space.dimensions, number // 2, seed)
+    point = sobol_point(space.dimensions, number, seed)
+    if space.dimensions <= LOW:
+        return point
     ordered = np.array([domain.kind != "categorical" for domain in space.parameters.values()], dtype=bool)
     moved = np.abs(centre + SPREAD * ndtri(np.clip(point, 1e-6, 1 - 1e-6)))  # what leaves the cube is folded back
     return np.where(ordered, np.clip(np.where(moved > 1, 2 - moved, moved), 0.0, 1.0), point)
