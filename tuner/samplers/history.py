@@ -197,6 +197,7 @@ class History:
         self.signs = tuple(signs)
         self._table = Table() if table is None else table
         self._trials: Sequence[FrozenTrial] | None = None
+        self._keys: tuple[Space, set[bytes]] | None = None
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -208,7 +209,9 @@ class History:
 
     def keys(self, space: Space) -> set[bytes]:
         """The points that were tried, each as `Space.key` has it. Do not change it."""
-        return self._table.keys(space, self._read(), self.signs)
+        if self._keys is None or self._keys[0] is not space:
+            self._keys = space, self._table.keys(space, self._read(), self.signs)
+        return self._keys[1]
 
     def _read(self) -> Sequence[FrozenTrial]:
         if self._trials is None:
