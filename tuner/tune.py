@@ -43,7 +43,7 @@ from .tuning.objectives import FGSM, Latency, Metric, Noise, Objective, Paramete
 from .tuning.parts import Parts, scaled
 from .tuning.result import Finalist, FrontMember, TuneResult
 from .tuning.runs import State, TrainingRuns
-from .tuning.space import settings_space
+from .tuning.space import first_settings, settings_space, tunable
 
 __all__ = [
     "FGSM",
@@ -63,9 +63,6 @@ DEFAULT_MINUTES = 1.0
 SEARCH_SHARE = 0.9  # of the time; the rest is for the final training
 FINALS_SHARE = 0.25  # of the time, if there are finalists
 LARGEST = 27  # trials of a bracket
-FIRST = [Settings(schedule="cosine"), Settings(schedule="cosine", hidden=(256, 128), dropout=0.2, batch_size=64)]
-"""What is tried first unless `base` is given: a small network, and a large one that is kept from learning by heart. (On
-16 splits of digits 0.975 was reached in 54 epochs by 9 runs of the former and by 14 of the latter.)"""
 
 
 class Brackets(NopPruner):
@@ -131,8 +128,8 @@ def tune(
         taken relative to the best answer that looks at no input (`tuner.tuning.normalized`), and the mean counts.
     minutes: for everything; trials: how many the study shall have in all. One minute if neither is given.
     space: a `Space` over the flat parameters of `Settings.search_space`, or names of settings to search.
-    base: the settings that are not searched; tried first. By default those of `Settings`, with a cosine schedule, and
-        then a larger network with dropout is tried as well.
+    base: the settings that are not searched; tried first. By default `tuner.tuning.space.FIRST`: a small network with a
+        cosine schedule, and then a larger one with dropout.
     sampler: AutoSampler unless given. pruner: unless given, successive halving in brackets of 1, 3, 9 and 27 trials
         (`tuner.schedulers.GrowingBrackets`), compared where the schedule of the learning rate has just run out: it
         begins anew after that (`Settings.restart`), unless `base` says otherwise.
@@ -179,12 +176,13 @@ def tune(
     if finalists > 1 and len(objectives) > 1:
         raise OptionError(f"finalists is {finalists}; with several objectives wanted 1")
     parts = [Parts.of(dataset, validation, test, seed, groups) for dataset in datasets]
-    first = [base] if base is not None else FIRST
+    names = [objective.name for objective in objectives]
+    first = first_settings(datasets[0].task, names) if base is None else [base]
     base = first[0].replace(seed=seed)
     if not isinstance(space, Space):
-        names = None if space is None else list(space)
-        space = settings_space(names, base)
-        points = [settings.to_search(names) for settings in first[1:]]
+        searched = tunable(datasets[0].task) if space is None else list(space)
+        space = settings_space(searched, base)
+        points = [settings.to_search(searched) for settings in first[1:]]
         space.defaults += [point for point in points if point not in space.defaults]
     course = _course(parts, int(max_epochs), pruner is None, base, space)
     if pruner is None:
@@ -205,7 +203,6 @@ def tune(
         space=space,
         constraints_func=None if work.limits is None else work.limits.excess(work),
     )
-    names = [objective.name for objective in objectives]
     if out is not None or storage is not None:
         _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
     _warm_up(study, warm_start, space)
