@@ -58,10 +58,10 @@ def cpu() -> Backend:
     return _cpu
 
 
-def use(name: str) -> Backend:
-    """Make `name` the backend for NumPy arrays, and return it."""
+def use(backend: str | Backend) -> Backend:
+    """Make a backend, or the one of that name, the one for NumPy arrays, and return it."""
     global _cpu
-    _cpu = get(name)
+    _cpu = backend if isinstance(backend, Backend) else get(backend)
     return _cpu
 
 

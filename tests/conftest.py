@@ -1,6 +1,7 @@
 """What every test shares: hypothesis profiles, and fixtures that run a test on each kernel backend."""
 
 import os
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,30 +18,41 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 BACKENDS = ("reference", "numba_cpu", "cupy_gpu")
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
-def backend_name(request):
-    """The name of each backend in turn; one that does not work here is skipped with its reason."""
+#: The kernels of cupy_gpu, run on the host by `emulator`.
+EMULATED = "cupy_gpu-emulated"
+
+
+@pytest.fixture(scope="session", params=[*BACKENDS, EMULATED])
+def backend(request):
+    """Each backend in turn, as a kernels.Backend; that for the GPU a second time on the host."""
+    return emulated_backend() if request.param == EMULATED else _real(request.param)
+
+
+def _real(name):
     registry = pytest.importorskip("kernels.registry")
-    reason = registry.available()[request.param]
+    reason = registry.available()[name]
     if reason is not None:
-        pytest.skip(f"{request.param}: {reason}")
-    return request.param
+        pytest.skip(f"{name}: {reason}")
+    return registry.get(name)
 
 
-@pytest.fixture(scope="session")
-def backend(backend_name):
-    """Each backend in turn, as a kernels.Backend."""
+@cache
+def emulated_backend():
+    """The GPU backend on NumPy arrays; skips where there is no C++ compiler."""
+    import emulator
+
+    from kernels.cupy_gpu.backend import backend
+
+    if emulator.COMPILER is None:
+        pytest.skip("no C++ compiler, which the emulator of the GPU needs")
+    return backend(emulator.Emulator())
+
+
+@pytest.fixture(params=BACKENDS)
+def backend_in_use(request):
+    """Each backend in turn; during the test, it computes for every tensor on the CPU."""
     from kernels import registry
 
-    return registry.get(backend_name)
-
-
-@pytest.fixture
-def backend_in_use(backend):
-    """As `backend`; during the test, the backend computes for every tensor on the CPU."""
-    from kernels import registry
-
-    before = registry.cpu().name
-    registry.use(backend.name)
-    yield backend
+    before = registry.cpu()
+    yield registry.use(_real(request.param))
     registry.use(before)

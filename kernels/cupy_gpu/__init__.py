@@ -1,0 +1,1 @@
+"""The GPU backend: CUDA C++ on CuPy arrays."""

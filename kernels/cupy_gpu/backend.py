@@ -1,0 +1,21 @@
+"""The GPU backend: the reference on CuPy, with every slot that has a kernel put in its place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kernels.contract import Backend
+from kernels.cupy_gpu.device import Device
+from kernels.cupy_gpu.elementwise import Elementwise
+from kernels.reference import reference
+
+
+def backend(device: Device) -> Backend:
+    """The contract's slots as kernels on this device."""
+    elementwise = Elementwise(device)
+    return replace(
+        reference(device.xp),
+        name="cupy_gpu",
+        elementwise=elementwise.elementwise,
+        copy=elementwise.copy,
+    )

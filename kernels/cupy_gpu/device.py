@@ -1,0 +1,134 @@
+"""What kernels are launched on: the GPU through CuPy. The tests have another device, which runs them on the host."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kernels import plan
+
+__all__ = ["Cuda", "Device", "Program", "program"]
+
+CUDA = Path(__file__).parent / "cuda"
+
+#: function(grid, block, arguments, bytes of dynamic shared memory); arguments are NumPy scalars, addresses np.uint64.
+Function = Callable[[tuple[int, ...], tuple[int, ...], Sequence[np.generic], int], None]
+
+
+@dataclass(frozen=True)
+class Program:
+    """CUDA C++ text and the macros that it is compiled with, as "NAME=value"."""
+
+    text: str
+    macros: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The whole text: macros, what all programs share, and the program itself."""
+        lines = [f"#define {name} {value}" for name, _, value in (macro.partition("=") for macro in self.macros)]
+        return "\n".join([*lines, _text("common.cuh"), self.text])
+
+
+@cache
+def program(file: str, *macros: str) -> Program:
+    """The program in a file of the folder `cuda`, such as "softmax.cu", with macros such as "REAL=float"."""
+    return Program(_text(file), macros)
+
+
+@cache
+def _text(file: str) -> str:
+    return (CUDA / file).read_text()
+
+
+class Device(ABC):
+    """Something that runs CUDA kernels on arrays of `xp`."""
+
+    xp: ModuleType
+    #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
+    multiprocessors: int
+
+    @abstractmethod
+    def function(self, program: Program, name: str, shared: int) -> Function:
+        """The compiled kernel of that name, to be launched with up to `shared` bytes of dynamic shared memory."""
+
+    @abstractmethod
+    def address(self, array: Any) -> int:
+        """Where the first element of an array of `xp` lies."""
+
+    def launch(
+        self,
+        program: Program,
+        name: str,
+        grid: int | tuple[int, ...],
+        block: int | tuple[int, ...],
+        *arguments: Any,
+        shared: int = 0,
+    ) -> None:
+        """Run a kernel, and enter it into the plan that is recorded.
+
+        arguments: arrays of `xp`, whose address is given; None, a null pointer; NumPy scalars, given as they are;
+        int and float, given as `long long` and `double`.
+        """
+        grid = (grid,) if isinstance(grid, int) else grid
+        block = (block,) if isinstance(block, int) else block
+        if 0 in grid:
+            return
+        function = self.function(program, name, shared)
+        words = [self._word(argument) for argument in arguments]
+
+        def call() -> None:
+            function(grid, block, words, shared)
+
+        call()
+        recorder = plan.current()
+        if recorder is not None:
+            recorder.keep += [argument for argument in arguments if hasattr(argument, "shape")]
+            recorder.host(call, name)
+
+    def _word(self, argument: Any) -> np.generic:
+        if isinstance(argument, np.generic):
+            return argument
+        if isinstance(argument, (bool, int)):
+            return np.int64(argument)
+        if isinstance(argument, float):
+            return np.float64(argument)
+        return np.uint64(0 if argument is None else self.address(argument))
+
+
+class Cuda(Device):
+    """The GPU that is CuPy's current device."""
+
+    def __init__(self):
+        import cupy
+
+        self.xp = cupy
+        self.multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
+        self._modules: dict[Program, Any] = {}
+        self._functions: dict[tuple[Program, str, int], Function] = {}
+
+    def address(self, array: Any) -> int:
+        return array.data.ptr
+
+    def function(self, program: Program, name: str, shared: int) -> Function:
+        key = (program, name, shared)
+        found = self._functions.get(key)
+        if found is None:
+            if program not in self._modules:
+                options = ("--std=c++17", "--restrict")
+                self._modules[program] = self.xp.RawModule(code=program.source, options=options, backend="nvrtc")
+            kernel = self._modules[program].get_function(name)
+            if shared > 48 << 10:
+                kernel.max_dynamic_shared_size_bytes = shared
+
+            def found(grid, block, words, shared):
+                kernel(grid, block, tuple(words), shared_mem=shared)
+
+            self._functions[key] = found
+        return found

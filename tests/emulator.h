@@ -1,0 +1,223 @@
+// CUDA on the host, for tests: the threads of a block are fibers that take turns in a random order, blocks run one
+// after another. A barrier that not all threads reach ends the process with a message.
+#pragma once
+#define EMULATED 1
+
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __noinline__
+#define __shared__ static
+#define __constant__ static
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define __grid_constant__
+
+struct dim3 {
+    unsigned x, y, z;
+};
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+namespace emulator {
+
+constexpr size_t STACK = 256 << 10;
+constexpr int LANES = 32;
+
+struct Barrier {
+    int waiting = 0;
+    long generation = 0;
+};
+
+struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(STACK);
+    bool done = false;
+};
+
+inline std::vector<Fiber*> fibers;
+inline ucontext_t scheduler;
+inline int current, threads, live;
+inline long progress;
+inline Barrier block_barrier;
+inline std::vector<Barrier> warp_barriers;
+inline std::vector<int> live_lanes;
+inline std::vector<uint64_t> exchange;
+alignas(128) inline unsigned char dynamic[232 << 10];
+inline std::function<void()> body;
+inline uint64_t state = 1;
+
+inline unsigned random() {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return unsigned(state >> 33);
+}
+
+}  // namespace emulator
+
+inline dim3 gridDim, blockDim, blockIdx, threadIdx;
+
+namespace emulator {
+
+inline void place() {
+    threadIdx = {current % blockDim.x, current / blockDim.x % blockDim.y, current / (blockDim.x * blockDim.y)};
+}
+
+inline void yield() {
+    int me = current;
+    swapcontext(&fibers[me]->context, &scheduler);
+    current = me;
+    place();
+}
+
+inline void release(Barrier& barrier) {
+    barrier.waiting = 0;
+    barrier.generation++;
+    progress++;
+}
+
+inline void wait(Barrier& barrier, int all) {
+    if (++barrier.waiting == all) {
+        release(barrier);
+        return;
+    }
+    long generation = barrier.generation;
+    while (barrier.generation == generation) yield();
+}
+
+inline void start() {
+    body();
+    int warp = current / LANES;
+    fibers[current]->done = true;
+    live--, live_lanes[warp]--, progress++;
+    if (live && block_barrier.waiting == live) release(block_barrier);
+    if (live_lanes[warp] && warp_barriers[warp].waiting == live_lanes[warp]) release(warp_barriers[warp]);
+    swapcontext(&fibers[current]->context, &scheduler);
+}
+
+inline void run_block() {
+    live = threads;
+    int warps = (threads + LANES - 1) / LANES;
+    block_barrier = {};
+    warp_barriers.assign(warps, {});
+    live_lanes.assign(warps, LANES);
+    if (threads % LANES) live_lanes.back() = threads % LANES;
+    exchange.assign(warps * LANES, 0);
+    std::vector<int> order(threads);
+    for (int i = 0; i < threads; i++) {
+        order[i] = i;
+        if (int(fibers.size()) <= i) fibers.push_back(new Fiber);
+        Fiber& fiber = *fibers[i];
+        fiber.done = false;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = STACK;
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, start, 0);
+    }
+    while (live) {
+        for (int i = threads - 1; i > 0; i--) std::swap(order[i], order[random() % (i + 1)]);
+        long before = progress;
+        for (int i : order) {
+            if (fibers[i]->done) continue;
+            current = i;
+            place();
+            swapcontext(&scheduler, &fibers[i]->context);
+        }
+        if (live && progress == before) {
+            fprintf(stderr, "emulator: %d of %d threads wait at a barrier that the others do not reach\n", live, threads);
+            abort();
+        }
+    }
+}
+
+inline void run(dim3 grid, dim3 block, std::function<void()> kernel) {
+    body = std::move(kernel);
+    gridDim = grid, blockDim = block, threads = block.x * block.y * block.z;
+    memset(dynamic, 0xff, sizeof dynamic);  // NaN: shared memory starts undefined
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++) {
+                blockIdx = {x, y, z};
+                run_block();
+            }
+}
+
+template <typename... A, size_t... I>
+void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+    kernel(*static_cast<std::decay_t<A>*>(arguments[I])...);
+}
+
+template <typename... A> void call(void (*kernel)(A...), void** arguments) {
+    call(kernel, arguments, std::index_sequence_for<A...>{});
+}
+
+// The value that lane `from` of this warp gives.
+template <typename T> T shuffle(T value, int from) {
+    static_assert(sizeof(T) <= 8);
+    int warp = current / LANES;
+    uint64_t word = 0;
+    memcpy(&word, &value, sizeof value);
+    exchange[current] = word;
+    wait(warp_barriers[warp], live_lanes[warp]);
+    memcpy(&value, &exchange[warp * LANES + from], sizeof value);
+    wait(warp_barriers[warp], live_lanes[warp]);
+    return value;
+}
+
+}  // namespace emulator
+
+#define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::dynamic)
+
+inline void __syncthreads() { emulator::wait(emulator::block_barrier, emulator::live); }
+inline void __syncwarp(unsigned = ~0u) {
+    int warp = emulator::current / emulator::LANES;
+    emulator::wait(emulator::warp_barriers[warp], emulator::live_lanes[warp]);
+}
+template <typename T> T __shfl_xor_sync(unsigned, T value, int mask) {
+    return emulator::shuffle(value, (emulator::current % 32) ^ mask);
+}
+template <typename T> T __shfl_down_sync(unsigned, T value, int step) {
+    int lane = emulator::current % 32;
+    return emulator::shuffle(value, lane + step < 32 ? lane + step : lane);
+}
+template <typename T> T __shfl_sync(unsigned, T value, int lane) { return emulator::shuffle(value, lane % 32); }
+template <typename T> T __ldg(const T* p) { return *p; }
+template <typename T> T atomicAdd(T* p, T value) {
+    T before = *p;
+    *p += value;
+    return before;
+}
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
+inline unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
+inline float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
+inline float normcdf(float x) { return 0.5f * std::erfc(-x * 0.70710678f); }
+inline double normcdf(double x) { return 0.5 * std::erfc(-x * 0.7071067811865476); }
+inline float normcdff(float x) { return normcdf(x); }
+inline float rsqrt(float x) { return 1 / std::sqrt(x); }
+inline double rsqrt(double x) { return 1 / std::sqrt(x); }
+inline float rsqrtf(float x) { return rsqrt(x); }
+inline void __threadfence() {}
+using std::abs, std::ceil, std::cos, std::erf, std::exp, std::expm1, std::fabs, std::floor, std::fma, std::isnan;
+using std::log, std::log1p, std::pow, std::sin, std::sqrt, std::tanh;
+template <typename T> T min(T a, T b) { return b < a ? b : a; }
+template <typename T> T max(T a, T b) { return a < b ? b : a; }
