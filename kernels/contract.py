@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import ModuleType
 
+from kernels.memory import HOST, Memory
+
 Kernel = Callable[..., None]
 
 
@@ -225,5 +227,9 @@ class Backend:
     """
 
 
+    memory: Memory = HOST
+    """Where its arrays live."""
+
+
 #: Names of the slots, in the order of the contract.
-SLOTS = tuple(f.name for f in fields(Backend) if f.name not in ("name", "xp"))
+SLOTS = tuple(f.name for f in fields(Backend) if f.name not in ("name", "xp", "memory"))

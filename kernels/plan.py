@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from kernels.formula import Formula
+from kernels.memory import ALIGN, HOST, Memory
 
 
 class _Local(threading.local):
@@ -29,7 +29,6 @@ class _Local(threading.local):
 
 
 _local = _Local()
-_ALIGN = 64
 
 
 def current() -> "Recorder | None":
@@ -60,12 +59,23 @@ def paused() -> Iterator[None]:
         _local.recorder = recorder
 
 
-def empty(xp: ModuleType, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array with undefined content: from the arena while recording on the CPU, else a new one."""
+def empty(beside: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array with undefined content: from the arena of the step that is recorded, else a new one.
+
+    beside: an array on the same device, or the module that makes such arrays.
+    """
     recorder = _local.recorder
-    if recorder is None or xp is not np:
-        return xp.empty(shape, dtype)
-    return recorder.arena.empty(shape, np.dtype(dtype))
+    memory = HOST if beside is np or type(beside) is np.ndarray else memory_of(beside)
+    if recorder is None:
+        return memory.empty(shape, dtype)
+    return recorder.arena.empty(shape, np.dtype(dtype), memory)
+
+
+def memory_of(beside: Any) -> Memory:
+    """The memory of an array, or of the arrays that a module makes."""
+    from kernels.registry import backend_of
+
+    return backend_of(beside).memory
 
 
 class Arena:
@@ -73,57 +83,55 @@ class Arena:
 
     def __init__(self):
         self.bytes = 0
-        self._free: dict[int, list[np.ndarray]] = {}
-        self._leases: dict[int, tuple[weakref.ref, np.ndarray, int]] = {}
+        self._free: dict[Memory, dict[int, list[Any]]] = {}
+        self._leases: dict[int, tuple[weakref.ref, Any, int, Memory]] = {}
         self._numbers = itertools.count(1)
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        count = 1
-        for side in shape:
-            count *= side
-        need = max(_ALIGN, -(-count * dtype.itemsize // _ALIGN) * _ALIGN)
-        block = self._block(need)
-        # Views of `owner` have it as their base, because its own base is no ndarray: it lives as long as any of them.
-        owner = np.frombuffer((ctypes.c_char * need).from_buffer(block), np.uint8)
-        key = id(owner)
-        self._leases[key] = (weakref.ref(owner, lambda _: self._release(key)), block, next(self._numbers))
-        return owner[: count * dtype.itemsize].view(dtype).reshape(shape)
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype, memory: Memory = HOST) -> Any:
+        need = max(ALIGN, -(-prod(shape) * dtype.itemsize // ALIGN) * ALIGN)
+        block = self._block(memory, need)
+        lent, lease = memory.lend(block)
+        array = memory.over(lent, shape, dtype)
+        key = memory.key(array)
+        self._leases[key] = (weakref.ref(lease, lambda _: self._release(key)), block, next(self._numbers), memory)
+        return array
 
-    def owns(self, array: np.ndarray) -> bool:
-        return id(owner(array)) in self._leases
+    def owns(self, array: Any) -> bool:
+        return _key(array) in self._leases
 
-    def lease(self, array: np.ndarray) -> int:
+    def lease(self, array: Any) -> int:
         """The number of the `empty` that gave the array's memory; 0 if it is not of the arena."""
-        found = self._leases.get(id(owner(array)))
+        found = self._leases.get(_key(array))
         return found[2] if found is not None else 0
+
+    def holder(self, array: Any) -> weakref.ref:
+        """A reference to what lives as long as any view of an array of the arena does."""
+        return self._leases[_key(array)][0]
 
     def open_leases(self) -> set[int]:
         """Numbers of those whose arrays somebody still has."""
-        return {number for _, _, number in self._leases.values()}
+        return {number for _, _, number, _ in self._leases.values()}
 
-    def block(self, array: np.ndarray) -> np.ndarray:
-        """The bytes under an array of the arena. No view of its owner: it does not keep the block from being reused."""
-        return self._leases[id(owner(array))][1]
+    def plain(self, array: Any) -> Any:
+        """The memory of a C-contiguous array of the arena as another array, which does not keep it from being reused."""
+        _, block, _, memory = self._leases[_key(array)]
+        return memory.over(block, array.shape, array.dtype)
 
-    def _block(self, need: int) -> np.ndarray:
-        for size in sorted(self._free):
-            if need <= size <= 2 * need and self._free[size]:
-                return self._free[size].pop()
+    def _block(self, memory: Memory, need: int) -> Any:
+        free = self._free.get(memory, {})
+        for size in sorted(free):
+            if need <= size <= 2 * need and free[size]:
+                return free[size].pop()
         self.bytes += need
-        raw = np.zeros(need + _ALIGN, np.uint8)
-        start = -raw.ctypes.data % _ALIGN
-        return raw[start : start + need]
+        return memory.block(need)
 
     def _release(self, key: int) -> None:
-        block = self._leases.pop(key)[1]
-        self._free.setdefault(block.size, []).append(block)
+        _, block, _, memory = self._leases.pop(key)
+        self._free.setdefault(memory, {}).setdefault(block.nbytes, []).append(block)
 
 
-def owner(array: np.ndarray) -> np.ndarray:
-    """The array that `array` is a view of, or itself."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
+def _key(array: Any) -> int:
+    return HOST.key(array) if type(array) is np.ndarray else memory_of(array).key(array)
 
 
 class Label(str):
@@ -197,6 +205,7 @@ _SHORT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"}
 class Instruction:
     """A kernel call of a plan: machine code with its arguments, or a host `call`.
 
+    graph: None, or what makes one call of several such calls that follow each other, as a CUDA graph does.
     code: int64 words: address of the kernel, words, parts, arguments; an argument that is an operand is its address.
     """
 
@@ -204,6 +213,7 @@ class Instruction:
     code: bytes = b""
     operands: tuple[Operand, ...] = ()
     call: Callable[[], None] | None = None
+    graph: Callable[[Sequence[Callable[[], None]]], Callable[[], None]] | None = None
 
     @property
     def kernel(self) -> int:
@@ -311,6 +321,10 @@ class Recorder:
         """A call that only Python can carry out."""
         self.instructions.append(Instruction(name, call=call))
 
+    def device(self, call: Callable[[], None], name: str, graph: Callable[..., Callable[[], None]]) -> None:
+        """A launch on a device, whose `graph` makes one call of many."""
+        self.instructions.append(Instruction(name, call=call, graph=graph))
+
     def plan(self) -> "Plan":
         instructions = self.instructions
         if any(instruction.code for instruction in instructions):
@@ -330,11 +344,14 @@ class Plan:
         self._arena = arena
         self._keep = keep
         self._segments: list[bytes | Callable[[], None]] = []
-        for i in instructions:
-            if i.call is None and self._segments and isinstance(self._segments[-1], bytes):
-                self._segments[-1] += i.code
+        for graph, group in itertools.groupby(instructions, key=lambda i: i.graph or i.call is None):
+            members = list(group)
+            if graph is True:
+                self._segments.append(b"".join(i.code for i in members))
+            elif graph:
+                self._segments.append(graph([i.call for i in members]))
             else:
-                self._segments.append(i.code if i.call is None else i.call)
+                self._segments += [i.call for i in members]
         if any(i.call is None for i in instructions):
             from kernels.numba_cpu.executor import address, execute
 
@@ -347,7 +364,8 @@ class Plan:
     def run(self, times: int = 1, stop: np.ndarray | None = None) -> int:
         """Replay up to `times` times; how often it did.
 
-        stop: an array of 8 bytes that the plan may write; content other than zeros ends the run after a repetition.
+        stop: an array of 8 bytes that the plan may write; content other than zeros ends the run after a repetition,
+        where it lies on the host; a device is not waited for, and all repetitions are made.
         """
         if len(self._segments) == 1 and isinstance(self._segments[0], bytes):
             return self._execute(self._segments[0], times, 0 if stop is None else self._address(stop))
@@ -357,7 +375,7 @@ class Plan:
                     self._execute(segment)
                 else:
                     segment()
-            if stop is not None and stop.any():
+            if type(stop) is np.ndarray and stop.any():
                 return done
         return times
 

@@ -22,7 +22,9 @@ def _reason(name: str) -> str | None:
     if name == "reference":
         return None
     if name == "cupy_gpu":
-        return "the GPU backend is not part of this release"
+        from kernels.cupy_gpu.check import reason
+
+        return reason()
     for package in ("numba", "llvmlite"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed (pip install {package})"
@@ -41,6 +43,11 @@ def get(name: str) -> Backend:
         from kernels.numba_cpu.backend import backend
 
         return backend()
+    if name == "cupy_gpu":
+        from kernels.cupy_gpu.backend import backend
+        from kernels.cupy_gpu.device import Cuda
+
+        return backend(Cuda())
     from kernels.reference import reference
 
     return reference(np)
@@ -65,6 +72,29 @@ def use(backend: str | Backend) -> Backend:
     return _cpu
 
 
-def backend_of(array: Any) -> Backend:
-    """The backend that computes on this kind of array."""
-    return cpu()
+_others: dict[type, Backend] = {}
+
+
+def gpu() -> Backend:
+    """The backend for arrays on the GPU. Raises BackendUnavailable with the reason."""
+    found = next((backend for backend in _others.values() if backend.memory.device == "cuda"), None)
+    return found or register(get("cupy_gpu"))
+
+
+def register(backend: Backend) -> Backend:
+    """Make a backend the one for its own kind of arrays, which are not NumPy's, and return it."""
+    _others[backend.memory.kind] = backend
+    return backend
+
+
+def backend_of(beside: Any) -> Backend:
+    """The backend that computes on an array, or on the arrays that a module makes."""
+    kind = type(beside)
+    if kind is np.ndarray or beside is np:
+        return cpu()
+    found = _others.get(kind)
+    if found is not None:
+        return found
+    if isinstance(beside, np.ndarray):
+        return cpu()
+    return gpu()

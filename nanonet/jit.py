@@ -34,17 +34,16 @@ class StepRecorder(plan.Recorder):
         if key not in self.guards:
             self.guards[key] = (thing, attribute, getattr(thing, attribute))
 
-    def argument(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def argument(self, array: Any) -> tuple[Any, Any]:
         """(a copy of an argument of the step for the recording, its memory as an array for replays)."""
-        inside = self.arena.empty(array.shape, array.dtype)
+        inside = self.arena.empty(array.shape, array.dtype, plan.memory_of(array))
         inside[...] = array
-        owner = plan.owner(inside)
-        self._arguments[id(owner)] = weakref.ref(owner)
-        return inside, np.ndarray(array.shape, array.dtype, self.arena.block(inside))
+        self._arguments[self.arena.lease(inside)] = self.arena.holder(inside)
+        return inside, self.arena.plain(inside)
 
-    def is_argument(self, array: np.ndarray) -> bool:
+    def is_argument(self, array: Any) -> bool:
         """Is this the memory of an argument of the step?"""
-        return id(plan.owner(array)) in self._arguments
+        return self.arena.lease(array) in self._arguments
 
     def kept_arguments(self) -> bool:
         """Does anything outside the plan still refer to the memory of an argument?"""

@@ -33,7 +33,7 @@ def before(
         if activation is not None:
             g = differentiate(BY_NAME[activation], "x", g, y, {})
         return g, (lambda: g.sum(tuple(range(g.ndim - 1)))) if summed else None
-    sums = plan.empty(np, g.array.shape[-1:], g.array.dtype)
+    sums = plan.empty(g.array, g.array.shape[-1:], g.array.dtype)
     kernel = backend_of(sums).activation_gradient
     if activation is None:
 
@@ -42,7 +42,7 @@ def before(
             return Tensor(sums)
 
         return g, gradient
-    out = plan.empty(np, g.array.shape, g.array.dtype)
+    out = plan.empty(g.array, g.array.shape, g.array.dtype)
     kernel(_rows(g), _rows(y), activation, _rows(Tensor(out)), sums)
     return Tensor(out), lambda: Tensor(sums)
 

@@ -75,7 +75,7 @@ def _(g, y, x, w, bias, window, activation, size):
 @op(needs_out=False)
 def _weight_gradient(x, g, window, kernel):
     """The gradient of sum(g * conv2d(x, w)) for w, whose first two sides are `kernel`."""
-    out = plan.empty(np, (*kernel, x.array.shape[3] // window.groups, g.array.shape[3]), x.array.dtype)
+    out = plan.empty(x.array, (*kernel, x.array.shape[3] // window.groups, g.array.shape[3]), x.array.dtype)
     backend_of(out).conv2d_weight_gradient(x.array, g.array, *window, out=out)
     return Tensor(out)
 
@@ -89,7 +89,7 @@ def _(h, out, x, g, window, kernel):
 
 
 def _launch(slot, x, w, bias, window, activation, shape):
-    out = plan.empty(np, shape, x.array.dtype)
+    out = plan.empty(x.array, shape, x.array.dtype)
     kernel = getattr(backend_of(out), slot)
     kernel(x.array, w.array, None if bias is None else bias.array, *window, activation, out=out)
     return Tensor(out)

@@ -46,7 +46,7 @@ def launch(formula: Formula, tensors: list[Tensor], name: str, result: str = "sa
 
 def _wide(array: np.ndarray) -> np.ndarray:
     """The same integers as int64, which kernels take."""
-    out = plan.empty(np, array.shape, np.int64)
+    out = plan.empty(array, array.shape, np.int64)
     backend_of(out).copy(array, out=out)
     return out
 

@@ -58,7 +58,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 @op
 def _linear(x, w, bias, activation):
-    out = plan.empty(np, (x.array.shape[0], w.array.shape[1]), x.array.dtype)
+    out = plan.empty(x.array, (x.array.shape[0], w.array.shape[1]), x.array.dtype)
     backend_of(out).linear(x.array, w.array, None if bias is None else bias.array, activation, out=out)
     return Tensor(out)
 

@@ -24,7 +24,7 @@ from nanonet.tensor import Tensor, as_tensor, constant, mode
 @op(needs_out=False)
 def _batch_norm(x, weight, bias, eps, activation, mean, variance):
     """x (n, c); the arrays mean and variance (c,) are written. See the slot batch_norm."""
-    out = plan.empty(np, x.array.shape, x.array.dtype)
+    out = plan.empty(x.array, x.array.shape, x.array.dtype)
     backend_of(out).batch_norm(x.array, _array(weight), _array(bias), eps, activation, out, mean, variance)
     return Tensor(out)
 
@@ -35,7 +35,7 @@ def _(g, out, x, weight, bias, eps, activation, mean, variance):
 
         @cache
         def gradients():
-            made = [plan.empty(np, shape, x.array.dtype) for shape in (x.shape, mean.shape, mean.shape)]
+            made = [plan.empty(x.array, shape, x.array.dtype) for shape in (x.shape, mean.shape, mean.shape)]
             kernel = backend_of(g.array).batch_norm_backward
             kernel(g.array, x.array, _array(weight), _array(bias), mean, variance, eps, activation, *made)
             return made
@@ -117,7 +117,7 @@ def batch_norm(
     if not rows:
         raise ShapeError(f"batch_norm: x is {x.shape}, wanted at least one value of each channel")
     flat = x if x.ndim == 2 else x.reshape(rows, channels)
-    mean, variance = (plan.empty(np, (channels,), x.dtype) for _ in range(2))
+    mean, variance = (plan.empty(x.array, (channels,), x.dtype) for _ in range(2))
     out = _batch_norm(flat, weight, bias, float(eps), activation, mean, variance)
     for running, now, k in ((running_mean, mean, 1.0), (running_var, variance, rows / max(rows - 1, 1))):
         if running is not None:
@@ -133,8 +133,8 @@ def batch_norm(
 @op(saves=True, needs_out=False)
 def _group_norm(x, weight, bias, groups, eps, centred):
     """x (n, s, c): mean 0 (if `centred`) and variance 1 over s and each of `groups` parts of c. See the slot."""
-    out, scale = plan.empty(np, x.array.shape, x.array.dtype), plan.empty(np, (x.shape[0], groups), x.array.dtype)
-    mean = plan.empty(np, scale.shape, scale.dtype) if centred else None
+    out, scale = plan.empty(x.array, x.array.shape, x.array.dtype), plan.empty(x.array, (x.shape[0], groups), x.array.dtype)
+    mean = plan.empty(x.array, scale.shape, scale.dtype) if centred else None
     backend_of(out).group_norm(x.array, groups, _array(weight), _array(bias), eps, out, mean, scale)
     return Tensor(out), (mean, scale)
 
@@ -146,9 +146,9 @@ def _(g, out, saved, x, weight, bias, groups, eps, centred):
         @cache
         def gradients():
             sums = [
-                None if p is None or not p._requires_grad else plan.empty(np, p.shape, p.dtype) for p in (weight, bias)
+                None if p is None or not p._requires_grad else plan.empty(x.array, p.shape, p.dtype) for p in (weight, bias)
             ]
-            made = plan.empty(np, x.shape, x.dtype)
+            made = plan.empty(x.array, x.shape, x.dtype)
             kernel = backend_of(made).group_norm_backward
             kernel(g.array, x.array, groups, _array(weight), *saved, made, *sums)
             return made, *sums

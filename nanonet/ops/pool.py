@@ -27,7 +27,7 @@ Windows = np.ndarray
 @op(saves=True, needs_out=False)
 def _max_pool2d(x, rows, columns):
     shape = x.array.shape[0], len(rows), len(columns), x.array.shape[3]
-    out, index = plan.empty(np, shape, x.array.dtype), plan.empty(np, shape, np.int32)
+    out, index = plan.empty(x.array, shape, x.array.dtype), plan.empty(x.array, shape, np.int32)
     backend_of(out).max_pool2d(x.array, rows, columns, out, index)
     return Tensor(out), index
 
@@ -40,7 +40,7 @@ def _(g, out, index, x, rows, columns):
 @op(needs_out=False)
 def _put(g, index, rows, columns, shape):
     """Zeros of that shape, with g added at the places that `index` names: see the slot max_pool2d_backward."""
-    out = plan.empty(np, shape, g.array.dtype)
+    out = plan.empty(g.array, shape, g.array.dtype)
     backend_of(out).max_pool2d_backward(g.array, index, rows, columns, out=out)
     return Tensor(out)
 
@@ -59,12 +59,12 @@ def _pick(x, index, rows, columns):
     """The elements of x at the places that `index` names: the transpose of `_put`."""
     n, h, w, c = x.array.shape
     base = np.arange(n, dtype=np.float64).reshape(n, 1, 1, 1) * (h * w * c) + np.arange(c)
-    wide, place = plan.empty(np, index.shape, np.float64), plan.empty(np, index.shape, np.int64)
+    wide, place = plan.empty(index, index.shape, np.float64), plan.empty(index, index.shape, np.int64)
     backend = backend_of(x.array)
     backend.copy(index, out=wide)
     backend.elementwise(_PLACE, wide, constant(float(c), wide.dtype).array, base, out=wide)
     backend.copy(wide, out=place)
-    out = plan.empty(np, index.shape, x.array.dtype)
+    out = plan.empty(index, index.shape, x.array.dtype)
     backend.take(contiguous(x).array.reshape(-1), place.reshape(-1), out=out.reshape(-1))
     return Tensor(out)
 
@@ -76,7 +76,7 @@ def _(g, out, x, index, rows, columns):
 
 @op(needs_out=False)
 def _avg_pool2d(x, rows, columns):
-    out = plan.empty(np, (x.array.shape[0], len(rows), len(columns), x.array.shape[3]), x.array.dtype)
+    out = plan.empty(x.array, (x.array.shape[0], len(rows), len(columns), x.array.shape[3]), x.array.dtype)
     backend_of(out).avg_pool2d(x.array, rows, columns, out=out)
     return Tensor(out)
 
@@ -89,7 +89,7 @@ def _(g, out, x, rows, columns):
 @op(needs_out=False)
 def _spread(g, rows, columns, shape):
     """The transpose of `_avg_pool2d`."""
-    out = plan.empty(np, shape, g.array.dtype)
+    out = plan.empty(g.array, shape, g.array.dtype)
     backend_of(out).avg_pool2d_backward(g.array, rows, columns, out=out)
     return Tensor(out)
 

@@ -31,7 +31,7 @@ def _axes(name: str, dim: Axes, ndim: int) -> tuple[int, ...]:
 
 def _reduce(name: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
     shape = tuple([side for i, side in enumerate(x.array.shape) if i not in axes])
-    out = plan.empty(np, shape, x.array.dtype)
+    out = plan.empty(x.array, shape, x.array.dtype)
     backend_of(out).reduce(name, x.array, axes, out=out)
     return Tensor(out)
 
@@ -151,7 +151,7 @@ def argmax(x: Tensor, dim: int | None = None, keepdims: bool = False) -> Tensor:
     if not x.size:
         raise ShapeError(f"argmax: there is no maximum of no values (shape {x.shape})")
     flat = reshape(x, -1).array if dim is None else x.array.swapaxes(axis_of("argmax", dim, x.ndim), -1)
-    out = plan.empty(np, flat.shape[:-1], np.int64)
+    out = plan.empty(flat, flat.shape[:-1], np.int64)
     backend_of(out).argmax(flat, out=out)
     if dim is None and keepdims:
         return Tensor(out.reshape((1,) * x.ndim))

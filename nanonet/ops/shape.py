@@ -132,7 +132,7 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
 
 @op(needs_out=False)
 def _copy(x, dtype):
-    out = plan.empty(np, x.array.shape, dtype)
+    out = plan.empty(x.array, x.array.shape, dtype)
     backend_of(out).copy(x.array, out=out)
     return Tensor(out)
 
@@ -169,7 +169,7 @@ def _concatenate(*tensors, axis):
     arrays = [t.array for t in tensors]
     shape = list(arrays[0].shape)
     shape[axis] = sum(a.shape[axis] for a in arrays)
-    out = plan.empty(np, tuple(shape), arrays[0].dtype)
+    out = plan.empty(arrays[0], tuple(shape), arrays[0].dtype)
     start, copy = 0, backend_of(out).copy
     for array in arrays:
         stop = start + array.shape[axis]
@@ -278,7 +278,7 @@ def _(h, out, g, key, shape):
 @op(needs_out=False)
 def _take(x, index):
     x = contiguous(x)
-    out = plan.empty(np, (index.array.shape[0], *x.shape[1:]), x.dtype)
+    out = plan.empty(x, (index.array.shape[0], *x.shape[1:]), x.dtype)
     backend_of(out).take(x.array, index.array, out=out)
     return Tensor(out)
 

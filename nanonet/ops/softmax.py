@@ -15,7 +15,7 @@ from nanonet.tensor import Tensor, arange, as_tensor, mode
 
 
 def _rows(kernel: str, *inputs: Tensor) -> Tensor:
-    out = plan.empty(np, inputs[0].array.shape, inputs[0].array.dtype)
+    out = plan.empty(inputs[0].array, inputs[0].array.shape, inputs[0].array.dtype)
     getattr(backend_of(out), kernel)(*(t.array for t in inputs), out=out)
     return Tensor(out)
 

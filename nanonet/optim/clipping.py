@@ -33,8 +33,8 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> Tenso
     if not gradients:
         return Tensor(np.zeros((), np.float32))
     backend, dtype = backend_of(gradients[0]), gradients[0].dtype
-    squares = plan.empty(np, (len(gradients),), dtype)
-    norm = plan.empty(np, (), dtype)
+    squares = plan.empty(gradients[0], (len(gradients),), dtype)
+    norm = plan.empty(gradients[0], (), dtype)
     for i, g in enumerate(gradients):
         backend.reduce("square_sum", g, tuple(range(g.ndim)), out=squares[i : i + 1].reshape(()))
     backend.reduce("sum", squares, (0,), out=norm)

@@ -1,0 +1,44 @@
+"""Whether a GPU can be used here, and what is missing if not."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+
+__all__ = ["reason"]
+
+INSTALL = "pip install 'nanonet[gpu-cuda12]' or 'nanonet[gpu-cuda13]', by the version of CUDA that `nvidia-smi` shows"
+
+
+@cache
+def reason() -> str | None:
+    """None, or in words why no GPU can be used."""
+    if importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed ({INSTALL})"
+    try:
+        import cupy
+    except ImportError as error:
+        return f"CuPy cannot be imported: {error} ({INSTALL})"
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        if "cudaErrorInsufficientDriver" in str(error):
+            return f"there is no NVIDIA driver, or it is older than CUDA {_version(runtime)} needs"
+        if "cudaErrorNoDevice" in str(error):
+            return "there is no GPU"
+        return f"CUDA does not start: {error}"
+    if not count:
+        return "there is no GPU"
+    try:
+        import cupy_backends.cuda.libs.nvrtc as nvrtc
+
+        nvrtc.getVersion()
+    except (ImportError, RuntimeError) as error:
+        return f"CUDA's compiler NVRTC is missing: {error} (pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]')"
+    return None
+
+
+def _version(runtime) -> str:
+    number = runtime.runtimeGetVersion()
+    return f"{number // 1000}.{number % 1000 // 10}"
