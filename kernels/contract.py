@@ -226,7 +226,6 @@ class Backend:
     state as in random_uniform; rate in [0, 1).
     """
 
-
     memory: Memory = HOST
     """Where its arrays live."""
 

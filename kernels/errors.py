@@ -11,3 +11,11 @@ class DtypeError(TypeError):
 
 class BackendUnavailable(RuntimeError):
     """The backend cannot be used on this machine; the message gives the reason."""
+
+
+class DeviceError(ValueError):
+    """Arrays of one operation lie on different devices, or a device is not known. The message names both."""
+
+
+class OutOfMemory(MemoryError):
+    """A device has not enough free memory; the message says how much is wanted and how much is free."""

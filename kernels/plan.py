@@ -113,7 +113,7 @@ class Arena:
         return {number for _, _, number, _ in self._leases.values()}
 
     def plain(self, array: Any) -> Any:
-        """The memory of a C-contiguous array of the arena as another array, which does not keep it from being reused."""
+        """The memory of a C-contiguous array of the arena as one that does not keep it from being reused."""
         _, block, _, memory = self._leases[_key(array)]
         return memory.over(block, array.shape, array.dtype)
 

@@ -81,6 +81,11 @@ def gpu() -> Backend:
     return found or register(get("cupy_gpu"))
 
 
+def registered(device: str) -> bool:
+    """Whether a backend serves arrays on that device already."""
+    return any(backend.memory.device == device for backend in _others.values())
+
+
 def register(backend: Backend) -> Backend:
     """Make a backend the one for its own kind of arrays, which are not NumPy's, and return it."""
     _others[backend.memory.kind] = backend
@@ -97,4 +102,6 @@ def backend_of(beside: Any) -> Backend:
         return found
     if isinstance(beside, np.ndarray):
         return cpu()
-    return gpu()
+    if "cupy" in (kind.__module__.partition(".")[0], getattr(beside, "__name__", "")):
+        return gpu()
+    raise TypeError(f"no backend computes on {kind.__name__}")

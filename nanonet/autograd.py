@@ -17,6 +17,7 @@ import numpy as np
 from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.registry import backend_of
+from nanonet.device import same_device
 from nanonet.errors import ShapeError
 from nanonet.tensor import Tensor, as_tensor, constant, mode, ones_like, tensor
 
@@ -45,6 +46,12 @@ class Op:
         return rule
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        kind = None
+        for arg in args:
+            if isinstance(arg, Tensor) and type(arg.array) is not kind:
+                if kind is not None:
+                    same_device(self.name, [a.array for a in args if isinstance(a, Tensor)])
+                kind = type(arg.array)
         out = self.forward(*args, **kwargs)
         saved = None
         if self.saves:

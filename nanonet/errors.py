@@ -1,13 +1,15 @@
 """Every error that nanonet raises by name."""
 
-from kernels.errors import BackendUnavailable, DtypeError, ShapeError
+from kernels.errors import BackendUnavailable, DeviceError, DtypeError, OutOfMemory, ShapeError
 
 __all__ = [
     "BackendUnavailable",
     "CheckpointError",
     "DataError",
+    "DeviceError",
     "DtypeError",
     "OptionError",
+    "OutOfMemory",
     "RecordingError",
     "ShapeError",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
+from nanonet.device import host, write
 from nanonet.errors import RecordingError
 from nanonet.quick import MISS, quick
 from nanonet.tensor import Tensor, as_tensor, mode
@@ -120,7 +121,11 @@ class Recording:
     def replay(self, leaves: Sequence[Tensor | np.ndarray] = (), times: int = 1, stop: np.ndarray | None = None) -> int:
         """Carry out the step up to `times` times, as `Plan.run` does; how often it did."""
         for buffer, leaf in zip(self._buffers, leaves, strict=True):
-            buffer[...] = leaf.array if isinstance(leaf, Tensor) else leaf
+            array = leaf.array if isinstance(leaf, Tensor) else leaf
+            if type(array) is type(buffer) or type(buffer) is np.ndarray:
+                buffer[...] = array
+            else:
+                write(buffer, host(array))
         done = self.plan.run(times, stop)
         for thing, name, after in self._changed:
             setattr(thing, name, after)

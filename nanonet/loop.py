@@ -11,6 +11,7 @@ import numpy as np
 from kernels.formula import Formula
 from kernels.registry import backend_of
 from nanonet.autograd import no_grad
+from nanonet.device import host, memory_of, moved, write
 from nanonet.errors import RecordingError
 from nanonet.jit import Recording
 from nanonet.optim import Optimizer, clip_grad_norm_, clip_grad_value_
@@ -37,6 +38,7 @@ class Step:
     """A step without arguments that runs recorded, or eagerly where it cannot be recorded.
 
     stop: None, or a 0-d float64 array that the step writes; once one leaves it other than 0, no further step is made.
+    On a GPU it is looked at after each call of `run` only.
     """
 
     def __init__(self, function: Callable[[], Any], stop: np.ndarray | None = None):
@@ -60,10 +62,10 @@ class Step:
                 self._eager = True
         stop = self._stop
         if found is not None and not self._eager and done < times:
-            if done and stop is not None and stop:
+            if done and stop is not None and host(stop):
                 return done
             return done + found.replay(times=times - done, stop=stop)
-        while done < times and (not done or stop is None or not stop):
+        while done < times and (not done or stop is None or not host(stop)):
             self._function()
             done += 1
         return done
@@ -97,22 +99,23 @@ class Training:
         guarded: bool = False,
     ):
         self._forward, self._loss, self._optimizer = forward, loss, optimizer
-        self._x, self._y = x, y
+        self._memory = memory = memory_of(optimizer.param_groups[0].params[0].array)
+        self._x, self._y = moved(x, memory), moved(y, memory)
         self.rows = len(x)
         self.batch_size = min(batch_size, self.rows)
         self.steps = -(-self.rows // self.batch_size)
         self._seed, self._shuffle, self._schedule = seed, shuffle, schedule
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._counts = dict(counts or {})
-        self._order = np.arange(self.rows)
-        self._cursor = np.zeros((), np.int64)
-        self._update = np.zeros((), np.int64)
-        self._updates = np.arange(self.steps)
-        self._totals = {name: np.zeros(()) for name in ("loss", *self._counts)}
+        self._order = moved(np.arange(self.rows), memory)
+        self._cursor = moved(np.zeros((), np.int64), memory)
+        self._update = moved(np.zeros((), np.int64), memory)
+        self._updates = moved(np.arange(self.steps), memory)
+        self._totals = {name: moved(np.zeros(()), memory) for name in ("loss", *self._counts)}
         self._guarded = guarded
-        self._limit, self._halt = np.full((), _NO_LIMIT), np.zeros(())
+        self._limit, self._halt = moved(np.full((), _NO_LIMIT), memory), moved(np.zeros(()), memory)
         self._base = [group["lr"] for group in optimizer.param_groups]
-        self._rates = [np.zeros((self.steps, 1)) for _ in optimizer.param_groups]
+        self._rates = [moved(np.zeros((self.steps, 1)), memory) for _ in optimizer.param_groups]
         self._chunk = 1  # steps between two looks at the callbacks
         full, rest = divmod(self.rows, self.batch_size)
         self._parts = [(self._step(self.batch_size), full)]
@@ -124,11 +127,11 @@ class Training:
     @property
     def limit(self) -> float:
         """The loss of a mini-batch above which a guarded run has diverged."""
-        return float(self._limit)
+        return float(host(self._limit))
 
     @limit.setter
     def limit(self, value: float) -> None:
-        self._limit[...] = value
+        write(self._limit, value)
 
     @property
     def rows_and_targets(self) -> tuple[np.ndarray, np.ndarray]:
@@ -141,14 +144,13 @@ class Training:
         between(steps done) is called every CHUNK_SECONDS or so; an exception from it leaves the epoch unfinished.
         """
         if self._shuffle:
-            self._order[:] = generator(self._seed, "batches", number).permutation(self.rows)
-        self._cursor[...] = self._update[...] = self._halt[...] = 0
-        for total in self._totals.values():
-            total[...] = 0
+            write(self._order, generator(self._seed, "batches", number).permutation(self.rows))
+        for counter in (self._cursor, self._update, self._halt, *self._totals.values()):
+            write(counter, 0)
         if self._schedule is not None:
             factors = self._schedule(np.arange(number * self.steps, (number + 1) * self.steps))
             for base, rates in zip(self._base, self._rates, strict=True):
-                rates[:, 0] = base * np.asarray(factors)
+                write(rates[:, 0], base * np.asarray(factors))
         done = 0
         unlimited = self._guarded and self.limit == _NO_LIMIT
         for step, times in self._parts:
@@ -157,17 +159,17 @@ class Training:
                 start = time.perf_counter()
                 now = step.run(now)
                 seconds = time.perf_counter() - start
-                if self._halt:
+                if host(self._halt):
                     return dict.fromkeys(self._totals, float("nan"))
                 if unlimited:
-                    self.limit = EXPLOSION * max(float(self._totals["loss"]) / self.batch_size, 1.0)
+                    self.limit = EXPLOSION * max(float(host(self._totals["loss"])) / self.batch_size, 1.0)
                     unlimited = False
                 times -= now
                 done += now
                 self._chunk = max(1, min(4 * self._chunk, int(CHUNK_SECONDS * now / max(seconds, 1e-9))))
                 if between is not None:
                     between(done)
-        return {name: float(total) / self.rows for name, total in self._totals.items()}
+        return {name: float(host(total)) / self.rows for name, total in self._totals.items()}
 
     def losses_at(self, rates: Sequence[float], enough: Callable[[list[float]], bool]) -> np.ndarray:
         """Train one step at each of these learning rates, on full mini-batches; the loss that each step met.
@@ -177,25 +179,25 @@ class Training:
         """
         losses: list[float] = []
         step, each = self._parts[0]
-        self._halt[...] = 0
+        write(self._halt, 0)
         for number, rate in enumerate(rates):
             if number % each == 0:
-                self._order[:] = generator(self._seed, "batches", number // each).permutation(self.rows)
-                self._cursor[...] = 0
+                write(self._order, generator(self._seed, "batches", number // each).permutation(self.rows))
+                write(self._cursor, 0)
             for group in self._optimizer.param_groups:
                 group["lr"] = float(rate)
-            self._totals["loss"][...] = 0
+            write(self._totals["loss"], 0)
             step.run(1)
-            losses.append(float(self._totals["loss"]) / self.batch_size)
-            if self._halt or not np.isfinite(losses[-1]) or enough(losses):
+            losses.append(float(host(self._totals["loss"])) / self.batch_size)
+            if host(self._halt) or not np.isfinite(losses[-1]) or enough(losses):
                 break
             if self._guarded and self.limit == _NO_LIMIT:
                 self.limit = EXPLOSION * max(losses[0], 1.0)
         return np.array(losses)
 
     def _step(self, rows: int) -> Step:
-        x = np.empty((rows, *self._x.shape[1:]), self._x.dtype)
-        y = np.empty((rows, *self._y.shape[1:]), self._y.dtype)
+        x = self._memory.empty((rows, *self._x.shape[1:]), self._x.dtype)
+        y = self._memory.empty((rows, *self._y.shape[1:]), self._y.dtype)
 
         def step() -> None:
             backend = backend_of(x)
@@ -235,23 +237,23 @@ class Training:
 class Evaluation:
     """A model's outputs for fixed rows, and their mean loss, recorded and replayed in eval mode.
 
-    x and y as in `Training`; y may be None, then there are outputs only.
+    x and y as in `Training`, on the model's device; y may be None, then there are outputs only.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], loss: Loss | None, x: np.ndarray, y: np.ndarray | None):
         self._forward, self._loss, self._x, self._y = forward, loss, x, y
-        self._outputs: np.ndarray | None = None
-        self._total = np.zeros(())
+        self._outputs: Any = None
+        self._total = moved(np.zeros(()), memory_of(x))
         self._run = Step(self._compute)
 
     def run(self) -> tuple[np.ndarray, float]:
-        """(outputs of all rows, mean loss). The array is overwritten by the next run."""
+        """(outputs of all rows on the host, mean loss). The array is overwritten by the next run."""
         with no_grad():
             if self._outputs is None:
                 first = self._forward(Tensor(self._x[: min(1, len(self._x))]))
-                self._outputs = np.empty((len(self._x), *first.shape[1:]), first.dtype)
+                self._outputs = memory_of(self._x).empty((len(self._x), *first.shape[1:]), first.dtype)
             self._run.run(1)
-        return self._outputs, float(self._total)
+        return host(self._outputs), float(host(self._total))
 
     def _compute(self) -> None:
         for start in range(0, len(self._x), CHUNK_ROWS):

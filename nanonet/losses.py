@@ -171,7 +171,7 @@ def sparse_categorical_cross_entropy(x: Tensor, target: Any, reduction: str = "m
 
 def _picked(x: Tensor, target: Tensor) -> Tensor:
     """x_t of each row, (n,). Other values of the row, even infinite ones, play no part."""
-    return where(reshape(target, -1, 1) == arange(x.shape[1]), x, 0.0).sum(-1)
+    return where(reshape(target, -1, 1) == arange(x.shape[1], device=x), x, 0.0).sum(-1)
 
 
 # ------------------------------------------------------------------------------ what they share

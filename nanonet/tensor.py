@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
+from kernels.memory import HOST, Memory
 from kernels.registry import backend_of
+from nanonet.device import host, memory, memory_of, moved
 from nanonet.errors import DtypeError, RecordingError, ShapeError
 
 #: What a tensor may hold, by the names that people type.
@@ -73,7 +75,8 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        return "cpu"
+        """ "cpu" or "cuda"."""
+        return "cpu" if type(self.array) is np.ndarray else memory_of(self.array).device
 
     @property
     def is_leaf(self) -> bool:
@@ -162,42 +165,49 @@ class Tensor:
     # ------------------------------------------------------------------- values, on the host
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array that shares memory."""
-        _forbid_recording("numpy()")
-        return self.array
+        """The values as a NumPy array, which on the CPU shares memory."""
+        forbid_recording("numpy()")
+        return host(self.array)
+
+    def cpu(self) -> Tensor:
+        """The tensor on the CPU; itself if it is there."""
+        return self.to("cpu")
+
+    def cuda(self) -> Tensor:
+        """The tensor on the GPU; itself if it is there. Raises BackendUnavailable with the reason if there is none."""
+        return self.to("cuda")
 
     def item(self) -> float | int | bool:
         """The single value. Raises ValueError if there is not exactly one."""
-        _forbid_recording("item()")
-        return self.array.item()
+        forbid_recording("item()")
+        return host(self.array).item()
 
     def tolist(self) -> Any:
-        _forbid_recording("tolist()")
-        return self.array.tolist()
+        forbid_recording("tolist()")
+        return host(self.array).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        _forbid_recording("conversion to a NumPy array")
-        if copy:
-            return np.array(self.array, dtype)
-        return np.asarray(self.array, dtype)
+        forbid_recording("conversion to a NumPy array")
+        array = host(self.array)
+        return np.array(array, dtype) if copy else np.asarray(array, dtype)
 
     def __float__(self) -> float:
-        _forbid_recording("float()")
-        return float(self.array.item())
+        forbid_recording("float()")
+        return float(host(self.array).item())
 
     def __int__(self) -> int:
-        _forbid_recording("int()")
-        return int(self.array.item())
+        forbid_recording("int()")
+        return int(host(self.array).item())
 
     __index__ = __int__
 
     def __bool__(self) -> bool:
-        _forbid_recording("bool()")
+        forbid_recording("bool()")
         if self.array.size != 1:
             raise ValueError(
                 f"the truth of a tensor of shape {self.shape} is ambiguous; use .any() or .all() of .numpy()"
             )
-        return bool(self.array.item())
+        return bool(host(self.array).item())
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
@@ -205,8 +215,9 @@ class Tensor:
     def __repr__(self) -> str:
         if plan.current() is not None:
             return f"tensor(<recorded>, shape={self.shape}, dtype={self.dtype})"
-        values = np.array2string(self.array, separator=", ", prefix="tensor(", precision=4, floatmode="maxprec")
+        values = np.array2string(host(self.array), separator=", ", prefix="tensor(", precision=4, floatmode="maxprec")
         extra = "" if self.dtype in (float32, int64, bool_) else f", dtype={self.dtype}"
+        extra += "" if self.device == "cpu" else f", device='{self.device}'"
         if self.node is not None:
             extra += f", op={self.node.op.name}"
         elif self._requires_grad:
@@ -229,6 +240,8 @@ class Tensor:
     def copy_(self, value: Any) -> Tensor:
         """Overwrite the values, in place. Broadcasts. Raises ShapeError if the shapes do not fit."""
         source = as_tensor(value, self.dtype).array
+        if type(source) is not type(self.array):
+            source = _beside(source, self.array)
         try:
             np.broadcast_to(source, self.shape)
         except ValueError:
@@ -240,6 +253,14 @@ class Tensor:
             )
         backend_of(self.array).copy(source, out=self.array)
         return self
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The values for another library, without a copy (https://dmlc.github.io/dlpack)."""
+        forbid_recording("__dlpack__()")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
 
     def _forbid_argument(self) -> None:
         """Raise RecordingError if it, about to be overwritten, is an argument of the step that is recorded."""
@@ -257,7 +278,8 @@ class Tensor:
         return self.copy_(value)
 
 
-def _forbid_recording(what: str) -> None:
+def forbid_recording(what: str) -> None:
+    """Raise RecordingError, which names `what` and the line, if a step is being recorded."""
     if plan.current() is not None:
         raise RecordingError(
             f"{what} reads a value on the host while jit records the step ({caller()}): a replay would not read it "
@@ -305,29 +327,44 @@ def _natural(array: np.ndarray, name: str) -> np.dtype:
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """A tensor with a copy of `data`: numbers, nested lists, an array or a tensor.
 
-    Without `dtype`, floats of any width become float32, integers int64, booleans bool. Raises DtypeError for anything
-    else, ShapeError for ragged lists, RecordingError within a step that jit records (the copy would never change).
+    Without `dtype`, floats of any width become float32, integers int64, booleans bool. Without `device` ("cpu", "cuda")
+    it lies where `data` does. Raises DtypeError for anything else, ShapeError for ragged lists, DeviceError and
+    BackendUnavailable for a device, RecordingError within a step that jit records (the copy would never change).
     """
-    if device not in (None, "cpu"):
-        raise_device(device)
     if isinstance(data, Tensor):
         source, dtype = data.array, data.dtype if dtype is None else dtype
     else:
-        source = _host_array(data)
+        source = data if _on_device(data) else _host_array(data)
     found = _natural(source, "tensor") if dtype is None else dtype_of(dtype)
-    if isinstance(data, Tensor):
-        out = plan.empty(np, source.shape, found)
+    target = memory_of(source) if device is None else memory(device)
+    if isinstance(data, Tensor) or type(source) is not np.ndarray:
+        if type(source) is not target.kind:
+            source = _beside(source, target)
+        out = plan.empty(source, source.shape, found)
         backend_of(out).copy(source, out=out)
     else:
         out = np.array(source, found, order="C")
+        out = out if target is HOST else target.from_host(out)
     return Tensor(out).requires_grad_(requires_grad)
 
 
-def raise_device(device: str) -> None:
-    """Raise BackendUnavailable for a device that is not there."""
-    from nanonet.errors import BackendUnavailable
+def from_dlpack(data: Any) -> Tensor:
+    """A tensor that shares the memory of another library's array or tensor, on the CPU or on the GPU."""
+    device, _ = data.__dlpack_device__()
+    if device == 1:
+        return Tensor(np.from_dlpack(data))
+    return Tensor(backend_of(memory("cuda").empty((0,), np.float32)).xp.from_dlpack(data))
 
-    raise BackendUnavailable(f"device: {device!r} is not available here, wanted 'cpu'")
+
+def _on_device(data: Any) -> bool:
+    """Is it an array of the GPU?"""
+    return type(data).__module__.partition(".")[0] == "cupy"
+
+
+def _beside(array: Any, other: Any) -> Any:
+    """The array, moved to the device of another one, or to a `Memory`. Raises RecordingError within a recorded step."""
+    forbid_recording("a move from one device to another")
+    return moved(array, other if isinstance(other, Memory) else memory_of(other))
 
 
 def _host_array(data: Any) -> np.ndarray:
@@ -354,55 +391,75 @@ def constant(value: float, dtype: np.dtype) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def _constant(value: float, sign: float, dtype: np.dtype) -> Tensor:  # the sign tells -0.0 from 0.0
+    return Tensor(fixed(value, dtype))
+
+
+def fixed(value: float, dtype: Any) -> np.ndarray:
+    """A 0-d array of the host that nobody can change. Elementwise functions take it beside arrays of any device."""
     array = np.array(value, dtype)
     array.setflags(write=False)
-    return Tensor(array)
+    return array
 
 
 def as_tensor(data: Any, dtype: np.dtype | None = None) -> Tensor:
     """`data` itself if it is a Tensor of that dtype, else one made of it; a fitting array is shared, not copied."""
     if isinstance(data, Tensor):
         return data if dtype is None or data.dtype == dtype else tensor(data, dtype)
+    if _on_device(data):
+        return Tensor(data) if dtype is None or data.dtype == dtype else tensor(data, dtype)
     array = _host_array(data)
     return Tensor(np.asarray(array, _natural(array, "tensor") if dtype is None else dtype))
 
 
-def zeros(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False, device: Any = "cpu"
+) -> Tensor:
     """Zeros of that shape, given as one tuple or as its sides."""
-    return full(_shape(shape), 0, dtype, requires_grad)
+    return full(_shape(shape), 0, dtype, requires_grad, device)
 
 
-def ones(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False) -> Tensor:
+def ones(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False, device: Any = "cpu") -> Tensor:
     """Ones of that shape, given as one tuple or as its sides."""
-    return full(_shape(shape), 1, dtype, requires_grad)
+    return full(_shape(shape), 1, dtype, requires_grad, device)
 
 
-def full(shape: Sequence[int], value: float, dtype: Any = float32, requires_grad: bool = False) -> Tensor:
-    """A tensor of that shape, each element `value`."""
-    out = plan.empty(np, tuple(shape), dtype_of(dtype))
-    backend_of(out).copy(np.array(value, out.dtype), out=out)
+def full(
+    shape: Sequence[int], value: float, dtype: Any = float32, requires_grad: bool = False, device: Any = "cpu"
+) -> Tensor:
+    """A tensor of that shape, each element `value`. device: "cpu", "cuda", or a tensor that it is to lie beside."""
+    if isinstance(device, Tensor):
+        beside = device.array
+    else:
+        beside = np if device == "cpu" else backend_of(memory(device).empty((0,), np.float32)).xp
+    out = plan.empty(beside, tuple(shape), dtype_of(dtype))
+    backend_of(out).copy(fixed(value, out.dtype), out=out)
     return Tensor(out).requires_grad_(requires_grad)
 
 
 def zeros_like(x: Tensor) -> Tensor:
-    """Zeros of the shape and dtype of x."""
-    return full(x.shape, 0, x.dtype)
+    """Zeros of the shape and dtype of x, on its device."""
+    return full(x.shape, 0, x.dtype, device=x)
 
 
 def ones_like(x: Tensor) -> Tensor:
-    """Ones of the shape and dtype of x."""
-    return full(x.shape, 1, x.dtype)
+    """Ones of the shape and dtype of x, on its device."""
+    return full(x.shape, 1, x.dtype, device=x)
 
 
-def arange(*args: float, dtype: Any = None) -> Tensor:
-    """As numpy.arange. A constant of a recorded step."""
+def arange(*args: float, dtype: Any = None, device: Any = "cpu") -> Tensor:
+    """As numpy.arange. A constant of a recorded step. device: as in `full`."""
     array = np.arange(*args)
-    return Tensor(array.astype(_natural(array, "arange") if dtype is None else dtype_of(dtype)))
+    return _constant_array(array.astype(_natural(array, "arange") if dtype is None else dtype_of(dtype)), device)
 
 
-def eye(n: int, dtype: Any = float32) -> Tensor:
+def eye(n: int, dtype: Any = float32, device: Any = "cpu") -> Tensor:
     """The identity matrix, (n, n). A constant of a recorded step."""
-    return Tensor(np.eye(n, dtype=dtype_of(dtype)))
+    return _constant_array(np.eye(n, dtype=dtype_of(dtype)), device)
+
+
+def _constant_array(array: np.ndarray, device: Any) -> Tensor:
+    target = memory_of(device.array) if isinstance(device, Tensor) else memory(device)
+    return Tensor(array if target is HOST else target.from_host(array))
 
 
 def _shape(shape: tuple) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nanonet import nn
+from nanonet.device import memory, moved, write
 from nanonet.errors import CheckpointError, DataError
 from nanonet.loop import Evaluation, Training
 from nanonet.nn.module import set_mode
@@ -68,7 +69,9 @@ class Run:
 
     x (n, ...), y (n,) class numbers or values, validation (xv, yv) or None. task is "classification" or "regression",
     by default the former for integers; classes is their number, by default the largest label plus one.
-    Everything random depends on settings.seed alone. Raises DataError and ShapeError for data that does not fit.
+    device: "cpu" or "cuda", where model and rows are kept and trained.
+    Everything random depends on settings.seed alone. Raises DataError and ShapeError for data that does not fit,
+    BackendUnavailable where there is no GPU.
     """
 
     def __init__(
@@ -80,8 +83,9 @@ class Run:
         *,
         task: str | None = None,
         classes: int | None = None,
+        device: str = "cpu",
     ):
-        self.settings = settings
+        self.settings, self.device = settings, device
         x = inputs(x)
         y = np.asarray(y)
         self.task = task or ("classification" if y.dtype.kind in "iub" else "regression")
@@ -96,7 +100,7 @@ class Run:
             loss, metric = "mse", "mae"
         self.outputs = outputs
         self.input_shape = x.shape[1:]
-        self.model = build_model(settings, x.shape[1:], outputs)
+        self.model = build_model(settings, x.shape[1:], outputs).to(device)
         self.optimizer = build_optimizer(settings, self.model)
         self._metric = Metric(metric, "classes" if loss == "cross_entropy" else "values")
         plain = objective(self.model, loss)
@@ -123,7 +127,8 @@ class Run:
         if validation is not None:
             xv = inputs(validation[0], "validation x")
             self._yv = targets(validation[1], plain.task, len(xv), (outputs,))
-            self._validation = Evaluation(plain.forward, plain.loss, xv, self._yv)
+            there = (moved(array, memory(device)) for array in (xv, self._yv))
+            self._validation = Evaluation(plain.forward, plain.loss, *there)
         self.history: list[dict[str, float]] = []
         self._best: dict[str, np.ndarray] | None = None
         self._best_epoch = 0
@@ -222,7 +227,7 @@ class Run:
             "outputs": self.outputs,
             "model": {name: array.copy() for name, array in self.model.state_dict().items()},
             "optimizer": self.optimizer.state_dict(),
-            "streams": {name: stream.state.copy() for name, stream in self.model.named_streams()},
+            "streams": self.model.random_state(),
             "history": [dict(epoch) for epoch in self.history],
             "limit": self._training.limit,
             "best_epoch": self._best_epoch,
@@ -230,18 +235,25 @@ class Run:
         }
 
     @classmethod
-    def restore(cls, state: dict[str, Any], x: Any, y: Any, validation: tuple[Any, Any] | None = None) -> Run:
+    def restore(
+        cls,
+        state: dict[str, Any],
+        x: Any,
+        y: Any,
+        validation: tuple[Any, Any] | None = None,
+        device: str = "cpu",
+    ) -> Run:
         """The run that `state` was taken of, over the same data. It goes on as if it had never stopped.
 
         Raises CheckpointError if the state is not a run's.
         """
         try:
             settings = Settings.from_dict(state["settings"])
-            run = cls(settings, x, y, validation, task=state["task"], classes=state["outputs"])
+            run = cls(settings, x, y, validation, task=state["task"], classes=state["outputs"], device=device)
             run.model.load_state_dict(state["model"])
             run.optimizer.load_state_dict(state["optimizer"])
             for name, stream in run.model.named_streams():
-                stream.state[:] = state["streams"][name]
+                write(stream.state, state["streams"][name])
             run._training.limit = state.get("limit", run._training.limit)
             run.history = [dict(epoch) for epoch in state["history"]]
             run._best_epoch, run._best = state["best_epoch"], state["best"]

@@ -16,11 +16,13 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from kernels.cupy_gpu.device import Device, Function, Program
+from kernels.memory import HOST, HostMemory, Memory
 
 HEADER = Path(__file__).with_name("emulator.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -32,6 +34,7 @@ class Emulator(Device):
     """Runs kernels on NumPy arrays. `multiprocessors` is small, so that small arrays take several blocks."""
 
     xp = np
+    memory: Memory = HOST
     multiprocessors = 4
 
     def address(self, array: np.ndarray) -> int:
@@ -47,6 +50,44 @@ class Emulator(Device):
             start((ctypes.c_uint * 6)(*sizes), pointers)
 
         return function
+
+
+class HostArray(np.ndarray):
+    """An array of NumPy that passes for one of the GPU."""
+
+
+class ApartMemory(HostMemory):
+    """The host's memory as that of another device, "cuda"."""
+
+    device = "cuda"
+    kind = HostArray
+
+    def empty(self, shape, dtype):
+        return np.empty(shape, dtype).view(HostArray)
+
+    def from_host(self, array):
+        return np.array(array, order="C").view(HostArray)
+
+    def to_host(self, array):
+        return np.array(array)
+
+    def over(self, memory, shape, dtype):
+        return super().over(memory, shape, dtype).view(HostArray)
+
+
+class ApartEmulator(Emulator):
+    """Runs kernels on `HostArray`s: with it, what nanonet does with a GPU is tested without one."""
+
+    memory = ApartMemory()
+    xp = ModuleType("apart")
+
+
+def _apart(function):
+    return lambda *arguments, **options: function(*arguments, **options).view(HostArray)
+
+
+for _name in ("empty", "zeros", "full", "ones", "arange"):
+    setattr(ApartEmulator.xp, _name, _apart(getattr(np, _name)))
 
 
 @cache

@@ -16,6 +16,7 @@ def backend(device: Device) -> Backend:
     return replace(
         reference(device.xp),
         name="cupy_gpu",
+        memory=device.memory,
         elementwise=elementwise.elementwise,
         copy=elementwise.copy,
     )

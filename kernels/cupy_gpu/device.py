@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
+from kernels.errors import DeviceError
+from kernels.memory import Memory
 
 __all__ = ["Cuda", "Device", "Program", "program"]
 
@@ -51,6 +53,7 @@ class Device(ABC):
     """Something that runs CUDA kernels on arrays of `xp`."""
 
     xp: ModuleType
+    memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
 
@@ -81,24 +84,36 @@ class Device(ABC):
         if 0 in grid:
             return
         function = self.function(program, name, shared)
-        words = [self._word(argument) for argument in arguments]
-
-        def call() -> None:
-            function(grid, block, words, shared)
-
+        words = [self._word(argument, name) for argument in arguments]
+        call = partial(function, grid, block, words, shared)
         call()
         recorder = plan.current()
         if recorder is not None:
-            recorder.keep += [argument for argument in arguments if hasattr(argument, "shape")]
-            recorder.host(call, name)
+            for argument in arguments:
+                if type(argument) is self.memory.kind and not recorder.arena.owns(argument):
+                    recorder.keep.append(argument)
+            recorder.device(call, name, self.graph)
 
-    def _word(self, argument: Any) -> np.generic:
+    def graph(self, calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
+        """One call that makes all of these, in order."""
+
+        def call() -> None:
+            for each in calls:
+                each()
+
+        return call
+
+    def _word(self, argument: Any, name: str) -> np.generic:
         if isinstance(argument, np.generic):
             return argument
-        if isinstance(argument, (bool, int)):
+        if isinstance(argument, int):
             return np.int64(argument)
         if isinstance(argument, float):
             return np.float64(argument)
+        if argument is not None and type(argument) is not self.memory.kind:
+            kind = "cpu" if isinstance(argument, np.ndarray) else type(argument).__name__
+            here = self.memory.device
+            raise DeviceError(f"{name}: got an array on {kind}, wanted all on {here}; move it with .to({here!r})")
         return np.uint64(0 if argument is None else self.address(argument))
 
 
@@ -108,13 +123,18 @@ class Cuda(Device):
     def __init__(self):
         import cupy
 
-        self.xp = cupy
+        from kernels.cupy_gpu.memory import CudaMemory
+
+        self.xp, self.memory = cupy, CudaMemory()
         self.multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
 
     def address(self, array: Any) -> int:
         return array.data.ptr
+
+    def graph(self, calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
+        return Graph(calls)
 
     def function(self, program: Program, name: str, shared: int) -> Function:
         key = (program, name, shared)
@@ -132,3 +152,24 @@ class Cuda(Device):
 
             self._functions[key] = found
         return found
+
+
+class Graph:
+    """Launches captured as a CUDA graph, when it is called for the first time."""
+
+    def __init__(self, calls: Sequence[Callable[[], None]]):
+        self._calls = calls
+        self._graph: Any = None
+
+    def __call__(self) -> None:
+        import cupy
+
+        current = cupy.cuda.get_current_stream()
+        if self._graph is None:
+            stream = cupy.cuda.Stream(non_blocking=True)
+            with stream:
+                stream.begin_capture()
+                for call in self._calls:
+                    call()
+                self._graph = stream.end_capture()
+        self._graph.launch(current)

@@ -6,6 +6,9 @@ from functools import cache
 from math import prod
 from typing import Any
 
+import numpy as np
+
+from kernels import plan
 from kernels.cupy_gpu.device import Device, Program
 from kernels.cupy_gpu.expression import expression
 from kernels.cupy_gpu.walk import broadcast_strides, merged
@@ -38,8 +41,10 @@ class Elementwise:
 
     def __init__(self, device: Device):
         self.device = device
+        self._constants: dict[tuple[np.dtype, bytes], Any] = {}
 
     def elementwise(self, formula: Formula, *inputs: Any, out: Any) -> None:
+        inputs = tuple(self._here(x) for x in inputs)
         operands = (out, *inputs)
         for name, x in zip(("out", *formula.variables), operands, strict=True):
             if x.dtype.name not in ("float32", "float64", "int64", "bool"):
@@ -48,7 +53,18 @@ class Elementwise:
         self._walk(formula, operands, strides)
 
     def copy(self, x: Any, out: Any) -> None:
+        x = self._here(x)
         self._walk(COPY, (out, x), [broadcast_strides(x, out.shape, "x")])
+
+    def _here(self, x: Any) -> Any:
+        """x, or where it is a constant of the host its copy on the device."""
+        if type(x) is not np.ndarray or self.device.memory.kind is np.ndarray or x.ndim or x.flags.writeable:
+            return x
+        key = (x.dtype, x.tobytes())
+        if key not in self._constants:
+            with plan.paused():
+                self._constants[key] = self.device.memory.from_host(x)
+        return self._constants[key]
 
     def _walk(self, formula: Formula, operands: tuple[Any, ...], strides: list[tuple[int, ...]]) -> None:
         out = operands[0]

@@ -11,6 +11,7 @@ import numpy as np
 
 from kernels import plan
 from nanonet.autograd import no_grad
+from nanonet.device import host, memory, moved, write
 from nanonet.errors import CheckpointError
 from nanonet.nn.parameter import Buffer, Parameter
 from nanonet.ops.random import Stream
@@ -186,22 +187,31 @@ class Module:
             elif parameter.grad is not None:
                 parameter.grad.zero_()
 
-    def to(self, target: Any) -> Module:
-        """Move it to a device ("cpu"), or give its float parameters and buffers another dtype.
+    def to(self, *targets: Any) -> Module:
+        """Move it to a device ("cpu", "cuda"), give its float parameters and buffers another dtype, or both; in place.
 
-        With another dtype gradients are forgotten, and optimizers made before are to be made anew.
+        Gradients are forgotten; with another dtype, optimizers made before are to be made anew. Raises DeviceError,
+        DtypeError, and BackendUnavailable where there is no GPU; then nothing has changed.
         """
-        if isinstance(target, str) and (target == "cpu" or target.startswith("cuda")):
-            zeros(1).to(target)
-            return self
-        dtype = dtype_of(target)
+        devices = [memory(t) for t in targets if isinstance(t, str) and t.partition(":")[0] in ("cpu", "cuda")]
+        dtypes = [dtype_of(t) for t in targets if not isinstance(t, str) or t.partition(":")[0] not in ("cpu", "cuda")]
         for module in self.modules():
             module._structure += 1
         for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.dtype.kind == "f" and tensor.dtype != dtype:
-                tensor.array = tensor.array.astype(dtype)
-                tensor.grad = None
+            array = tensor.array
+            for dtype in dtypes:
+                array = array.astype(dtype) if array.dtype.kind == "f" and array.dtype != dtype else array
+            for device in devices:
+                array = moved(array, device)
+            if array is not tensor.array:
+                tensor.array, tensor.grad = array, None
         return self
+
+    def cpu(self) -> Module:
+        return self.to("cpu")
+
+    def cuda(self) -> Module:
+        return self.to("cuda")
 
     def float(self) -> Module:
         return self.to("float32")
@@ -222,7 +232,7 @@ class Module:
         then nothing is overwritten.
         """
         own = dict(self._state())
-        given = {name: np.asarray(v.array if isinstance(v, Tensor) else v) for name, v in state.items()}
+        given = {name: np.asarray(host(v.array) if isinstance(v, Tensor) else v) for name, v in state.items()}
         faults = []
         if strict:
             faults += [f"{name} is missing" for name in own if name not in given]
@@ -245,7 +255,7 @@ class Module:
 
     def random_state(self) -> dict[str, np.ndarray]:
         """The states of all random streams by name: with them a restored model goes on drawing as it would have."""
-        return {name: stream.state.copy() for name, stream in self.named_streams()}
+        return {name: host(stream.state).copy() for name, stream in self.named_streams()}
 
     def load_random_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from `random_state()`. Raises CheckpointError, and changes nothing, unless the names are the same."""
@@ -253,7 +263,7 @@ class Module:
         if own.keys() != state.keys():
             raise CheckpointError(f"load_random_state: got streams {sorted(state)}, wanted {sorted(own)}")
         for name, stream in own.items():
-            stream.state[:] = state[name]
+            write(stream.state, state[name])
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the parameters and buffers to one file (see `nanonet.checkpoint`)."""

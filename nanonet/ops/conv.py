@@ -8,8 +8,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-
 from kernels import plan
 from kernels.registry import backend_of
 from nanonet.autograd import op

@@ -13,8 +13,9 @@ from kernels.elementwise import BY_NAME, Elementwise
 from kernels.formula import Formula
 from kernels.registry import backend_of
 from nanonet.autograd import Op
+from nanonet.device import same_device
 from nanonet.errors import DtypeError, ShapeError
-from nanonet.tensor import Tensor, as_tensor, constant, mode
+from nanonet.tensor import Tensor, as_tensor, constant, fixed, mode
 
 # ------------------------------------------------------------------------------- launching
 
@@ -22,12 +23,14 @@ from nanonet.tensor import Tensor, as_tensor, constant, mode
 def launch(formula: Formula, tensors: list[Tensor], name: str, result: str = "same") -> Tensor:
     """The formula's value for each element of the broadcast tensors, by one kernel, without a past."""
     arrays = [t.array for t in tensors]
-    shape, dtype, narrow = arrays[0].shape, None, False
+    beside, shape, dtype, narrow = arrays[0], arrays[0].shape, None, False
     for array in arrays:
         if array.shape != shape:
             shape = _broadcast(name, arrays)
             break
     for array in arrays:
+        if type(array) is not type(beside):
+            beside = same_device(name, arrays)
         if array.dtype.kind == "f":
             if dtype is None:
                 dtype = array.dtype
@@ -39,7 +42,7 @@ def launch(formula: Formula, tensors: list[Tensor], name: str, result: str = "sa
         raise DtypeError(f"{name}: got {arrays[0].dtype}, wanted float32 or float64; convert with x.float()")
     if narrow:
         arrays = [_wide(a) if a.dtype == np.int32 else a for a in arrays]
-    out = plan.empty(np, shape, np.bool_ if result == "bool" else dtype)
+    out = plan.empty(beside, shape, np.bool_ if result == "bool" else dtype)
     backend_of(out).elementwise(formula, *arrays, out=out)
     return Tensor(out)
 
@@ -73,7 +76,7 @@ def _operand(value: Any, dtype: np.dtype | None) -> Tensor:
     if isinstance(value, numbers.Real) and not isinstance(value, np.ndarray):
         if dtype is None:
             dtype = np.dtype(np.int64 if isinstance(value, numbers.Integral) else np.float32)
-        return constant(float(value), dtype) if dtype.kind == "f" else Tensor(np.array(value, dtype))
+        return constant(float(value), dtype) if dtype.kind == "f" else Tensor(fixed(value, dtype))
     kind = np.asarray(value).dtype.kind
     return as_tensor(value, dtype if kind in "fiu" else None)
 

@@ -24,7 +24,7 @@ def _matmul(a, b):
             lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
         except ValueError:
             raise ShapeError(f"matmul: leading axes of a {x.shape} and b {y.shape} do not broadcast") from None
-    out = plan.empty(np, (*lead, x.shape[-2], y.shape[-1]), x.dtype)
+    out = plan.empty(x, (*lead, x.shape[-2], y.shape[-1]), x.dtype)
     backend_of(out).matmul(x, y, out=out)
     return Tensor(out)
 

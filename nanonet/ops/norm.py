@@ -133,7 +133,10 @@ def batch_norm(
 @op(saves=True, needs_out=False)
 def _group_norm(x, weight, bias, groups, eps, centred):
     """x (n, s, c): mean 0 (if `centred`) and variance 1 over s and each of `groups` parts of c. See the slot."""
-    out, scale = plan.empty(x.array, x.array.shape, x.array.dtype), plan.empty(x.array, (x.shape[0], groups), x.array.dtype)
+    out, scale = (
+        plan.empty(x.array, x.array.shape, x.array.dtype),
+        plan.empty(x.array, (x.shape[0], groups), x.array.dtype),
+    )
     mean = plan.empty(x.array, scale.shape, scale.dtype) if centred else None
     backend_of(out).group_norm(x.array, groups, _array(weight), _array(bias), eps, out, mean, scale)
     return Tensor(out), (mean, scale)
@@ -146,7 +149,8 @@ def _(g, out, saved, x, weight, bias, groups, eps, centred):
         @cache
         def gradients():
             sums = [
-                None if p is None or not p._requires_grad else plan.empty(x.array, p.shape, p.dtype) for p in (weight, bias)
+                None if p is None or not p._requires_grad else plan.empty(x.array, p.shape, p.dtype)
+                for p in (weight, bias)
             ]
             made = plan.empty(x.array, x.shape, x.dtype)
             kernel = backend_of(made).group_norm_backward

@@ -10,6 +10,7 @@ from kernels import plan
 from kernels.formula import Formula
 from kernels.registry import backend_of
 from nanonet.autograd import op
+from nanonet.device import memory_of, moved
 from nanonet.errors import DtypeError, OptionError, ShapeError
 from nanonet.ops.reduction import mean
 from nanonet.ops.shape import contiguous
@@ -58,7 +59,7 @@ _PLACE = Formula.of("i * channels + base", "i", "channels", "base")
 def _pick(x, index, rows, columns):
     """The elements of x at the places that `index` names: the transpose of `_put`."""
     n, h, w, c = x.array.shape
-    base = np.arange(n, dtype=np.float64).reshape(n, 1, 1, 1) * (h * w * c) + np.arange(c)
+    base = moved(np.arange(n, dtype=np.float64).reshape(n, 1, 1, 1) * (h * w * c) + np.arange(c), memory_of(index))
     wide, place = plan.empty(index, index.shape, np.float64), plan.empty(index, index.shape, np.int64)
     backend = backend_of(x.array)
     backend.copy(index, out=wide)

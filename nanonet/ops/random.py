@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from kernels import plan
 from kernels.registry import backend_of
 from nanonet import random
+from nanonet.device import memory, moved
 from nanonet.errors import OptionError
 from nanonet.random import key, next_seed
-from nanonet.tensor import Tensor, dtype_of, float32
+from nanonet.tensor import Tensor, dtype_of, float32, forbid_recording
 
 
 class Stream:
@@ -24,9 +26,23 @@ class Stream:
         seed = next_seed() if seed is None else seed
         self.state = np.array([key(seed, bits=64) >> 1, stream, 0], np.int64)
 
-    def draw(self, kernel: str, shape: Sequence[int], *constants: float, dtype: np.dtype = float32) -> Tensor:
-        out = plan.empty(np, tuple(shape), dtype)
+    def draw(
+        self,
+        kernel: str,
+        shape: Sequence[int],
+        *constants: float,
+        dtype: np.dtype = float32,
+        beside: np.ndarray | None = None,
+    ) -> Tensor:
+        """Numbers from a slot of the contract, on the device of the array `beside` (the CPU without it).
+
+        The state follows to the device that draws, which a recorded step may not ask of it.
+        """
+        out = plan.empty(np if beside is None else beside, tuple(shape), dtype)
         backend = backend_of(out)
+        if type(self.state) is not backend.memory.kind:
+            forbid_recording("a random stream that moves from one device to another")
+            self.state = moved(self.state, backend.memory)
         getattr(backend, kernel)(self.state, *constants, out=out)
         backend.advance(self.state[2:].reshape(()), 1)
         return Tensor(out)
@@ -46,14 +62,19 @@ def default_stream() -> Stream:
     return _default[1]
 
 
-def rand(*shape: int, rng: Stream | None = None, dtype=float32) -> Tensor:
+def rand(*shape: int, rng: Stream | None = None, dtype=float32, device: str = "cpu") -> Tensor:
     """Uniform in [0, 1)."""
-    return (rng or default_stream()).draw("random_uniform", shape, dtype=dtype_of(dtype))
+    return _draw("random_uniform", shape, rng, dtype, device)
 
 
-def randn(*shape: int, rng: Stream | None = None, dtype=float32) -> Tensor:
+def randn(*shape: int, rng: Stream | None = None, dtype=float32, device: str = "cpu") -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    return (rng or default_stream()).draw("random_normal", shape, dtype=dtype_of(dtype))
+    return _draw("random_normal", shape, rng, dtype, device)
+
+
+def _draw(kernel: str, shape: Sequence[int], rng: Stream | None, dtype: Any, device: str) -> Tensor:
+    beside = None if device == "cpu" else memory(device).empty((0,), np.float32)
+    return (rng or default_stream()).draw(kernel, shape, dtype=dtype_of(dtype), beside=beside)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, rng: Stream | None = None) -> Tensor:
@@ -65,4 +86,4 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, rng: Stream | None
         raise OptionError(f"dropout: p is {p}, wanted 0 <= p < 1")
     if not training or p == 0:
         return x
-    return x * (rng or default_stream()).draw("dropout_mask", x.shape, p, dtype=x.dtype)
+    return x * (rng or default_stream()).draw("dropout_mask", x.shape, p, dtype=x.dtype, beside=x.array)

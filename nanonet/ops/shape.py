@@ -10,9 +10,10 @@ import numpy as np
 from kernels import plan
 from kernels.registry import backend_of
 from nanonet.autograd import op
+from nanonet.device import host, memory, memory_of, moved
 from nanonet.errors import DtypeError, OptionError, ShapeError
 from nanonet.options import sides
-from nanonet.tensor import Tensor, as_tensor, dtype_of, full, zeros
+from nanonet.tensor import Tensor, as_tensor, dtype_of, forbid_recording, full, zeros
 
 # ----------------------------------------------------------------------------------- views
 
@@ -152,16 +153,31 @@ def clone(x: Tensor) -> Tensor:
     return _copy(x, x.dtype)
 
 
-def to(x: Tensor, dtype: Any) -> Tensor:
-    """x with another dtype, or on another device (only "cpu" for now)."""
-    if dtype == "cpu":
-        return x
-    if isinstance(dtype, str) and dtype.startswith("cuda"):
-        from nanonet.tensor import raise_device
+def to(x: Tensor, *targets: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """x with another dtype, on another device ("cpu", "cuda"), or both; itself where nothing changes.
 
-        raise_device(dtype)
-    dtype = dtype_of(dtype)
-    return x if dtype == x.dtype else _copy(x, dtype)
+    Gradients flow through it. Raises DtypeError, DeviceError, and BackendUnavailable where there is no GPU.
+    """
+    for target in targets:
+        if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+            device = target
+        else:
+            dtype = target
+    found = x.dtype if dtype is None else dtype_of(dtype)
+    if device is not None and memory(device) is not memory_of(x.array):
+        x = _move(x, device)
+    return x if found == x.dtype else _copy(x, found)
+
+
+@op(needs_out=False)
+def _move(x, device):
+    forbid_recording(f"to({device!r})")
+    return Tensor(moved(x.array, memory(device)))
+
+
+@_move.derivative
+def _(g, out, x, device):
+    return lambda: _move(g, x.device), None
 
 
 @op(needs_out=False)
@@ -210,7 +226,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 @op(needs_out=False)
 def _pad(x, widths, value):
     sizes = zip(x.array.shape, widths, strict=True)
-    out = full([before + side + after for side, (before, after) in sizes], value, x.dtype)
+    out = full([before + side + after for side, (before, after) in sizes], value, x.dtype, device=x)
     backend_of(out.array).copy(x.array, out=out.array[_within(x.array.shape, widths)])
     return out
 
@@ -265,7 +281,7 @@ def _(g, out, x, key):
 @op(needs_out=False)
 def _unslice(g, key, shape):
     """Zeros, but for g at `key`: the transpose of `_slice`."""
-    out = zeros(*shape, dtype=g.dtype)
+    out = zeros(*shape, dtype=g.dtype, device=g)
     backend_of(out.array).copy(g.array, out=out.array[key])
     return out
 
@@ -278,7 +294,7 @@ def _(h, out, g, key, shape):
 @op(needs_out=False)
 def _take(x, index):
     x = contiguous(x)
-    out = plan.empty(x, (index.array.shape[0], *x.shape[1:]), x.dtype)
+    out = plan.empty(x.array, (index.array.shape[0], *x.shape[1:]), x.dtype)
     backend_of(out).take(x.array, index.array, out=out)
     return Tensor(out)
 
@@ -290,7 +306,7 @@ def _(g, out, x, index):
 
 @op(needs_out=False)
 def _scatter_add(source, index, shape):
-    out = zeros(*shape, dtype=source.dtype)
+    out = zeros(*shape, dtype=source.dtype, device=source)
     backend_of(out.array).scatter_add(index.array, contiguous(source).array, out=out.array)
     return out
 
@@ -310,11 +326,13 @@ def take(x: Tensor, index: Tensor) -> Tensor:
         raise DtypeError(f"take: index is {index.dtype}, wanted int64")
     rows = x.shape[0]
     if plan.current() is None and index.size:
-        low, high = int(index.array.min()), int(index.array.max())
+        values = host(index.array)
+        low, high = int(values.min()), int(values.max())
         if low < -rows or high >= rows:
             raise IndexError(f"take: index {low if low < -rows else high} is out of range for {rows} rows")
         if low < 0:
-            index = Tensor(np.where(index.array < 0, index.array + rows, index.array))
+            index = Tensor(np.where(values < 0, values + rows, values))
+    index = to(index, x.device)
     flat = contiguous(to(index, np.int64)).array.reshape(-1)
     out = _take(x, Tensor(flat))
     return out if index.ndim == 1 else reshape(out, *index.shape, *x.shape[1:])
@@ -326,9 +344,9 @@ def getitem(x: Tensor, key: Any) -> Tensor:
         key = as_tensor(key)
         if key.dtype == np.bool_:
             if plan.current() is not None:
-                from nanonet.tensor import _forbid_recording
+                from nanonet.tensor import forbid_recording
 
-                _forbid_recording("a boolean mask as index")
+                forbid_recording("a boolean mask as index")
             if key.shape != x.shape[: key.ndim]:
                 raise ShapeError(f"getitem: mask {key.shape} does not fit {x.shape}")
             picked = np.flatnonzero(key.array)

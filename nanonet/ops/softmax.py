@@ -9,6 +9,7 @@ import numpy as np
 from kernels import plan
 from kernels.registry import backend_of
 from nanonet.autograd import op
+from nanonet.device import host
 from nanonet.errors import DtypeError, ShapeError
 from nanonet.ops.shape import axis_of, to
 from nanonet.tensor import Tensor, arange, as_tensor, mode
@@ -70,8 +71,8 @@ def class_cross_entropy(x, target, weight, smoothing):
 
     x (n, c), target (n,) int64, weight (c,) or None -> (n,). NaN where the target is no class.
     """
-    loss = plan.empty(np, x.shape[:1], x.dtype)
-    probabilities = plan.empty(np, x.shape, x.dtype)
+    loss = plan.empty(x.array, x.shape[:1], x.dtype)
+    probabilities = plan.empty(x.array, x.shape, x.dtype)
     kernel = backend_of(loss).cross_entropy
     kernel(x.array, target.array, None if weight is None else weight.array, smoothing, loss, probabilities)
     return Tensor(loss), probabilities
@@ -81,13 +82,13 @@ def class_cross_entropy(x, target, weight, smoothing):
 def _(g, out, probabilities, x, target, weight, smoothing):
     def gradient():
         if not mode.grad:
-            result = plan.empty(np, x.shape, x.dtype)
+            result = plan.empty(x.array, x.shape, x.dtype)
             w = None if weight is None else weight.array
             kernel = backend_of(result).cross_entropy_backward
             kernel(g.array, probabilities, target.array, w, smoothing, out=result)
             return Tensor(result)
         classes = x.shape[1]
-        q = to(target.reshape(-1, 1) == arange(classes), x.dtype) * (1 - smoothing) + smoothing / classes
+        q = to(target.reshape(-1, 1) == arange(classes, device=target), x.dtype) * (1 - smoothing) + smoothing / classes
         q = q if weight is None else q * weight
         return g.reshape(-1, 1) * (softmax(x) * q.sum(1, keepdims=True) - q)
 
@@ -103,7 +104,8 @@ def one_hot(target: Any, classes: int, dtype: Any = np.float32) -> Tensor:
     if target.dtype.kind != "i":
         raise DtypeError(f"one_hot: target is {target.dtype}, wanted integers")
     if plan.current() is None and target.size:
-        low, high = int(target.array.min()), int(target.array.max())
+        values = host(target.array)
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high >= classes:
             raise IndexError(f"one_hot: target holds {low if low < 0 else high}, wanted 0..{classes - 1}")
-    return to(target.reshape(*target.shape, 1) == arange(classes), dtype)
+    return to(target.reshape(*target.shape, 1) == arange(classes, device=target), dtype)

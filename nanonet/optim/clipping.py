@@ -10,7 +10,7 @@ from kernels import plan
 from kernels.formula import Formula
 from kernels.registry import backend_of
 from nanonet.errors import OptionError
-from nanonet.tensor import Tensor
+from nanonet.tensor import Tensor, fixed
 
 _SCALE = Formula.of("g * min(limit / (norm + 1e-06), 1)", "g", "limit", "norm")
 _ROOT = Formula.of("sqrt(x)", "x")
@@ -39,7 +39,7 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> Tenso
         backend.reduce("square_sum", g, tuple(range(g.ndim)), out=squares[i : i + 1].reshape(()))
     backend.reduce("sum", squares, (0,), out=norm)
     backend.elementwise(_ROOT, norm, out=norm)
-    limit = np.array(max_norm, dtype)
+    limit = fixed(max_norm, dtype)
     for g in gradients:
         backend.elementwise(_SCALE, g, limit, norm, out=g)
     return Tensor(norm)
@@ -50,5 +50,5 @@ def clip_grad_value_(params: Tensor | Iterable[Tensor], clip_value: float) -> No
     if not clip_value > 0:
         raise OptionError(f"clip_grad_value_: clip_value is {clip_value!r}, wanted a number > 0")
     for g in _gradients(params):
-        low, high = np.array(-clip_value, g.dtype), np.array(clip_value, g.dtype)
+        low, high = fixed(-clip_value, g.dtype), fixed(clip_value, g.dtype)
         backend_of(g).elementwise(_CLIP, g, low, high, out=g)

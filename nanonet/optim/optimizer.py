@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
+from kernels.memory import HOST, Memory
 from kernels.registry import backend_of
 from kernels.updates import BY_NAME, Update
 from nanonet.autograd import enable_grad, no_grad
+from nanonet.device import host, memory_of, moved, write
 from nanonet.errors import CheckpointError, DtypeError, OptionError, ShapeError
 from nanonet.ops.shape import contiguous
-from nanonet.tensor import Tensor
+from nanonet.tensor import Tensor, forbid_recording, zeros_like
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -36,10 +38,10 @@ class Group(MutableMapping):
         numbers = self._optimizer.numbers(self._options)
         before = dict(zip(self.rule.states, self.states, strict=True)) if hasattr(self, "rule") else {}
         self.rule: Update = BY_NAME[self._optimizer.rule(self._options)]
-        self.values = np.array([steps, *(numbers[name] for name in self.rule.values[1:])], np.float64)
-        self.states = [
-            before.get(name) or [np.zeros(p.shape, p.dtype) for p in self.params] for name in self.rule.states
-        ]
+        memory = memory_of(self.params[0].array)
+        values = np.array([steps, *(numbers[name] for name in self.rule.values[1:])], np.float64)
+        self.values = values if memory is HOST else memory.from_host(values)
+        self.states = [before.get(name) or [zeros_like(p).array for p in self.params] for name in self.rule.states]
 
     @property
     def steps(self) -> np.ndarray:
@@ -53,7 +55,7 @@ class Group(MutableMapping):
 
     def __getitem__(self, name: str) -> Any:
         if name == "lr":
-            return float(self.rate[0])
+            return float(host(self.rate)[0])
         return self.params if name == "params" else self._options[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -64,10 +66,10 @@ class Group(MutableMapping):
         self._optimizer.check(options)
         self._options = options
         if self._optimizer.rule(options) != self.rule.name:
-            self._build(float(self.steps))
+            self._build(float(host(self.steps)))
         else:
             numbers = self._optimizer.numbers(options)
-            self.values[1:] = [numbers[n] for n in self.rule.values[1:]]
+            write(self.values[1:], [numbers[n] for n in self.rule.values[1:]])
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("options of a group cannot be removed")
@@ -87,11 +89,19 @@ class Group(MutableMapping):
         if not active:
             return
         weights = [self.params[i].array for i in active]
+        if type(self.values) is not type(weights[0]):
+            self._follow(memory_of(weights[0]))
         gradients = [contiguous(self.params[i]._grad).array for i in active]
         states = [[state[i] for i in active] for state in self.states]
         backend = backend_of(weights[0])
         backend.advance(self.steps, 1)
         backend.update(self.rule, weights, gradients, states, self.values)
+
+    def _follow(self, memory: Memory) -> None:
+        """Go with the parameters to the device that they were moved to."""
+        forbid_recording("the first step of an optimizer whose parameters were moved to another device")
+        self.values = moved(self.values, memory)
+        self.states = [[moved(array, memory) for array in state] for state in self.states]
 
 
 class Optimizer:
@@ -194,9 +204,9 @@ class Optimizer:
             "groups": [
                 {
                     "options": {k: list(g[k]) if isinstance(v, tuple) else g[k] for k, v in g._options.items()},
-                    "steps": float(g.steps),
+                    "steps": float(host(g.steps)),
                     "states": {
-                        name: [array.copy() for array in arrays]
+                        name: [host(array).copy() for array in arrays]
                         for name, arrays in zip(g.rule.states, g.states, strict=True)
                     },
                 }
@@ -218,10 +228,10 @@ class Optimizer:
         for group, saved in zip(self.param_groups, state["groups"], strict=True):
             for name, value in saved["options"].items():
                 group[name] = tuple(value) if isinstance(value, list) else value
-            group.steps[...] = saved["steps"]
+            write(group.steps, saved["steps"])
             for name, arrays in zip(group.rule.states, group.states, strict=True):
                 for array, source in zip(arrays, saved["states"][name], strict=True):
-                    array[...] = source
+                    write(array, source)
 
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v}" for k, v in self.param_groups[0]._options.items())

@@ -1,0 +1,70 @@
+"""Devices: where a tensor's values lie, and how they get elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels import registry
+from kernels.memory import HOST, Memory
+from kernels.plan import memory_of
+from nanonet.errors import BackendUnavailable, DeviceError
+
+__all__ = ["available", "host", "memory", "memory_of", "moved", "same_device", "write"]
+
+
+def memory(device: Any) -> Memory:
+    """The memory of a device: "cpu"; "cuda" or "cuda:0", the GPU.
+
+    Raises DeviceError for another name, BackendUnavailable with the reason where there is no GPU.
+    """
+    if device == "cpu":
+        return HOST
+    if device in ("cuda", "cuda:0"):
+        try:
+            return registry.gpu().memory
+        except BackendUnavailable as error:
+            raise BackendUnavailable(f"device: {device!r} is not available here: {error}") from None
+    raise DeviceError(f"device is {device!r}; wanted 'cpu' or 'cuda'")
+
+
+def available(device: str) -> str | None:
+    """None if the device can be used, else the reason why it cannot."""
+    if device == "cpu":
+        return None
+    if device not in ("cuda", "cuda:0"):
+        return f"{device!r} is no device; there are 'cpu' and 'cuda'"
+    return None if registry.registered("cuda") else registry.available()["cupy_gpu"]
+
+
+def host(array: Any) -> np.ndarray:
+    """The values of an array of any device, for reading."""
+    return array if type(array) is np.ndarray else memory_of(array).to_host(array)
+
+
+def moved(array: Any, to: Memory) -> Any:
+    """The array itself if it lies there, else a copy."""
+    return array if type(array) is to.kind else to.from_host(host(array))
+
+
+def write(array: Any, values: Any) -> None:
+    """array[...] = values, which are of the host, on any device."""
+    memory_of(array).write(array, np.asarray(values))
+
+
+def same_device(name: str, arrays: list[Any]) -> Any:
+    """The array beside which the result of an operation belongs. Raises DeviceError if the devices differ.
+
+    Constants of the host (read-only, without axes) go with any device.
+    """
+    first = None
+    for array in arrays:
+        if type(array) is np.ndarray and not array.ndim and not array.flags.writeable:
+            continue
+        if first is None:
+            first = array
+        elif type(array) is not type(first):
+            devices = " and ".join(f"{memory_of(a).device} (shape {a.shape})" for a in (first, array))
+            raise DeviceError(f"{name}: got tensors on {devices}; move one with .to(device)")
+    return arrays[0] if first is None else first
