@@ -37,6 +37,10 @@ class Memory(ABC):
     def write(self, array: Any, values: np.ndarray) -> None:
         """array[...] = values, which are NumPy's."""
 
+    @abstractmethod
+    def broadcast(self, array: Any, shape: tuple[int, ...]) -> Any:
+        """The array as a view of that shape. Raises ValueError if it does not broadcast to it."""
+
     # ------------------------------------------------------------------------- blocks, for plans
 
     @abstractmethod
@@ -74,6 +78,9 @@ class HostMemory(Memory):
 
     def write(self, array: np.ndarray, values: np.ndarray) -> None:
         array[...] = values
+
+    def broadcast(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(array, shape)
 
     def block(self, need: int) -> np.ndarray:
         raw = np.zeros(need + ALIGN, np.uint8)

@@ -102,6 +102,9 @@ def backend_of(beside: Any) -> Backend:
         return found
     if isinstance(beside, np.ndarray):
         return cpu()
+    for backend in _others.values():
+        if beside is backend.xp:
+            return backend
     if "cupy" in (kind.__module__.partition(".")[0], getattr(beside, "__name__", "")):
         return gpu()
     raise TypeError(f"no backend computes on {kind.__name__}")

@@ -254,7 +254,8 @@ def _root_gradient(caller: str, root: Tensor, gradient: Any) -> Tensor:
             raise ShapeError(
                 f"{caller}: a tensor of shape {root.shape} needs a gradient of that shape; only a single value has none"
             )
-        return ones_like(root) if root.ndim else constant(1.0, root.dtype)
+        on_host = type(root.array) is np.ndarray
+        return constant(1.0, root.dtype) if on_host and not root.ndim else ones_like(root)
     gradient = as_tensor(gradient, root.dtype)
     if gradient.shape != root.shape:
         raise ShapeError(f"{caller}: gradient has shape {gradient.shape}, the tensor {root.shape}")
@@ -310,7 +311,7 @@ def sum_to(value: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _check_finite(value: Tensor, name: str, direction: str) -> None:
     with plan.paused():
-        array = value.array
+        array = host(value.array)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             kind = "NaN" if np.isnan(array).any() else "infinity"
             raise FloatingPointError(f"{kind} arose in the {direction} computation of {name}, shape {array.shape}")

@@ -71,19 +71,29 @@ class ApartMemory(HostMemory):
     def to_host(self, array):
         return np.array(array)
 
+    def broadcast(self, array, shape):
+        return np.broadcast_to(array, shape, subok=True)
+
     def over(self, memory, shape, dtype):
         return super().over(memory, shape, dtype).view(HostArray)
+
+
+class _Apart(ModuleType):
+    """NumPy, but for functions that make arrays."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+
+def _apart(function):
+    return lambda *arguments, **options: function(*arguments, **options).view(HostArray)
 
 
 class ApartEmulator(Emulator):
     """Runs kernels on `HostArray`s: with it, what nanonet does with a GPU is tested without one."""
 
     memory = ApartMemory()
-    xp = ModuleType("apart")
-
-
-def _apart(function):
-    return lambda *arguments, **options: function(*arguments, **options).view(HostArray)
+    xp = _Apart("apart")
 
 
 for _name in ("empty", "zeros", "full", "ones", "arange"):

@@ -37,6 +37,9 @@ class CudaMemory(Memory):
         values = np.broadcast_to(np.asarray(values, array.dtype), array.shape)
         array.set(np.ascontiguousarray(values))
 
+    def broadcast(self, array: cupy.ndarray, shape: tuple[int, ...]) -> cupy.ndarray:
+        return cupy.broadcast_to(array, shape)
+
     def block(self, need: int) -> cupy.ndarray:
         return self.empty((need,), np.uint8)
 

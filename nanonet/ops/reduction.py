@@ -10,6 +10,7 @@ from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.registry import backend_of
 from nanonet.autograd import op
+from nanonet.device import memory_of
 from nanonet.errors import DtypeError, ShapeError
 from nanonet.ops.elementwise import eq, where
 from nanonet.ops.shape import axis_of, broadcast_to, contiguous, reshape, to
@@ -38,11 +39,12 @@ def _reduce(name: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def _spread(g: Tensor, axes: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
     """g, which lacks `axes`, as a view of `shape`."""
-    if not mode.grad and not g.array.ndim:
+    if not mode.grad and not g.array.ndim and type(g.array) is np.ndarray:
         return Tensor(np.ndarray(shape, g.array.dtype, g.array, 0, (0,) * len(shape)))
     kept = [1 if i in axes else side for i, side in enumerate(shape)]
     if not mode.grad:
-        return Tensor(np.broadcast_to(contiguous(g).array.reshape(kept), shape))
+        array = contiguous(g).array.reshape(kept)
+        return Tensor(memory_of(array).broadcast(array, shape))
     return broadcast_to(reshape(g, kept), shape)
 
 
@@ -155,7 +157,7 @@ def argmax(x: Tensor, dim: int | None = None, keepdims: bool = False) -> Tensor:
     backend_of(out).argmax(flat, out=out)
     if dim is None and keepdims:
         return Tensor(out.reshape((1,) * x.ndim))
-    found = out if dim is None else np.expand_dims(out, -1).swapaxes(axis_of("argmax", dim, x.ndim), -1)
+    found = out if dim is None else out[..., None].swapaxes(axis_of("argmax", dim, x.ndim), -1)
     if dim is not None and not keepdims:
         found = found.squeeze(axis_of("argmax", dim, x.ndim))
     return Tensor(found)

@@ -96,7 +96,7 @@ def _(g, out, x):
 @op(needs_out=False)
 def _expand(x, shape):
     try:
-        return Tensor(np.broadcast_to(x.array, shape))
+        return Tensor(memory_of(x.array).broadcast(x.array, shape))
     except ValueError:
         raise ShapeError(f"broadcast_to: {x.shape} does not broadcast to {shape}") from None
 
@@ -344,12 +344,10 @@ def getitem(x: Tensor, key: Any) -> Tensor:
         key = as_tensor(key)
         if key.dtype == np.bool_:
             if plan.current() is not None:
-                from nanonet.tensor import forbid_recording
-
                 forbid_recording("a boolean mask as index")
             if key.shape != x.shape[: key.ndim]:
                 raise ShapeError(f"getitem: mask {key.shape} does not fit {x.shape}")
-            picked = np.flatnonzero(key.array)
+            picked = np.flatnonzero(host(key.array))
             x = reshape(x, -1, *x.shape[key.ndim :]) if x.size else x
             return take(x, Tensor(picked))
         return take(x, key)
@@ -370,7 +368,7 @@ def _pick(x: Tensor, parts: tuple) -> Tensor:
     for part in parts:
         if isinstance(part, (slice, type(None), type(...))):
             raise TypeError("getitem: integer arrays cannot be mixed with slices; index in two steps")
-        arrays.append(np.asarray(part.array if isinstance(part, Tensor) else part))
+        arrays.append(np.asarray(host(part.array) if isinstance(part, Tensor) else part))
     for axis, array in enumerate(arrays):
         if array.dtype.kind not in "iu" or (
             array.size and (array.max() >= x.shape[axis] or array.min() < -x.shape[axis])

@@ -1,0 +1,156 @@
+"""Tensors, modules and training on a device that is not the CPU: an emulated one, whose arrays are a kind of their own."""
+
+import numpy as np
+import pytest
+
+import nanonet
+import nanonet.functional as F
+from kernels import registry
+from nanonet import nn, optim
+from nanonet.errors import BackendUnavailable, DeviceError, RecordingError
+from nanonet.settings import Settings
+from nanonet.training import Run
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """The device "cuda", emulated."""
+    import emulator
+
+    from kernels.cupy_gpu.backend import backend
+
+    if emulator.COMPILER is None:
+        pytest.skip("no C++ compiler, which the emulator of the GPU needs")
+    monkeypatch.setattr(registry, "_others", {})
+    registry.register(backend(emulator.ApartEmulator()))
+    return "cuda"
+
+
+def rows(n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 5)).astype(np.float32)
+    return x, (x @ rng.standard_normal((5, 3))).argmax(axis=1)
+
+
+def test_values_go_there_and_back(cuda):
+    x = nanonet.tensor([[1.0, 2.0], [3.0, 4.0]])
+    y = x.to(cuda)
+    assert (x.device, y.device) == ("cpu", "cuda")
+    assert y.to(cuda) is y and x.to("cpu") is x
+    np.testing.assert_array_equal((y * 2 + 1).cpu().numpy(), [[3, 5], [7, 9]])
+    assert "device='cuda'" in repr(y)
+    assert y.sum().item() == 10 and y.tolist() == x.tolist()
+    assert nanonet.tensor([1, 2], device=cuda).device == "cuda"
+    assert nanonet.zeros(2, 2, device=cuda).device == nanonet.ones_like(y).device == "cuda"
+    assert y.to("float64", cuda).dtype == np.float64
+
+
+def test_gradients_flow_through_a_move(cuda):
+    x = nanonet.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    (x.to(cuda).square() * 0.5).sum().backward()
+    assert x.grad.device == "cpu"
+    np.testing.assert_array_equal(x.grad.numpy(), [1, -2, 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("add", lambda a, b: a + b),
+        ("matmul", lambda a, b: a @ b),
+        ("linear", lambda a, b: F.linear(a, b)),
+    ],
+)
+def test_an_operation_of_two_devices_is_an_error_that_names_both(cuda, name, operation):
+    a, b = nanonet.ones(2, 2), nanonet.ones(2, 2, device=cuda)
+    for first, second in ((a, b), (b, a)):
+        with pytest.raises(DeviceError, match=r"cpu.*cuda|cuda.*cpu") as error:
+            operation(first, second)
+        assert name in str(error.value)
+
+
+def test_a_device_that_is_not_known_or_not_there_is_an_error(monkeypatch):
+    with pytest.raises(DeviceError, match="'tpu'; wanted 'cpu' or 'cuda'"):
+        nanonet.zeros(1, device="tpu")
+    if registry.available()["cupy_gpu"] is not None:
+        with pytest.raises(BackendUnavailable, match="'cuda' is not available here: backend cupy_gpu: "):
+            nanonet.zeros(1, device="cuda")
+
+
+def model():
+    rng = np.random.default_rng(0)
+    return nn.Sequential(nn.Linear(5, 8, rng=rng), nn.ReLU(), nn.Linear(8, 3, rng=rng))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_training_there_is_training_here(cuda, recorded):
+    x, y = rows()
+    results = []
+    for device in ("cpu", cuda):
+        net = model().to(device)
+        optimizer = optim.Adam(net.parameters(), lr=0.05)
+
+        def step(a, b, net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(a), b)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        call = nanonet.jit(step) if recorded else step
+        a, b = nanonet.tensor(x, device=device), nanonet.tensor(y, device=device)
+        losses = [call(a, b).item() for _ in range(5)]
+        results.append((losses, net.state_dict()))
+    (losses, state), (found, there) = results
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    for name, value in state.items():
+        np.testing.assert_allclose(there[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_replay_on_the_device_is_one_call_of_a_graph(cuda):
+    x = nanonet.tensor(rows()[0], device=cuda)
+    step = nanonet.jit(lambda x: ((x * 2).exp() + 1).sum())
+    first = step(x)
+    (plan,) = (recording.plan for recording in step.recordings)
+    assert len(plan.instructions) > 1 and len(plan._segments) == 1
+    assert step(x * 0.5).item() != first.item()
+    assert first.item() == step(x).item()
+
+
+def test_an_optimizer_follows_its_parameters(cuda):
+    net = model()
+    optimizer = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for device in ("cpu", cuda, "cpu"):
+        net.to(device)
+        optimizer.zero_grad()
+        net(nanonet.ones(2, 5, device=device)).sum().backward()
+        optimizer.step()
+    assert optimizer.state_dict()["groups"][0]["steps"] == 3
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_move_cannot_be_recorded(cuda):
+    with pytest.raises(RecordingError, match="to\\('cuda'\\)"):
+        nanonet.jit(lambda x: x.to(cuda))(nanonet.ones(2))
+
+
+def test_dropout_draws_there_what_it_draws_here(cuda):
+    masks = [
+        F.dropout(nanonet.ones(50, device=device), 0.5, rng=nanonet.ops.random.Stream(3)).cpu().numpy()
+        for device in ("cpu", cuda)
+    ]
+    np.testing.assert_array_equal(*masks)
+
+
+def test_a_run_there_goes_on_here(cuda):
+    x, y = rows(60)
+    settings = Settings(hidden=(6,), epochs=4, batch_size=16, dropout=0.2, schedule="cosine", clip_norm=1.0)
+    whole = Run(settings, x, y, (x, y))
+    whole.advance(4)
+    run = Run(settings, x, y, (x, y), device=cuda)
+    run.advance(2)
+    assert {p.device for p in run.model.parameters()} == {"cuda"}
+    rest = Run.restore(run.state(), x, y, (x, y))
+    rest.advance(2)
+    for ours, theirs in zip(rest.history, whole.history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
