@@ -92,6 +92,12 @@ def register(backend: Backend) -> Backend:
     return backend
 
 
+def elsewhere(thing: Any) -> bool:
+    """Whether it is an array that is not on the host."""
+    kind = type(thing)
+    return kind in _others or (kind.__module__.partition(".")[0] == "cupy" and hasattr(thing, "shape"))
+
+
 def backend_of(beside: Any) -> Backend:
     """The backend that computes on an array, or on the arrays that a module makes."""
     kind = type(beside)

@@ -17,7 +17,7 @@ import numpy as np
 from kernels import plan
 from kernels.elementwise import BY_NAME
 from kernels.registry import backend_of
-from nanonet.device import same_device
+from nanonet.device import host, same_device
 from nanonet.errors import ShapeError
 from nanonet.tensor import Tensor, as_tensor, constant, mode, ones_like, tensor
 

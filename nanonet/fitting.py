@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from kernels.memory import HOST, Memory
 from nanonet import optim
 from nanonet.autograd import no_grad
 from nanonet.callbacks import Callback, CallbackList, History
+from nanonet.device import memory_of, moved
 from nanonet.errors import DataError, OptionError, ShapeError
 from nanonet.loop import CHUNK_ROWS, Evaluation, Training
 from nanonet.nn.parameter import Parameter
@@ -74,7 +76,8 @@ def fit(
 
     x (n, ...), y (n,) labels, (n, c) one-hot or values. batch_size 1 is single-sample, n full-batch descent.
     validation_split takes the last share of the rows, before shuffling, away from training. Ctrl-C raises
-    KeyboardInterrupt after the present chunk of steps, and leaves the model as it is then.
+    KeyboardInterrupt after the present chunk of steps, and leaves the model as it is then. Rows are copied, once,
+    to the device that the model is on (`model.to("cuda")`).
     """
     from nanonet.progress import Progress
 
@@ -87,7 +90,7 @@ def fit(
     _positive("epochs", epochs)
     outputs = _build(model, x)
     probe = objective(model, compiled.loss)
-    weight = None if class_weight is None else _weights(class_weight, outputs[-1], dtype)
+    weight = None if class_weight is None else moved(_weights(class_weight, outputs[-1], dtype), home(model))
     goal = objective(model, compiled.loss, weight)
     y = targets(y, probe.task, len(x), outputs, dtype)
     if validation_data is None and validation_split:
@@ -168,7 +171,8 @@ def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int = 0)
     model.eval()
     try:
         with no_grad():
-            parts = [model(Tensor(x[i : i + CHUNK_ROWS])).numpy() for i in range(0, len(x), CHUNK_ROWS)]
+            chunks = (moved(x[i : i + CHUNK_ROWS], home(model)) for i in range(0, len(x), CHUNK_ROWS))
+            parts = [model(Tensor(chunk)).numpy() for chunk in chunks]
     finally:
         model.train(before)
     return np.concatenate(parts)
@@ -183,9 +187,13 @@ class _Scorer:
         self.metrics = list(metrics)
         self._with_loss = with_loss
         self._y = y
-        self._evaluation = Evaluation(goal.forward, goal.loss if with_loss else None, x, y)
+        self._goal, self._x = goal, x
+        self._evaluation: Evaluation | None = None
 
     def __call__(self, model: Any) -> dict[str, float]:
+        if self._evaluation is None:
+            there = (moved(array, home(model)) for array in (self._x, self._y))
+            self._evaluation = Evaluation(self._goal.forward, self._goal.loss if self._with_loss else None, *there)
         before = model.training
         model.eval()
         try:
@@ -209,7 +217,7 @@ def _build(model: Any, x: np.ndarray) -> tuple[int, ...]:
     model.eval()
     try:
         with no_grad():
-            return model(Tensor(x[:1])).shape[1:]
+            return model(Tensor(moved(x[:1], home(model)))).shape[1:]
     finally:
         model.train(before)
 
@@ -217,6 +225,11 @@ def _build(model: Any, x: np.ndarray) -> tuple[int, ...]:
 def dtype_of(model: Any) -> np.dtype:
     """What the model computes in: the dtype of its first parameter, float32 if it has none yet."""
     return next((p.dtype for _, p in model._find(Parameter)), np.dtype(np.float32))
+
+
+def home(model: Any) -> Memory:
+    """The memory of the device that the model is on: that of its first parameter, the host's if it has none yet."""
+    return next((memory_of(p.array) for _, p in model._find(Parameter)), HOST)
 
 
 def _positive(name: str, value: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from nanonet import losses, metrics, nn
 from nanonet.errors import DataError, OptionError, ShapeError
 from nanonet.ops import elementwise, reduction, shape
-from nanonet.tensor import Tensor
+from nanonet.tensor import Tensor, as_tensor
 
 CLASSES = ("cross_entropy", "crossentropy", "sparse_categorical_crossentropy", "categorical_crossentropy")
 BINARY = ("binary_crossentropy", "binary_cross_entropy", "bce", "binary_cross_entropy_with_logits")
@@ -35,7 +35,7 @@ def objective(model: Any, loss: Any, class_weight: np.ndarray | None = None, smo
     if isinstance(loss, str):
         name = loss.lower()
         if name in CLASSES:
-            weight = None if class_weight is None else Tensor(np.asarray(class_weight))
+            weight = None if class_weight is None else as_tensor(class_weight)
             return Objective(
                 scores(model, "softmax"),
                 lambda x, y: losses.cross_entropy(x, y, weight=weight, label_smoothing=smoothing),

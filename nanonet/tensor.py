@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels import plan
 from kernels.memory import HOST, Memory
-from kernels.registry import backend_of
+from kernels.registry import backend_of, elsewhere
 from nanonet.device import host, memory, memory_of, moved
 from nanonet.errors import DtypeError, RecordingError, ShapeError
 
@@ -334,7 +334,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: st
     if isinstance(data, Tensor):
         source, dtype = data.array, data.dtype if dtype is None else dtype
     else:
-        source = data if _on_device(data) else _host_array(data)
+        source = data if elsewhere(data) else _host_array(data)
     found = _natural(source, "tensor") if dtype is None else dtype_of(dtype)
     target = memory_of(source) if device is None else memory(device)
     if isinstance(data, Tensor) or type(source) is not np.ndarray:
@@ -354,11 +354,6 @@ def from_dlpack(data: Any) -> Tensor:
     if device == 1:
         return Tensor(np.from_dlpack(data))
     return Tensor(backend_of(memory("cuda").empty((0,), np.float32)).xp.from_dlpack(data))
-
-
-def _on_device(data: Any) -> bool:
-    """Is it an array of the GPU?"""
-    return type(data).__module__.partition(".")[0] == "cupy"
 
 
 def _beside(array: Any, other: Any) -> Any:
@@ -405,7 +400,7 @@ def as_tensor(data: Any, dtype: np.dtype | None = None) -> Tensor:
     """`data` itself if it is a Tensor of that dtype, else one made of it; a fitting array is shared, not copied."""
     if isinstance(data, Tensor):
         return data if dtype is None or data.dtype == dtype else tensor(data, dtype)
-    if _on_device(data):
+    if elsewhere(data):
         return Tensor(data) if dtype is None or data.dtype == dtype else tensor(data, dtype)
     array = _host_array(data)
     return Tensor(np.asarray(array, _natural(array, "tensor") if dtype is None else dtype))

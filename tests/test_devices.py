@@ -1,4 +1,4 @@
-"""Tensors, modules and training on a device that is not the CPU: an emulated one, whose arrays are a kind of their own."""
+"""Tensors, modules and training on a device that is not the CPU: an emulated one, whose arrays are of another kind."""
 
 import numpy as np
 import pytest
@@ -154,3 +154,17 @@ def test_a_run_there_goes_on_here(cuda):
     rest.advance(2)
     for ours, theirs in zip(rest.history, whole.history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_fit_evaluate_and_predict_there(cuda):
+    x, y = rows(48)
+    found = []
+    for device in ("cpu", cuda):
+        net = model().to(device)
+        net.compile(optimizer="adam", loss="cross_entropy", metrics=["accuracy"])
+        net._compiled.seed = 5
+        history = net.fit(x, y, batch_size=16, epochs=3, validation_split=0.25, class_weight={0: 2.0}, verbose=0)
+        found.append((history.history["val_loss"], net.evaluate(x, y), net.predict(x)))
+        assert isinstance(found[-1][2], np.ndarray) and type(found[-1][2]) is np.ndarray
+    for here, there in zip(*found, strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
