@@ -72,30 +72,31 @@ def use(backend: str | Backend) -> Backend:
     return _cpu
 
 
-_others: dict[type, Backend] = {}
+#: Backends of arrays that are not on the host, by the type of array; those that are in use.
+others: dict[type, Backend] = {}
 
 
 def gpu() -> Backend:
     """The backend for arrays on the GPU. Raises BackendUnavailable with the reason."""
-    found = next((backend for backend in _others.values() if backend.memory.device == "cuda"), None)
+    found = next((backend for backend in others.values() if backend.memory.device == "cuda"), None)
     return found or register(get("cupy_gpu"))
 
 
 def registered(device: str) -> bool:
     """Whether a backend serves arrays on that device already."""
-    return any(backend.memory.device == device for backend in _others.values())
+    return any(backend.memory.device == device for backend in others.values())
 
 
 def register(backend: Backend) -> Backend:
     """Make a backend the one for its own kind of arrays, which are not NumPy's, and return it."""
-    _others[backend.memory.kind] = backend
+    others[backend.memory.kind] = backend
     return backend
 
 
 def elsewhere(thing: Any) -> bool:
     """Whether it is an array that is not on the host."""
     kind = type(thing)
-    return kind in _others or (kind.__module__.partition(".")[0] == "cupy" and hasattr(thing, "shape"))
+    return kind in others or (kind.__module__.partition(".")[0] == "cupy" and hasattr(thing, "shape"))
 
 
 def backend_of(beside: Any) -> Backend:
@@ -103,12 +104,12 @@ def backend_of(beside: Any) -> Backend:
     kind = type(beside)
     if kind is np.ndarray or beside is np:
         return cpu()
-    found = _others.get(kind)
+    found = others.get(kind)
     if found is not None:
         return found
     if isinstance(beside, np.ndarray):
         return cpu()
-    for backend in _others.values():
+    for backend in others.values():
         if beside is backend.xp:
             return backend
     if "cupy" in (kind.__module__.partition(".")[0], getattr(beside, "__name__", "")):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import plan
+from kernels import plan, registry
 from kernels.elementwise import BY_NAME
 from kernels.registry import backend_of
 from nanonet.device import host, same_device
@@ -46,12 +46,8 @@ class Op:
         return rule
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        kind = None
-        for arg in args:
-            if isinstance(arg, Tensor) and type(arg.array) is not kind:
-                if kind is not None:
-                    same_device(self.name, [a.array for a in args if isinstance(a, Tensor)])
-                kind = type(arg.array)
+        if registry.others:
+            same_device(self.name, [arg.array for arg in args if isinstance(arg, Tensor)])
         out = self.forward(*args, **kwargs)
         saved = None
         if self.saves:

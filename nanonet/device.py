@@ -60,11 +60,11 @@ def same_device(name: str, arrays: list[Any]) -> Any:
     """
     first = None
     for array in arrays:
-        if type(array) is np.ndarray and not array.ndim and not array.flags.writeable:
+        if type(array) is type(first) or (type(array) is np.ndarray and not array.ndim and not array.flags.writeable):
             continue
         if first is None:
             first = array
-        elif type(array) is not type(first):
+        else:
             devices = " and ".join(f"{memory_of(a).device} (shape {a.shape})" for a in (first, array))
             raise DeviceError(f"{name}: got tensors on {devices}; move one with .to(device)")
     return arrays[0] if first is None else first

@@ -21,7 +21,7 @@ def cuda(monkeypatch):
 
     if emulator.COMPILER is None:
         pytest.skip("no C++ compiler, which the emulator of the GPU needs")
-    monkeypatch.setattr(registry, "_others", {})
+    monkeypatch.setattr(registry, "others", {})
     registry.register(backend(emulator.ApartEmulator()))
     return "cuda"
 
