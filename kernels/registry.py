@@ -15,10 +15,11 @@ NAMES = ("numba_cpu", "reference", "cupy_gpu")
 
 def available() -> dict[str, str | None]:
     """For each backend None if it works here, else the reason why it does not."""
-    return {name: _reason(name) for name in NAMES}
+    return {name: reason(name) for name in NAMES}
 
 
-def _reason(name: str) -> str | None:
+def reason(name: str) -> str | None:
+    """None if the backend works here, else why it does not. (That of the GPU imports CuPy to find out.)"""
     if name == "reference":
         return None
     if name == "cupy_gpu":
@@ -36,9 +37,9 @@ def get(name: str) -> Backend:
     """The backend of that name. Raises BackendUnavailable with the reason."""
     if name not in NAMES:
         raise BackendUnavailable(f"no backend is called {name!r}; there are {', '.join(NAMES)}")
-    reason = _reason(name)
-    if reason is not None:
-        raise BackendUnavailable(f"backend {name}: {reason}")
+    missing = reason(name)
+    if missing is not None:
+        raise BackendUnavailable(f"backend {name}: {missing}")
     if name == "numba_cpu":
         from kernels.numba_cpu.backend import backend
 
@@ -61,7 +62,7 @@ def cpu() -> Backend:
     global _cpu
     if _cpu is None:
         wanted = os.environ.get("NANONET_BACKEND")
-        _cpu = get(wanted) if wanted else get("numba_cpu" if _reason("numba_cpu") is None else "reference")
+        _cpu = get(wanted) if wanted else get("numba_cpu" if reason("numba_cpu") is None else "reference")
     return _cpu
 
 

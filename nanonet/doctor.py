@@ -40,13 +40,14 @@ def examine() -> dict[str, Any]:
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "backends": {name: {"reason": reason} for name, reason in registry.available().items()},
         "cpu": {"name": _processor(), "cores": _cores()},
+        "gpu": _gpu() if registry.reason("cupy_gpu") is None else None,
         "cache": None,
         "tuned": None,
         "threads": 1,
     }
     problems: list[str] = []
     report["backend"] = _in_use(problems)
-    if registry.available()["numba_cpu"] is None:
+    if registry.reason("numba_cpu") is None:
         _look(report, problems)
     for name, about in report["backends"].items():
         if about["reason"] is None:
@@ -65,7 +66,7 @@ def examine() -> dict[str, Any]:
 def first_use() -> bool:
     """Are there no compiled kernels for this machine yet, so that the first steps will take some seconds longer?"""
     try:
-        if os.environ.get("NANONET_BACKEND", "numba_cpu") != "numba_cpu" or registry.available()["numba_cpu"]:
+        if os.environ.get("NANONET_BACKEND", "numba_cpu") != "numba_cpu" or registry.reason("numba_cpu"):
             return False
         from kernels.numba_cpu import compiler
 
@@ -90,6 +91,11 @@ def text(report: dict[str, Any]) -> str:
         vectors = f"{cpu['vector_bits']} bits: {cpu['lanes_float32']} float32 or {cpu['lanes_float64']} float64 lanes"
         lines.append(("vectors", f"{vectors}, {cpu['registers']} registers"))
     lines.append(("threads", str(report["threads"])))
+    if report["gpu"] is not None:
+        gpu = report["gpu"]
+        memory = f"{gpu['free_bytes'] / 2**30:.1f} of {gpu['bytes'] / 2**30:.1f} GiB free"
+        lines.append(("GPU", f"{gpu['name']}, compute capability {gpu['capability']}, {memory}"))
+        lines.append(("CUDA", f"driver for {gpu['driver']}, runtime {gpu['runtime']}"))
     if cache is not None:
         state = f"{cache['files']} kernels, {cache['bytes'] / 1e6:.1f} MB" if cache["writable"] else cache["reason"]
         lines.append(("kernel cache", f"{cache['folder'] or 'none'}  ({state})"))
@@ -183,6 +189,13 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
+def _gpu() -> dict[str, Any]:
+    """CuPy's current GPU."""
+    from kernels.cupy_gpu.check import about
+
+    return about()
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -206,8 +219,10 @@ def _tested(name: str) -> dict[str, Any]:
         backend = registry.get(name)
         rng = np.random.default_rng(0)
         a, b = rng.normal(size=(2, 65, 65)).astype(np.float32)
-        out = np.empty((65, 65), np.float32)
-        backend.matmul(a, b, out=out)
+        place = backend.memory
+        there = place.empty((65, 65), np.float32)
+        backend.matmul(place.from_host(a), place.from_host(b), out=there)
+        out = place.to_host(there)
         if not np.allclose(out, a.astype(np.float64) @ b, atol=1e-3):
             error = "matmul gives wrong numbers"
         elif not np.allclose(_train(name), _train("reference"), atol=1e-3):
@@ -225,8 +240,13 @@ def _train(name: str) -> np.ndarray:
 
     rng = generator(0, "doctor")
     x, y = rng.normal(size=(20, 7)).astype(np.float32), rng.integers(0, 3, 20)
-    registry.use(name)
-    model = nn.Sequential(nn.Linear(7, 9, rng=rng), nn.ReLU(), nn.Linear(9, 3, rng=rng))
+    device = "cpu"
+    if name == "cupy_gpu":
+        device = "cuda"
+    else:
+        registry.use(name)
+    model = nn.Sequential(nn.Linear(7, 9, rng=rng), nn.ReLU(), nn.Linear(9, 3, rng=rng)).to(device)
+    x, y = Tensor(x).to(device), Tensor(y).to(device)
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     @jit

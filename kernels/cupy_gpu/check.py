@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
+from typing import Any
 
-__all__ = ["reason"]
+__all__ = ["about", "reason"]
 
 INSTALL = "pip install 'nanonet[gpu-cuda12]' or 'nanonet[gpu-cuda13]', by the version of CUDA that `nvidia-smi` shows"
 
@@ -24,7 +25,7 @@ def reason() -> str | None:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
         if "cudaErrorInsufficientDriver" in str(error):
-            return f"there is no NVIDIA driver, or it is older than CUDA {_version(runtime)} needs"
+            return f"there is no NVIDIA driver, or it is older than CUDA {_text(runtime.runtimeGetVersion())} needs"
         if "cudaErrorNoDevice" in str(error):
             return "there is no GPU"
         return f"CUDA does not start: {error}"
@@ -39,6 +40,23 @@ def reason() -> str | None:
     return None
 
 
-def _version(runtime) -> str:
-    number = runtime.runtimeGetVersion()
-    return f"{number // 1000}.{number % 1000 // 10}"
+def about() -> dict[str, Any]:
+    """CuPy's current GPU: name, capability, multiprocessors, bytes, free_bytes, and CUDA's versions."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    found = runtime.getDeviceProperties(cupy.cuda.Device().id)
+    free, total = runtime.memGetInfo()
+    return {
+        "name": found["name"].decode(),
+        "capability": f"{found['major']}.{found['minor']}",
+        "multiprocessors": found["multiProcessorCount"],
+        "bytes": total,
+        "free_bytes": free,
+        "driver": _text(runtime.driverGetVersion()),
+        "runtime": _text(runtime.runtimeGetVersion()),
+    }
+
+
+def _text(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
