@@ -35,7 +35,7 @@ def available(device: str) -> str | None:
         return None
     if device not in ("cuda", "cuda:0"):
         return f"{device!r} is no device; there are 'cpu' and 'cuda'"
-    return None if registry.registered("cuda") else registry.available()["cupy_gpu"]
+    return None if registry.registered("cuda") else registry.reason("cupy_gpu")
 
 
 def host(array: Any) -> np.ndarray:

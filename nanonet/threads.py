@@ -8,7 +8,7 @@ from kernels import registry
 
 def _pool() -> Any:
     """The CPU backend's threads, or None where the reference serves, which has none of its own."""
-    if registry.available()["numba_cpu"] is not None:
+    if registry.reason("numba_cpu") is not None:
         return None
     from kernels.numba_cpu import threads
 

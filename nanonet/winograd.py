@@ -7,7 +7,7 @@ from kernels import registry
 
 def _switch() -> Any:
     """The CPU backend's switch, or None where the reference serves, which has no such algorithm."""
-    if registry.available()["numba_cpu"] is not None:
+    if registry.reason("numba_cpu") is not None:
         return None
     from kernels.numba_cpu import winograd
 

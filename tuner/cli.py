@@ -493,7 +493,7 @@ def _tune_kernels(arguments: argparse.Namespace, console: Console) -> int:
 
     from .kernel_tuning import tune_kernels
 
-    reason = registry.available()["numba_cpu"]
+    reason = registry.reason("numba_cpu")
     if reason is not None:
         raise Failure(f"--tune: there are no compiled kernels to tune: {reason}")
     from kernels.numba_cpu import knobs
@@ -525,7 +525,7 @@ def _reset_kernels(console: Console) -> int:
     from kernels import registry
 
     removed = False
-    if registry.available()["numba_cpu"] is None:
+    if registry.reason("numba_cpu") is None:
         from kernels.numba_cpu import knobs
 
         removed = knobs.forget()
