@@ -171,6 +171,20 @@ def resnet20(width: int = 16) -> tuple:
     return (*layers, Norm(), ReLU(), Mean(), Dense(10))
 
 
+def resnet18(width: int = 64) -> tuple:
+    """ResNet-18 (He et al. 2015) as it is used for images of 32 x 32: a 3 x 3 convolution first, and no pooling."""
+    layers: list = [Conv(width), Norm(), ReLU()]
+    inputs = width
+    for stage in range(4):
+        channels = width << stage
+        for _ in range(2):
+            stride = 1 if inputs == channels else 2
+            body = (Conv(channels, 3, stride), Norm(), ReLU(), Conv(channels), Norm())
+            layers += [Residual(body, () if stride == 1 else (Conv(channels, 1, 2), Norm())), ReLU()]
+            inputs = channels
+    return (*layers, Mean(), Dense(10))
+
+
 CNN = ConvNet(
     "CNN 28x28x1, conv 32, conv 64, batch norm, pooling, batch 64, Adam",
     (28, 28, 1),
@@ -185,7 +199,7 @@ RESNET20 = ConvNet("ResNet-20 32x32x3, batch 64, SGD", (32, 32, 3), resnet20(), 
 # ----------------------------------------------------------------------------------------------- nanonet
 
 
-def nanonet_step(network: ConvNet, jit: bool = True) -> Step:
+def nanonet_step(network: ConvNet, jit: bool = True, device: str = "cpu") -> Step:
     """The loop as in PyTorch, recorded, or eager."""
     import nanonet
     import nanonet.functional as F
@@ -215,6 +229,7 @@ def nanonet_step(network: ConvNet, jit: bool = True) -> Step:
         return nn.Sequential(*(module(*pair) for pair in with_inputs(layers, shape)))
 
     model = sequence(network.layers, network.image)
+    model.to(device)
     if network.optimizer == "sgd":
         optimizer = optim.SGD(model.parameters(), lr=network.learning_rate, momentum=MOMENTUM)
     else:
@@ -228,14 +243,21 @@ def nanonet_step(network: ConvNet, jit: bool = True) -> Step:
         return loss
 
     call = nanonet.jit(train) if jit else train
-    return partial(call, *map(nanonet.tensor, network.data()))
+    return partial(call, *(nanonet.tensor(array, device=device) for array in network.data()))
 
 
 # ----------------------------------------------------------------------------------------------- PyTorch
 
 
-def torch_step(network: ConvNet, fused: bool = False, last: bool = False, wide: bool = False) -> Step:
-    """PyTorch, eager. last: channels-last tensors; wide: in float64."""
+def torch_step(
+    network: ConvNet,
+    fused: bool = False,
+    last: bool = False,
+    wide: bool = False,
+    device: str = "cpu",
+    capturable: bool = False,
+) -> Step:
+    """PyTorch, eager. last: channels-last tensors; wide: in float64; capturable: by a CUDA graph."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -283,13 +305,13 @@ def torch_step(network: ConvNet, fused: bool = False, last: bool = False, wide: 
 
     layout = torch.channels_last if last else torch.contiguous_format
     dtype = torch.float64 if wide else torch.float32
-    model = sequence(network.layers, network.image).to(dtype).to(memory_format=layout)
+    model = sequence(network.layers, network.image).to(device, dtype).to(memory_format=layout)
     if network.optimizer == "sgd":
         optimizer = torch.optim.SGD(model.parameters(), lr=network.learning_rate, momentum=MOMENTUM, fused=fused)
     else:
-        rest = {"betas": BETAS, "eps": EPSILON, "fused": fused}
+        rest = {"betas": BETAS, "eps": EPSILON, "fused": fused, "capturable": capturable}
         optimizer = torch.optim.Adam(model.parameters(), lr=network.learning_rate, **rest)
-    x, y = map(torch.from_numpy, network.data())
+    x, y = (torch.from_numpy(array).to(device) for array in network.data())
     x = x.to(dtype).permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
     def step():

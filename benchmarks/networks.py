@@ -125,7 +125,7 @@ def reference(network: Network) -> Step:
 # ----------------------------------------------------------------------------------------------- nanonet
 
 
-def nanonet_step(network: Network, jit: bool = True) -> Step:
+def nanonet_step(network: Network, jit: bool = True, device: str = "cpu") -> Step:
     """The loop as in PyTorch, recorded, or eager."""
     import nanonet
     import nanonet.functional as F
@@ -137,6 +137,7 @@ def nanonet_step(network: Network, jit: bool = True) -> Step:
         layer.weight.data, layer.bias.data = w, b
         layers += [layer, nn.ReLU()]
     model = nn.Sequential(*layers[:-1])
+    model.to(device)
     if network.optimizer == "sgd":
         optimizer = optim.SGD(model.parameters(), lr=network.learning_rate, momentum=MOMENTUM)
     else:
@@ -150,14 +151,14 @@ def nanonet_step(network: Network, jit: bool = True) -> Step:
         return loss
 
     call = nanonet.jit(train) if jit else train
-    return partial(call, *map(nanonet.tensor, network.data()))
+    return partial(call, *(nanonet.tensor(array, device=device) for array in network.data()))
 
 
 # ------------------------------------------------------------------------------------------------- peers
 
 
-def torch_step(network: Network, fused: bool = False) -> Step:
-    """PyTorch, eager, on as many threads as torch.set_num_threads says."""
+def torch_step(network: Network, fused: bool = False, device: str = "cpu", capturable: bool = False) -> Step:
+    """PyTorch, eager, on as many threads as torch.set_num_threads says. capturable: by a CUDA graph."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -169,13 +170,13 @@ def torch_step(network: Network, fused: bool = False) -> Step:
             layer.weight.copy_(torch.from_numpy(w.T))
             layer.bias.copy_(torch.from_numpy(b))
         layers += [layer, nn.ReLU()]
-    model = nn.Sequential(*layers[:-1])
+    model = nn.Sequential(*layers[:-1]).to(device)
     options = {"lr": network.learning_rate, "fused": fused}
     if network.optimizer == "sgd":
         optimizer = torch.optim.SGD(model.parameters(), momentum=MOMENTUM, **options)
     else:
-        optimizer = torch.optim.Adam(model.parameters(), betas=BETAS, eps=EPSILON, **options)
-    x, y = map(torch.from_numpy, network.data())
+        optimizer = torch.optim.Adam(model.parameters(), betas=BETAS, eps=EPSILON, capturable=capturable, **options)
+    x, y = (torch.from_numpy(array).to(device) for array in network.data())
 
     def step():
         optimizer.zero_grad()

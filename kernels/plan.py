@@ -317,6 +317,9 @@ class Recorder:
             self.keep.append(array)
         return lease
 
+    def guard(self, thing: Any, attribute: str) -> None:
+        """The step depends on this attribute of a thing (see `nanonet.jit`)."""
+
     def host(self, call: Callable[[], None], name: str) -> None:
         """A call that only Python can carry out."""
         self.instructions.append(Instruction(name, call=call))

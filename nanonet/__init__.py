@@ -24,6 +24,7 @@ from nanonet.jit import jit
 from nanonet.ops.elementwise import maximum, minimum, where
 from nanonet.ops.random import rand, randn
 from nanonet.ops.shape import concatenate, stack
+from nanonet.precision import autocast, get_float32_matmul_precision, set_float32_matmul_precision
 from nanonet.random import seed
 from nanonet.tensor import (
     Tensor,
@@ -33,6 +34,7 @@ from nanonet.tensor import (
     eye,
     float32,
     float64,
+    from_dlpack,
     full,
     int32,
     int64,
@@ -79,6 +81,7 @@ __all__ = [
     "Tensor",
     "arange",
     "as_tensor",
+    "autocast",
     "bool_",
     "cat",
     "concatenate",
@@ -88,8 +91,10 @@ __all__ = [
     "eye",
     "float32",
     "float64",
+    "from_dlpack",
     "full",
     "functional",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "grad",
     "gradcheck",
@@ -111,6 +116,7 @@ __all__ = [
     "rand",
     "randn",
     "seed",
+    "set_float32_matmul_precision",
     "set_num_threads",
     "set_winograd",
     "single_thread",

@@ -1,5 +1,7 @@
 """Tensors, modules and training on a device that is not the CPU: an emulated one, whose arrays are of another kind."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ import nanonet
 import nanonet.functional as F
 from kernels import registry
 from nanonet import nn, optim
-from nanonet.errors import BackendUnavailable, DeviceError, RecordingError
+from nanonet.errors import BackendUnavailable, DeviceError, OptionError, RecordingError
 from nanonet.settings import Settings
 from nanonet.training import Run
 
@@ -168,3 +170,31 @@ def test_fit_evaluate_and_predict_there(cuda):
         assert isinstance(found[-1][2], np.ndarray) and type(found[-1][2]) is np.ndarray
     for here, there in zip(*found, strict=True):
         np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
+
+
+def test_the_precision_of_products_is_a_switch_of_each_thread(cuda):
+    from kernels import precision
+
+    assert nanonet.get_float32_matmul_precision() == "highest"
+    nanonet.set_float32_matmul_precision("high")
+    try:
+        assert precision.products() == "tf32"
+        with nanonet.autocast("bf16"):
+            assert precision.products() == "bf16"
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(precision.products).result() == "float32"
+        assert precision.products() == "tf32"
+    finally:
+        nanonet.set_float32_matmul_precision("highest")
+    for call in (lambda: nanonet.set_float32_matmul_precision("low"), lambda: nanonet.autocast("fp8").__enter__()):
+        with pytest.raises(OptionError, match="wanted"):
+            call()
+
+
+def test_values_are_shared_through_dlpack():
+    x = nanonet.tensor([[1.0, 2.0], [3.0, 4.0]])
+    array = np.from_dlpack(x)
+    assert np.shares_memory(array, x.numpy())
+    y = nanonet.from_dlpack(array)
+    y.fill_(7)
+    assert x.tolist() == [[7, 7], [7, 7]]
