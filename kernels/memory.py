@@ -41,6 +41,10 @@ class Memory(ABC):
     def broadcast(self, array: Any, shape: tuple[int, ...]) -> Any:
         """The array as a view of that shape. Raises ValueError if it does not broadcast to it."""
 
+    @abstractmethod
+    def view(self, base: Any, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...], offset: int) -> Any:
+        """A view of a contiguous array; strides and offset in bytes. It must lie inside."""
+
     # ------------------------------------------------------------------------- blocks, for plans
 
     @abstractmethod
@@ -81,6 +85,11 @@ class HostMemory(Memory):
 
     def broadcast(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.broadcast_to(array, shape)
+
+    def view(
+        self, base: np.ndarray, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...], offset: int
+    ) -> np.ndarray:
+        return np.ndarray(shape, dtype, base, offset, strides)
 
     def block(self, need: int) -> np.ndarray:
         raw = np.zeros(need + ALIGN, np.uint8)

@@ -64,8 +64,12 @@ def empty(beside: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
     beside: an array on the same device, or the module that makes such arrays.
     """
+    return empty_in(HOST if beside is np or type(beside) is np.ndarray else memory_of(beside), shape, dtype)
+
+
+def empty_in(memory: Memory, shape: tuple[int, ...], dtype: Any) -> Any:
+    """As `empty`, in a memory."""
     recorder = _local.recorder
-    memory = HOST if beside is np or type(beside) is np.ndarray else memory_of(beside)
     if recorder is None:
         return memory.empty(shape, dtype)
     return recorder.arena.empty(shape, np.dtype(dtype), memory)

@@ -45,7 +45,7 @@ def emulated_backend():
 
     if emulator.COMPILER is None:
         pytest.skip("no C++ compiler, which the emulator of the GPU needs")
-    return backend(emulator.Emulator())
+    return backend(emulator.ApartEmulator())
 
 
 @pytest.fixture(params=BACKENDS)

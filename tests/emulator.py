@@ -74,6 +74,9 @@ class ApartMemory(HostMemory):
     def broadcast(self, array, shape):
         return np.broadcast_to(array, shape, subok=True)
 
+    def view(self, base, shape, dtype, strides, offset):
+        return np.ndarray(shape, dtype, base, offset, strides).view(HostArray)
+
     def over(self, memory, shape, dtype):
         return super().over(memory, shape, dtype).view(HostArray)
 

@@ -1,5 +1,6 @@
 """Every slot of every backend against the reference in float64, and the reference against naive loops."""
 
+import ctypes
 import math
 
 import numpy as np
@@ -54,7 +55,40 @@ def instance(argument, dtype, place):
     return argument
 
 
+def placed(memory, slot, argument):
+    """The argument on the backend's device, with the strides that it has."""
+    if isinstance(argument, list):
+        return [placed(memory, slot, item) for item in argument]
+    if not isinstance(argument, np.ndarray) or ("pool" in slot and argument.dtype == np.int64 and argument.ndim == 2):
+        return argument
+    if not argument.size:
+        return memory.from_host(argument)
+    low, high = np.lib.array_utils.byte_bounds(argument)
+    first = argument.__array_interface__["data"][0]
+    base = np.array((ctypes.c_char * (high - low)).from_address(low)).view(np.uint8)
+    return memory.view(memory.from_host(base), argument.shape, argument.dtype, argument.strides, first - low)
+
+
 def call(backend, slot, arguments):
+    if backend.memory.kind is not np.ndarray:
+        there = [placed(backend.memory, slot, argument) for argument in arguments]
+        launch(backend, slot, there)
+        for here, result in zip(arguments, there, strict=True):
+            fetch(backend.memory, here, result)
+    else:
+        launch(backend, slot, arguments)
+
+
+def fetch(memory, here, there):
+    """Bring back what was written."""
+    if isinstance(here, list):
+        for a, b in zip(here, there, strict=True):
+            fetch(memory, a, b)
+    elif isinstance(there, memory.kind):
+        here[...] = memory.to_host(there)
+
+
+def launch(backend, slot, arguments):
     if slot == "elementwise":
         backend.elementwise(*arguments[:-1], out=arguments[-1])
     else:

@@ -65,6 +65,10 @@ class Device(ABC):
     def address(self, array: Any) -> int:
         """Where the first element of an array of `xp` lies."""
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array with undefined content; while a step is recorded, in the plan's memory."""
+        return plan.empty_in(self.memory, shape, dtype)
+
     def launch(
         self,
         program: Program,

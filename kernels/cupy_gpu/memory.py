@@ -40,6 +40,11 @@ class CudaMemory(Memory):
     def broadcast(self, array: cupy.ndarray, shape: tuple[int, ...]) -> cupy.ndarray:
         return cupy.broadcast_to(array, shape)
 
+    def view(
+        self, base: cupy.ndarray, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...], offset: int
+    ) -> cupy.ndarray:
+        return cupy.ndarray(shape, dtype, base.data + offset, strides)
+
     def block(self, need: int) -> cupy.ndarray:
         return self.empty((need,), np.uint8)
 
