@@ -365,6 +365,7 @@ class Segments(Work):
         parent = self.study.storage.trial(self.study.study_id, segment.parent)
         origin = {"trial": parent.number, "steps": parent.steps, "age": parent.age}
         params = parent.params if segment.params is None else segment.params
+        params = self.objective.inherit(dict(params), dict(parent.params))
         child = self.study.storage.enqueue_trial(self.study.study_id, params, {"parent": origin})
         self.checkpoints.copy(parent.number, parent.steps, child, self.objective)
         return child

@@ -47,6 +47,11 @@ class Resumable(ABC):
             f"{type(self).__name__} must define adapt(state, trial) for settings to change mid-run"
         )
 
+    def inherit(self, params: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
+        """The settings for a trial that goes on from the state of one with the settings `parent`, where `params` were
+        proposed: those that cannot change in mid-run should be the parent's. By default all of `params`."""
+        return params
+
 
 def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoints: Any) -> list[Any]:
     """Take the trial's state after `done` steps, add `steps` more, put the new state away; the values of the new steps.

@@ -89,8 +89,7 @@ class Study:
         complete = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None and t.feasible]
         if complete:
             return min(complete, key=lambda t: (sign * t.value, t.number)).copy()
-        furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
-        paused = [t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest]
+        paused = _furthest(trials)
         if not paused:
             raise ValueError("no trial is complete yet")
         return min(paused, key=lambda t: (sign * t.intermediate_values[t.steps], t.number)).copy()
@@ -114,9 +113,7 @@ class Study:
         trials = self.storage.trials(self.study_id)
         results = [(t, t.values) for t in trials if t.state is TrialState.COMPLETE and t.values and t.feasible]
         if not results:
-            furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
-            paused = (t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest)
-            results = [(t, t.intermediate_values[t.steps]) for t in paused]
+            results = [(t, t.intermediate_values[t.steps]) for t in _furthest(trials)]
         if not results:
             return []
         points = np.array([value for _, value in results]).reshape(len(results), -1) * np.array(self.signs)
@@ -373,6 +370,13 @@ class Study:
         if self._seen_last.parameters != known:
             self._seen_last = Space(known)
         return self._seen_last
+
+
+def _furthest(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The paused trials with the most steps behind them, those of their parents included."""
+    paused = [t for t in trials if t.state is TrialState.PAUSED and t.steps]
+    furthest = max((t.age for t in paused), default=0)
+    return [t for t in paused if t.age == furthest]
 
 
 def create_study(

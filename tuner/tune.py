@@ -44,6 +44,7 @@ from .tuning.parts import Parts, scaled
 from .tuning.result import Finalist, FrontMember, TuneResult
 from .tuning.runs import State, TrainingRuns
 from .tuning.space import settings_space
+from .tuning.stages import continued, stages_of
 
 __all__ = [
     "FGSM",
@@ -135,7 +136,9 @@ def tune(
         then a larger network with dropout is tried as well.
     sampler: AutoSampler unless given. pruner: unless given, successive halving in brackets of 1, 3, 9 and 27 trials
         (`tuner.schedulers.GrowingBrackets`), compared where the schedule of the learning rate has just run out: it
-        begins anew after that (`Settings.restart`), unless `base` says otherwise.
+        begins anew after that (`Settings.restart`), unless `base` says otherwise. With PopulationTrainingPruner
+        settings change in the course of training, all but the network and the kind of optimizer, which a trial keeps
+        from the one whose weights it takes; the model at the end goes through the same stages (`TuneResult.stages`).
     validation: "split" sets a fifth of all rows aside; a whole number k >= 2 makes k folds (of whole `groups`, if
         given); "auto" makes 4 folds of up to 5000 rows, of which a fifth would be too few to tell good settings from
         better ones, and splits more. Or a splitter such as `nanonet.data.TimeSeriesSplit` or scikit-learn's, whose
@@ -329,7 +332,7 @@ def _front(study: Study, work: TrainingRuns) -> list[FrontMember]:
 def _member(trial: FrozenTrial, work: TrainingRuns) -> FrontMember:
     last = np.atleast_1d(trial.intermediate_values[trial.steps]).tolist()
     names = [objective.name for objective in work.objectives]
-    epochs = max(work.course.epochs(trial.steps))
+    epochs = max(work.course.epochs(trial.age))
     return FrontMember(trial, work.settings(trial.params), dict(zip(names, last, strict=True)), epochs)
 
 
@@ -337,13 +340,19 @@ def _finish(
     study: Study, work: TrainingRuns, parts: Parts, dataset: Dataset, best: FrontMember, score: float
 ) -> TuneResult:
     """Train the best settings on the whole development part and measure the test part."""
-    settings, objective = best.settings, work.objectives[0]
+    objective = work.objectives[0]
     part = scaled(dataset.task, parts.x, parts.y)
-    run = Run(settings.replace(early_stopping=0), part.x, part.y, task=dataset.task, classes=parts.classes)
-    run.advance(best.epochs)
+    stages = stages_of(study, best.trial, work)
+    settings = stages[0].settings.replace(early_stopping=0)
+    run = Run(settings, part.x, part.y, task=dataset.task, classes=parts.classes)
+    run.advance(stages[0].epochs)
+    for stage in stages[1:]:
+        run = continued(run, stage.settings, part.x, part.y, early_stopping=0)
+        run.advance(stage.epochs - run.epoch)
     result = TuneResult(
         model=run.model,
-        settings=settings,
+        settings=best.settings,
+        stages=stages,
         epochs=best.epochs,
         standardizer=part.standardizer,
         target_standardizer=part.target_standardizer,

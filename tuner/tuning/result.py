@@ -13,6 +13,7 @@ from nanonet.training import Run
 
 from ..study import Study
 from ..trial import FrozenTrial, TrialState
+from .stages import Stage
 
 __all__ = ["Finalist", "FrontMember", "TuneResult"]
 
@@ -51,6 +52,8 @@ class TuneResult:
 
     model: the network with the best settings, trained on the whole development part; takes scaled inputs.
     settings: the best ones. epochs: how many the model was trained for, as many as the best trial.
+    stages: what it was trained with, one after the other. Several after population based training, of which `settings`
+        are then the last.
     standardizer, target_standardizer: fitted on the development part; the latter for regression only.
     study: every trial. best_trial: the one whose settings these are.
     validation_score: of the best trial, of finalists the mean over their seeds; with several outputs, losses and errors
@@ -85,6 +88,7 @@ class TuneResult:
     finalists: list[Finalist] = field(default_factory=list)
     steps_per_epoch: int = 1
     others: list[TuneResult] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
 
     def scores(self, x: Any) -> np.ndarray:
         """The network's outputs for rows in the data's own units: class scores (n, classes), or values."""
@@ -125,6 +129,10 @@ class TuneResult:
         for member in self.front:
             text = ", ".join(f"{name} {value:.4g}" for name, value in member.values.items())
             lines.append((f"front, trial {member.trial.number}", text))
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            old, new = before.settings.to_dict(), stage.settings.to_dict()
+            changes = ", ".join(f"{k} {_shown(old[k])} -> {_shown(new[k])}" for k in new if old[k] != new[k])
+            lines.append((f"after epoch {before.epochs}", changes or "no change"))
         shown = self.settings.to_dict()
         lines += [(name, _shown(shown[name])) for name in self.settings.active() if name not in ("epochs", "seed")]
         width = max(len(name) for name, _ in lines)

@@ -19,6 +19,7 @@ from .course import Course
 from .normalized import Normalizer
 from .objectives import Objective
 from .parts import Fold, Parts
+from .stages import continued, inherited
 
 __all__ = ["TrainingRuns"]
 
@@ -72,6 +73,21 @@ class TrainingRuns(Resumable):
             for part in self.parts
             for f in part.folds
         ]
+
+    def adapt(self, state: State, trial: Trial) -> State:
+        """The state with the trial's settings from here on, those aside that a run has for good (`stages.KEPT`)."""
+        return self.changed(state, self.settings(trial.params))
+
+    def changed(self, state: State, settings: Settings) -> State:
+        """The state with other settings from here on."""
+        runs = [
+            continued(run, settings, f.x, f.y, (f.x_validation, f.y_validation))
+            for run, f in zip(state.runs, self.folds, strict=True)
+        ]
+        return State(runs, state.step)
+
+    def inherit(self, params: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
+        return inherited(params, parent)
 
     def advance(self, state: State, steps: int) -> tuple[State, list[Any]]:
         last = state.step + steps
