@@ -373,6 +373,8 @@ class Segments(Work):
     def ended(self, job: Job, result: list[Any]) -> None:
         optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)
         optimization.budget.add_steps(len(result))
+        for key, value in getattr(result, "remarks", {}).items():
+            trial.set_user_attr(key, value)
         if any(map(self._diverged, result)):
             problem = f"a value is NaN or infinitely bad within the steps up to {done}"
             optimization.end(trial, TrialState.FAIL, error=problem, segment=result)

@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -150,7 +149,10 @@ def tune(
         `nanonet.metrics`, "parameters", "latency" (seconds per row), "noise(0.5)", "fgsm(0.1)" (see
         `tuner.tuning.objectives`), or a function of (y_true, y_pred), which wants `direction`. Several in a list make
         several objectives, `direction` then being a list too, or None.
-    constraints: such as {"parameters": "<= 50000", "latency": "<= 1e-4"}; of the objectives, parameters and latency.
+    constraints: such as {"parameters": "<= 50000", "latency": "<= 1e-4", "mae": "<= 0.1", "noise(0.5)": ">= 0.9"}, of
+        whatever may be a metric. What the weights decide is measured on the validation rows along with the metric, in
+        the data's own unit (of several data sets the mean), and the last of it is kept in `FrozenTrial.user_attrs`.
+        Settings that break a constraint are never the result, and samplers keep away from them.
     choose: with several objectives, which of `TuneResult.front` becomes the model; the first by the first objective
         unless given.
     test: share of the rows set aside and looked at once, at the end. Classes come in every part in their proportion.
@@ -194,19 +196,20 @@ def tune(
         pruner = Brackets(course)
         if not base.restart and course.ends[0] < max_epochs:
             base = base.replace(restart=course.ends[0])
-    work = Bounded(parts, objectives, base, course)
-    if constraints:
-        work.limits = Limits(constraints, objectives, datasets[0].task, datasets[0].outputs)
+    limits = Limits(constraints, objectives, datasets[0].task, datasets[0].outputs, seed) if constraints else None
+    work = Bounded(parts, objectives, base, course, limits.watched if limits else ())
+    work.limits = limits
+    excess = limits.excess(work) if limits else None
 
     study = create_study(
         storage=_storage(out, storage),
         study_name="tune",
         load_if_exists=True,
         directions=[objective.direction for objective in objectives],
-        sampler=AutoSampler(seed=seed) if sampler is None else sampler,
+        sampler=AutoSampler(seed, excess) if sampler is None else sampler,
         pruner=pruner,
         space=space,
-        constraints_func=None if work.limits is None else work.limits.excess(work),
+        constraints_func=excess,
     )
     names = [objective.name for objective in objectives]
     if out is not None or storage is not None:
@@ -323,8 +326,7 @@ def _front(study: Study, work: TrainingRuns) -> list[FrontMember]:
         trials = study.best_trials
     members = [_member(trial, work) for trial in trials]
     if work.limits is not None:  # where no trial is complete, the best ones may not have been judged yet
-        excess = work.limits.excess(work)
-        members = [m for m in members if max(excess(replace(m.trial, values=[*m.values.values()]))) <= 0]
+        members = [m for m in members if work.limits.kept(work, m.trial)]
     first = work.objectives[0].name
     return sorted(members, key=lambda m: (study.signs[0] * m.values[first], m.trial.number))
 
@@ -333,7 +335,8 @@ def _member(trial: FrozenTrial, work: TrainingRuns) -> FrontMember:
     last = np.atleast_1d(trial.intermediate_values[trial.steps]).tolist()
     names = [objective.name for objective in work.objectives]
     epochs = max(work.course.epochs(trial.age))
-    return FrontMember(trial, work.settings(trial.params), dict(zip(names, last, strict=True)), epochs)
+    watched = {o.name: trial.user_attrs[o.name] for o in work.watched if o.name in trial.user_attrs}
+    return FrontMember(trial, work.settings(trial.params), dict(zip(names, last, strict=True)), epochs, watched)
 
 
 def _finish(
@@ -353,6 +356,7 @@ def _finish(
         model=run.model,
         settings=best.settings,
         stages=stages,
+        watched=best.watched,
         epochs=best.epochs,
         standardizer=part.standardizer,
         target_standardizer=part.target_standardizer,

@@ -27,6 +27,8 @@ class FrontMember:
     values: dict[str, float]
     """Objective -> value on validation rows."""
     epochs: int
+    watched: dict[str, float] = field(default_factory=dict)
+    """What constraints bound -> value on validation rows, in the data's own unit."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class TuneResult:
         are in standard deviations.
     test_score: of the model on the untouched test part.
     metric, direction: what the scores measure, with several objectives the first of them.
+    watched: what constraints bound, and what it was for the best trial on validation rows, in the data's own unit.
     front: with several objectives, the settings among which none is better in all; by the first objective, best first.
     finalists: those that were trained anew with other seeds, best first.
     steps_per_epoch: how many steps of a trial an epoch is: the folds, where fold after fold is trained.
@@ -89,6 +92,7 @@ class TuneResult:
     steps_per_epoch: int = 1
     others: list[TuneResult] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
+    watched: dict[str, float] = field(default_factory=dict)
 
     def scores(self, x: Any) -> np.ndarray:
         """The network's outputs for rows in the data's own units: class scores (n, classes), or values."""
@@ -118,6 +122,7 @@ class TuneResult:
                        f"{states.count(TrialState.FAIL)} failed; {steps} epochs)"),
             ("best trial", str(self.best_trial.number)),
             (f"validation {self.metric}", f"{self.validation_score:.4f}"),
+            *((f"constrained {name}", f"{value:.4g}") for name, value in self.watched.items()),
             *((f"test {name}", f"{value:.4f}") for name, value in self.test_metrics.items()),
             ("epochs", str(self.epochs)),
         ]  # fmt: skip
