@@ -22,7 +22,7 @@ GLUE = {
     "tuner/range_test.py",
     *(
         f"tuner/tuning/{name}.py"
-        for name in ("limits", "normalized", "objectives", "parts", "result", "runs", "space", "stages")
+        for name in ("limits", "normalized", "objectives", "parts", "refinement", "result", "runs", "space", "stages")
     ),
 }
 #: Compilers and GPU libraries, and the only folders that may import them.

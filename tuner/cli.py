@@ -130,6 +130,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             seed=arguments.seed,
             n_jobs=arguments.jobs,
             finalists=arguments.finalists,
+            refine=arguments.refine,
             out=folder,
             callbacks=[progress],
             **options,

@@ -13,6 +13,7 @@ searched as theta: h = exp(theta) for rates and penalties, h = 1 - exp(-theta) f
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from nanonet.settings import Settings
 from nanonet.tensor import Tensor, zeros_like
 from nanonet.training import Run, build_model, build_optimizer
 
-__all__ = ["GradientTuning", "Hypergradient", "gradient_tune"]
+__all__ = ["Data", "GradientTuning", "Hypergradient", "gradient_tune", "gradient_tune_over"]
 
 RULE_NAMES = {"lr": "lr", "weight_decay": "decay", "l1": "l1", "momentum": "momentum", "beta1": "b1", "beta2": "b2"}
 SHARES = ("momentum", "beta1", "beta2")  # of what is kept: in [0, 1)
@@ -265,6 +266,17 @@ def _present(optimizer: Optimizer, name: str) -> float:
 
 
 @dataclass(frozen=True)
+class Data:
+    """Rows to train and to validate on, and the other arguments of `nanonet.training.Run`."""
+
+    x: Any
+    y: Any
+    validation: tuple[Any, Any]
+    task: str | None = None
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
 class GradientTuning:
     """What `gradient_tune` found: the settings, and one dict per round with the settings tried and the loss."""
 
@@ -298,18 +310,40 @@ def gradient_tune(
 
     Raises OptionError for a setting that is unknown, unused, or 0, and where the loss falls at no learning rate.
     """
+    data = Data(x, y, validation, task, classes)
+    return gradient_tune_over(settings, [data], names=names, steps=steps, rounds=rounds)
+
+
+def gradient_tune_over(
+    settings: Settings,
+    parts: Sequence[Data],
+    *,
+    names: Sequence[str] = ("learning_rate", "weight_decay"),
+    steps: int = 100,
+    rounds: int = 30,
+    deadline: float = math.inf,
+) -> GradientTuning:
+    """`gradient_tune` by the mean of the validation losses over several parts, such as the folds of a validation.
+
+    No round is begun after `deadline`, of time.monotonic. The range test is done on the first part.
+    """
     count("steps", steps)
     count("rounds", rounds)
-    function = _first_steps(settings, x, y, validation, [SETTING_NAMES.get(n, n) for n in names], steps, task, classes)
-    theta, move, untrained = function.theta, np.full(len(names), FIRST_MOVE), function.untrained()
+    functions = [_first_steps(settings, part, [SETTING_NAMES.get(n, n) for n in names], steps) for part in parts]
+    function = functions[0]
+    theta, move = function.theta, np.full(len(names), FIRST_MOVE)
+    untrained = float(np.mean([f.untrained() for f in functions]))
     if "learning_rate" in names:
-        found = Run(settings, x, y, task=task, classes=classes).lr_range_test()
+        found = Run(settings, parts[0].x, parts[0].y, task=parts[0].task, classes=parts[0].classes).lr_range_test()
         if settings.learning_rate > found.lowest:
             theta[function.names.index("lr")] = math.log(found.suggestion)
     best, best_loss, best_gradient = theta, math.inf, np.zeros(len(names))
     history: list[dict[str, float]] = []
     for _ in range(rounds):
-        loss, gradient = function(theta)
+        if time.monotonic() >= deadline:
+            break
+        losses, gradients = zip(*(f(theta) for f in functions), strict=True)
+        loss, gradient = float(np.mean(losses)), np.mean(gradients, axis=0)
         tried = dict(zip(names, function.settings(theta).values(), strict=True))
         history.append({**tried, "loss": loss})
         # A gradient many times the loss, or NaN, says nothing about a step's length away.
@@ -334,18 +368,11 @@ GROW, SHRINK = 1.3, 0.5
 MATTERS = 0.01  # of the largest derivative: settings with a smaller one stay
 
 
-def _first_steps(
-    settings: Settings,
-    x: Any,
-    y: Any,
-    validation: tuple[Any, Any],
-    names: Sequence[str],
-    steps: int,
-    task: str | None,
-    classes: int | None,
-) -> Hypergradient:
+def _first_steps(settings: Settings, part: Data, names: Sequence[str], steps: int) -> Hypergradient:
     """The hypergradient of the run that these settings describe, over its first steps."""
-    x, xv, y, yv = inputs(x), inputs(validation[0], "validation x"), np.asarray(y), np.asarray(validation[1])
+    task, classes = part.task, part.classes
+    x, y = inputs(part.x), np.asarray(part.y)
+    xv, yv = inputs(part.validation[0], "validation x"), np.asarray(part.validation[1])
     if task == "classification" or (task is None and y.dtype.kind in "iub"):
         outputs, loss = classes or int(max(y.max(), yv.max())) + 1, "cross_entropy"
     else:

@@ -26,7 +26,7 @@ from nanonet.training import Run
 
 from .errors import StorageError, TrialPruned
 from .executors import cores
-from .pruners import NopPruner, Pruner
+from .pruners import NopPruner, PopulationTrainingPruner, Pruner
 from .range_test import settings_by_range_test
 from .samplers import AutoSampler, Sampler
 from .schedulers import GrowingBrackets, Scheduler
@@ -40,6 +40,7 @@ from .tuning.finalists import run_finals
 from .tuning.limits import Limits
 from .tuning.objectives import FGSM, Latency, Metric, Noise, Objective, Parameters, make
 from .tuning.parts import Parts, scaled
+from .tuning.refinement import check_refinable, run_refinement
 from .tuning.result import Finalist, FrontMember, TuneResult
 from .tuning.runs import State, TrainingRuns
 from .tuning.space import settings_space
@@ -62,6 +63,7 @@ __all__ = [
 DEFAULT_MINUTES = 1.0
 SEARCH_SHARE = 0.9  # of the time; the rest is for the final training
 FINALS_SHARE = 0.25  # of the time, if there are finalists
+REFINE_SHARE = 0.2  # of the time, if the best is refined
 LARGEST = 27  # trials of a bracket
 FIRST = [Settings(schedule="cosine"), Settings(schedule="cosine", hidden=(256, 128), dropout=0.2, batch_size=64)]
 """What is tried first unless `base` is given: a small network, and a large one that is kept from learning by heart. (On
@@ -116,6 +118,7 @@ def tune(
     seed: int = 0,
     finalists: int = 1,
     repeats: int = 3,
+    refine: str | None = None,
     warm_start: Any = (),
     lr_test: bool = False,
     n_jobs: int | None = None,
@@ -160,6 +163,10 @@ def tune(
     seed: of the parts, the proposals and the training.
     finalists: so many of the best settings are trained with `repeats` seeds in all at the end, within the time, and
         chosen by their mean; 1 takes the best trial as it is. For one objective.
+    refine: "gradient" refines those of the best settings that are numbers and can be differentiated (learning rate,
+        weight decay, L1, momentum, betas) by the gradient of the validation loss (`tuner.gradient_tune`), and runs them
+        as a trial more, to its end; it is the result only if it is better. For one objective, and settings that stay as
+        they are in the course of training.
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
     lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given.
@@ -179,10 +186,16 @@ def tune(
     for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
             raise OptionError(f"{name} is {value!r}; wanted a whole number of at least 1")
+    if refine not in (None, "gradient"):
+        raise OptionError(f"refine is {refine!r}; wanted 'gradient' or None")
+    if refine and isinstance(pruner, PopulationTrainingPruner):
+        raise OptionError("refine is 'gradient', and pruner changes settings in mid-run; wanted one of the two")
     datasets = _datasets(x, y, task)
     objectives = _objectives(metric, direction, datasets, seed)
     if finalists > 1 and len(objectives) > 1:
         raise OptionError(f"finalists is {finalists}; with several objectives wanted 1")
+    if refine and len(objectives) > 1:
+        raise OptionError(f"refine is {refine!r}; with several objectives wanted None")
     parts = [Parts.of(dataset, validation, test, seed, groups) for dataset in datasets]
     first = [base] if base is not None else FIRST
     base = first[0].replace(seed=seed)
@@ -191,6 +204,8 @@ def tune(
         space = settings_space(names, base)
         points = [settings.to_search(names) for settings in first[1:]]
         space.defaults += [point for point in points if point not in space.defaults]
+    if refine:
+        check_refinable(space)
     course = _course(parts, int(max_epochs), pruner is None, base, space)
     if pruner is None:
         pruner = Brackets(course)
@@ -219,9 +234,11 @@ def tune(
         for settings in [*space.defaults, *settings_by_range_test(space, base, parts[0])]:
             study.enqueue_trial(settings, skip_if_exists=True)
     workers = cores() if n_jobs is None else n_jobs
-    share = SEARCH_SHARE - (FINALS_SHARE if finalists > 1 and repeats > 1 else 0)
+    refined_share = SEARCH_SHARE - (FINALS_SHARE if finalists > 1 and repeats > 1 else 0)
+    share = refined_share - (REFINE_SHARE if refine else 0)
     interrupted = False
     finals: list[Finalist] = []
+    refinement = None
     try:
         study.optimize(
             work,
@@ -232,6 +249,9 @@ def tune(
             callbacks=callbacks,
             show_progress_bar=show_progress_bar,
         )
+        if refine and _has_result(study):
+            deadline = float("inf") if minutes is None else begin + 60 * minutes * refined_share
+            refinement = run_refinement(study, work, space, deadline)
         if finalists > 1 and repeats > 1 and _has_result(study):
             deadline = float("inf") if minutes is None else begin + 60 * minutes * SEARCH_SHARE
             finals = run_finals(study, work, finalists, repeats, deadline, cores() if workers == -1 else workers)
@@ -255,7 +275,7 @@ def tune(
     found = [_finish(study, work, part, each, best, score) for part, each in zip(parts, datasets, strict=True)]
     result, result.others = found[0], found[1:]
     result.front = front if len(objectives) > 1 else []
-    result.finalists, result.interrupted = finals, interrupted
+    result.finalists, result.refinement, result.interrupted = finals, refinement, interrupted
     result.seconds = time.monotonic() - begin
     return result
 

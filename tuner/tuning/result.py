@@ -13,6 +13,7 @@ from nanonet.training import Run
 
 from ..study import Study
 from ..trial import FrozenTrial, TrialState
+from .refinement import Refinement
 from .stages import Stage
 
 __all__ = ["Finalist", "FrontMember", "TuneResult"]
@@ -65,6 +66,7 @@ class TuneResult:
     watched: what constraints bound, and what it was for the best trial on validation rows, in the data's own unit.
     front: with several objectives, the settings among which none is better in all; by the first objective, best first.
     finalists: those that were trained anew with other seeds, best first.
+    refinement: what refining by the gradient has changed, and whether it was better.
     steps_per_epoch: how many steps of a trial an epoch is: the folds, where fold after fold is trained.
     others: with several data sets, the results for the second and further ones, with models of their own.
     interrupted: whether Ctrl-C ended the search.
@@ -89,6 +91,7 @@ class TuneResult:
     interrupted: bool = False
     front: list[FrontMember] = field(default_factory=list)
     finalists: list[Finalist] = field(default_factory=list)
+    refinement: Refinement | None = None
     steps_per_epoch: int = 1
     others: list[TuneResult] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
@@ -131,6 +134,8 @@ class TuneResult:
         for finalist in self.finalists:
             text = f"{finalist.mean:.4f} +- {finalist.spread:.4f} over {len(finalist.scores)} seeds"
             lines.append((f"finalist {finalist.trial.number}", text))
+        if self.refinement is not None:
+            lines.append(("refined by gradient", _refined(self.refinement)))
         for member in self.front:
             text = ", ".join(f"{name} {value:.4g}" for name, value in member.values.items())
             lines.append((f"front, trial {member.trial.number}", text))
@@ -142,6 +147,15 @@ class TuneResult:
         lines += [(name, _shown(shown[name])) for name in self.settings.active() if name not in ("epochs", "seed")]
         width = max(len(name) for name, _ in lines)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
+
+def _refined(found: Refinement) -> str:
+    if found.trial is None:
+        return f"trial {found.source}: nothing to gain, or no time"
+    changes = ", ".join(f"{name} {old:.4g} -> {found.after[name]:.4g}" for name, old in found.before.items())
+    return (
+        f"trial {found.source} as trial {found.trial.number}: {changes} ({'better' if found.better else 'no better'})"
+    )
 
 
 def _shown(value: Any) -> str:
