@@ -247,8 +247,8 @@ class Study:
         callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
         executor: whom to give the work: "threads", "processes", or any `concurrent.futures.Executor`; n_jobs is then
             how many tasks to hand out at a time (of `devices.Devices` as many as it has slots). Other processes need a
-            study in a SQLite file and a picklable objective. When a worker dies its trial is run again by another one,
-            at most three times in all.
+            study in a SQLite file and a picklable objective; a `Resumable` is sent to each of them once. When a worker
+            dies its trial is run again by another one, at most three times in all.
 
         Several processes may call this on one study; one that finds nothing to do ends. Trials that an interrupted
         process left behind are run again under their numbers. Ctrl-C gives running trials

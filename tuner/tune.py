@@ -9,9 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -122,6 +126,7 @@ def tune(
     warm_start: Any = (),
     lr_test: bool = False,
     n_jobs: int | None = None,
+    executor: Executor | str | None = None,
     out: str | os.PathLike[str] | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
     callbacks: Iterable[Callable[[Study, FrozenTrial], None]] = (),
@@ -170,6 +175,11 @@ def tune(
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
     lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given.
+    executor: who trains them, as in `Study.optimize`: "threads" (the default), "processes", or any
+        `concurrent.futures.Executor`, such as Dask's `client.get_executor()` or `tuner.devices.Devices`. The data are
+        sent to each process once. Functions of your own as metrics must be picklable then. Without `out` and `storage`
+        a study that leaves this process is kept in a temporary file. Finalists, the refinement and the model at the end
+        are trained here.
     out: a folder to hold the study as study.db; storage: where to keep it instead. If it holds this search already, the
         search goes on: trials that are done are not repeated.
     callbacks: called as callback(study, trial) after each segment of a trial.
@@ -216,8 +226,11 @@ def tune(
     work.limits = limits
     excess = limits.excess(work) if limits else None
 
+    temporary = None
+    if out is None and storage is None and _elsewhere(executor):
+        temporary = Path(tempfile.mkdtemp(prefix="tuner-"))
     study = create_study(
-        storage=_storage(out, storage),
+        storage=_storage(out, storage) if temporary is None else temporary / "study.db",
         study_name="tune",
         load_if_exists=True,
         directions=[objective.direction for objective in objectives],
@@ -226,6 +239,8 @@ def tune(
         space=space,
         constraints_func=excess,
     )
+    if temporary is not None:
+        weakref.finalize(study, shutil.rmtree, temporary, ignore_errors=True)
     names = [objective.name for objective in objectives]
     if out is not None or storage is not None:
         _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
@@ -245,7 +260,8 @@ def tune(
             n_trials=trials,
             total=trials is not None,
             timeout=None if minutes is None else 60 * minutes * share - (time.monotonic() - begin),
-            n_jobs=workers,
+            n_jobs=-1 if executor is not None and n_jobs is None else workers,
+            executor=executor,
             callbacks=callbacks,
             show_progress_bar=show_progress_bar,
         )
@@ -415,6 +431,11 @@ def _cross_entropy(y: np.ndarray, scores: np.ndarray) -> float:
 
 
 # ------------------------------------------------------------------------------------------ the storage
+
+
+def _elsewhere(executor: Executor | str | None) -> bool:
+    """Whether trials may leave this process, and with them their study."""
+    return executor not in (None, "threads") and not isinstance(executor, ThreadPoolExecutor)
 
 
 def _storage(out: Any, storage: Any) -> Any:

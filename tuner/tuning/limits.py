@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nanonet.errors import OptionError
+from nanonet.settings import Settings
 
 from ..trial import FrozenTrial
 from .objectives import Objective, Score, make
 from .runs import TrainingRuns
 
-__all__ = ["Bound", "Limits"]
+__all__ = ["Bound", "Excess", "Limits"]
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,12 @@ class Limits:
         """What must be measured in the course of training."""
         return [b.objective for b in self.bounds if not b.objective.of_settings]
 
-    def excess(self, work: TrainingRuns) -> Callable[[FrozenTrial], list[float]]:
-        """A study's constraints_func: by how much a trial breaks each bound, as a share of it; 0 or less if it does
-        not. NaN where it was not measured."""
-
-        def of(trial: FrozenTrial) -> list[float]:
-            return [
-                b.excess(
-                    self._of_settings(b.objective, work, trial.params)
-                    if b.objective.of_settings
-                    else trial.user_attrs.get(b.objective.name, math.nan)
-                )
-                for b in self.bounds
-            ]
-
-        return of
+    def excess(self, work: TrainingRuns) -> Excess:
+        """A study's constraints_func."""
+        part = work.parts[0]
+        fold = part.folds[0]
+        outputs = part.classes or (1 if fold.y.ndim == 1 else fold.y.shape[1])
+        return Excess(self.bounds, work.base, fold.x.shape[1:], outputs)
 
     def kept(self, work: TrainingRuns, trial: FrozenTrial) -> bool:
         """Whether the trial, as far as it has come, keeps every bound."""
@@ -86,13 +78,33 @@ class Limits:
 
     def hopeless(self, work: TrainingRuns, params: Mapping[str, Any]) -> bool:
         """Whether the settings break a bound whatever the training brings."""
-        return any(
-            b.excess(self._of_settings(b.objective, work, params)) > 0 for b in self.bounds if b.objective.of_settings
-        )
+        excess = self.excess(work)
+        return any(b.excess(excess.of_settings(b, params)) > 0 for b in self.bounds if b.objective.of_settings)
 
-    @staticmethod
-    def _of_settings(objective: Objective, work: TrainingRuns, params: Mapping[str, Any]) -> float:
-        part = work.parts[0]
-        fold = part.folds[0]
-        outputs = part.classes or (1 if fold.y.ndim == 1 else fold.y.shape[1])
-        return objective.of(work.settings(dict(params)), fold.x.shape[1:], outputs)
+
+@dataclass(frozen=True)
+class Excess:
+    """By how much a trial breaks each bound, as a share of it; 0 or less if it does not, NaN if it was not measured.
+
+    It holds none of the data, for it goes wherever the study goes. base: the settings that are not searched. shape,
+    outputs: of the networks.
+    """
+
+    bounds: list[Bound]
+    base: Settings
+    shape: tuple[int, ...]
+    outputs: int
+
+    def __call__(self, trial: FrozenTrial) -> list[float]:
+        return [
+            b.excess(
+                self.of_settings(b, trial.params)
+                if b.objective.of_settings
+                else trial.user_attrs.get(b.objective.name, math.nan)
+            )
+            for b in self.bounds
+        ]
+
+    def of_settings(self, bound: Bound, params: Mapping[str, Any]) -> float:
+        """The value of what depends on the settings alone."""
+        return bound.objective.of(Settings.from_search(params, self.base), self.shape, self.outputs)
