@@ -42,7 +42,9 @@ def test_a_rate_that_is_too_small_is_refined_and_recorded():
     result = tuner.tune(*blobs(), **QUICK, refine="gradient")
     found = result.refinement
     fold = folds("split")[0]
-    wanted = tuner.gradient_tune(BASE, fold.x, fold.y, (fold.x_validation, fold.y_validation), steps=100).settings
+    steps = 4 * 9  # a constant rate over all steps of the trial
+    validation = fold.x_validation, fold.y_validation
+    wanted = tuner.gradient_tune(BASE, fold.x, fold.y, validation, steps=steps, rounds=24).settings
     assert found.source == 0 and found.better
     assert found.before == {"learning_rate": 2e-3, "weight_decay": 1e-4}
     for name, value in found.after.items():

@@ -59,6 +59,7 @@ class Hypergradient:
     names: of "lr", "weight_decay", "l1", "momentum", "beta1", "beta2", those that the optimizer has. A group of the
         optimizer that has another value than the first one keeps its ratio to it, if it is a rate or a penalty.
     loss: (outputs, targets) -> a 0-d mean. xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps.
+    factors: (K,) what the learning rate is multiplied with at each step, as a schedule does; None for a constant rate.
     validation: (x, y). Raises OptionError for a name that the optimizer does not have, or whose present value is 0.
     """
 
@@ -71,11 +72,13 @@ class Hypergradient:
         ys: np.ndarray,
         validation: tuple[np.ndarray, np.ndarray],
         names: Sequence[str] = ("lr", "weight_decay"),
+        factors: np.ndarray | None = None,
     ):
         self.names = tuple(names)
         self._model, self._optimizer, self._loss = model, optimizer, loss
         self._dtype = optimizer.param_groups[0].params[0].dtype
         self._xs, self._ys, *self._validation = (_data(array, self._dtype) for array in (xs, ys, *validation))
+        self._factors = np.ones(len(xs)) if factors is None else np.asarray(factors, np.float64)
         self._first = {name: _present(optimizer, name) for name in self.names}
         self._ahead, self._back, self._judge = jit(self._step), jit(self._adjoint), jit(self._value)
 
@@ -113,7 +116,8 @@ class Hypergradient:
         buffers = [(buffer, buffer.numpy().copy()) for buffer in model.buffers()]
         chosen = Tensor(np.array(theta, np.float64))
         states = [self._state()]
-        steps = [Tensor(np.array([float(group.steps) + k + 1 for group in groups])) for k in range(len(self._xs))]
+        done = np.array([float(group.steps) for group in groups])
+        steps = [Tensor(np.append(done + k + 1, factor)) for k, factor in enumerate(self._factors)]
         streams = []
         try:
             model.train()
@@ -136,7 +140,8 @@ class Hypergradient:
         return float(value.item()), gradient
 
     def _step(self, fixed: tuple, theta: Tensor, t: Tensor, x: Tensor, y: Tensor, *state: Tensor) -> list[Tensor]:
-        """F: the state after a step. fixed: the groups' values; t: the numbers of their steps, (groups,)."""
+        """F: the state after a step. fixed: the groups' values; t (groups + 1,): the numbers of their steps, and the
+        factor of the learning rate."""
         after = self._after(fixed, theta, t, x, y, [_leaf(s) for s in state], create_graph=False)
         return [s.detach() for s in after]
 
@@ -171,6 +176,7 @@ class Hypergradient:
         after, place = [], 0
         for i, group in enumerate(self._optimizer.param_groups):
             numbers = self._numbers(group, fixed[i], theta) | {"t": t[i]}
+            numbers["lr"] = numbers["lr"] * t[-1]
             for name, text in group.rule.scalars:
                 numbers[name] = _evaluate(text, numbers)
             scope = {name: shape.to(number, self._dtype) for name, number in numbers.items()}
@@ -321,15 +327,19 @@ def gradient_tune_over(
     names: Sequence[str] = ("learning_rate", "weight_decay"),
     steps: int = 100,
     rounds: int = 30,
+    scheduled: bool = False,
     deadline: float = math.inf,
 ) -> GradientTuning:
     """`gradient_tune` by the mean of the validation losses over several parts, such as the folds of a validation.
 
+    scheduled: let the learning rate take the settings' own course over these steps, in place of a constant one.
     No round is begun after `deadline`, of time.monotonic. The range test is done on the first part.
     """
     count("steps", steps)
     count("rounds", rounds)
-    functions = [_first_steps(settings, part, [SETTING_NAMES.get(n, n) for n in names], steps) for part in parts]
+    functions = [
+        _first_steps(settings, part, [SETTING_NAMES.get(n, n) for n in names], steps, scheduled) for part in parts
+    ]
     function = functions[0]
     theta, move = function.theta, np.full(len(names), FIRST_MOVE)
     untrained = float(np.mean([f.untrained() for f in functions]))
@@ -368,7 +378,9 @@ GROW, SHRINK = 1.3, 0.5
 MATTERS = 0.01  # of the largest derivative: settings with a smaller one stay
 
 
-def _first_steps(settings: Settings, part: Data, names: Sequence[str], steps: int) -> Hypergradient:
+def _first_steps(
+    settings: Settings, part: Data, names: Sequence[str], steps: int, scheduled: bool = False
+) -> Hypergradient:
     """The hypergradient of the run that these settings describe, over its first steps."""
     task, classes = part.task, part.classes
     x, y = inputs(part.x), np.asarray(part.y)
@@ -385,4 +397,8 @@ def _first_steps(settings: Settings, part: Data, names: Sequence[str], steps: in
     rows = np.concatenate([order(len(x), settings.seed, e)[: each * size] for e in range(-(-steps // each))])
     rows = rows[: steps * size].reshape(steps, size)
     optimizer = build_optimizer(settings, model)
-    return Hypergradient(model, optimizer, goal.loss, x[rows], y[rows], (xv, yv), names)
+    epochs = -(-steps // each)
+    restart = settings.restart if epochs >= settings.epochs else 0
+    course = settings.replace(epochs=epochs, restart=restart).learning_rate_schedule(each)
+    factors = np.asarray(course(np.arange(steps)), np.float64) * np.ones(steps) if scheduled else None
+    return Hypergradient(model, optimizer, goal.loss, x[rows], y[rows], (xv, yv), names, factors)
