@@ -7,6 +7,7 @@ import tuner
 from nanonet import data
 from nanonet.errors import OptionError
 from nanonet.settings import Settings
+from nanonet.training import Run
 from tuner import Categorical, Float, Int, Space, TrialState
 from tuner.cli import main
 from tuner.hypergradient import Data, gradient_tune_over
@@ -42,9 +43,9 @@ def test_a_rate_that_is_too_small_is_refined_and_recorded():
     result = tuner.tune(*blobs(), **QUICK, refine="gradient")
     found = result.refinement
     fold = folds("split")[0]
-    steps = 4 * 9  # a constant rate over all steps of the trial
+    steps = 4 * (144 // 32)  # a constant rate over all steps of the trial
     validation = fold.x_validation, fold.y_validation
-    wanted = tuner.gradient_tune(BASE, fold.x, fold.y, validation, steps=steps, rounds=24).settings
+    wanted = tuner.gradient_tune(BASE, fold.x, fold.y, validation, steps=steps, rounds=20).settings
     assert found.source == 0 and found.better
     assert found.before == {"learning_rate": 2e-3, "weight_decay": 1e-4}
     for name, value in found.after.items():
@@ -151,3 +152,32 @@ def test_the_command_refines(tmp_path, capsys):
     arguments = ["tune", str(table), "--target", "kind", "--trials", "1", "--epochs", "2", "--jobs", "1", "--json"]
     assert main([*arguments, "--out", str(tmp_path / "a"), "--refine", "gradient"]) == 0
     assert '"trials": 2' in capsys.readouterr().out
+
+
+def test_kept_states_and_a_schedule_change_the_gradient_as_they_should(monkeypatch):
+    """Fewer states that are kept change no bit; a course of the rate is that of training step by step."""
+    from tuner import hypergradient
+
+    fold = folds("split")[0]
+    settings = BASE.replace(schedule="cosine", dropout=0.2, learning_rate=0.05, epochs=3)
+    options = {"steps": 11, "rounds": 2, "scheduled": True}
+    whole = gradient_tune_over(settings, [as_data(fold)], **options)
+    monkeypatch.setattr(hypergradient, "MOST_BYTES", 0)
+    sparse = gradient_tune_over(settings, [as_data(fold)], **options)
+    assert sparse.history == whole.history and len(whole.history) == 2
+    constant = gradient_tune_over(settings, [as_data(fold)], **options | {"scheduled": False})
+    assert constant.history[0]["loss"] != whole.history[0]["loss"]
+
+
+def test_along_the_schedule_the_loss_is_that_of_the_run():
+    """Where mini-batches come out even, the loss of the first round is that of a run to its end."""
+    fold = folds("split")[0]
+    x, y = fold.x[:128], fold.y[:128]
+    validation = fold.x_validation, fold.y_validation
+    for schedule, restart in (("constant", 0), ("cosine", 0), ("cosine", 1)):
+        settings = BASE.replace(schedule=schedule, restart=restart, optimizer="adam", epochs=6, learning_rate=0.01)
+        run = Run(settings, x, y, validation, classes=3)
+        loss = run.advance(6)[-1]["val_loss"]
+        part = Data(x, y, validation, "classification", 3)
+        found = gradient_tune_over(settings, [part], names=["weight_decay"], steps=6 * 4, rounds=1, scheduled=True)
+        assert found.history[0]["loss"] == pytest.approx(loss, rel=1e-4)

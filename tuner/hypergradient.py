@@ -41,6 +41,7 @@ __all__ = ["Data", "GradientTuning", "Hypergradient", "gradient_tune", "gradient
 
 RULE_NAMES = {"lr": "lr", "weight_decay": "decay", "l1": "l1", "momentum": "momentum", "beta1": "b1", "beta2": "b2"}
 SHARES = ("momentum", "beta1", "beta2")  # of what is kept: in [0, 1)
+MOST_BYTES = 2**28  # of the states of all steps
 SETTING_NAMES = {"learning_rate": "lr"}  # of `Settings`, where it differs from the optimizer's
 
 
@@ -52,13 +53,15 @@ class Hypergradient:
 
         dL/dtheta += a_k+1 dF_k/dtheta,    a_k = a_k+1 dF_k/ds_k.
 
-    F and its products with a are recorded once and replayed for every step. Each call starts from the model's present
-    weights and the optimizer's present state, and leaves them as they are. The running averages of a batch
-    normalization, which the validation loss depends on, count as constants.
+    Where the states of all steps would fill the memory, one in sqrt(K) is kept, and the steps between are done again on
+    the way back (Griewank 1992). F and its products with a are recorded once and replayed for every step. Each call
+    starts from the model's present weights and the optimizer's present state, and leaves them as they are. The running
+    averages of a batch normalization, which the validation loss depends on, count as constants.
 
     names: of "lr", "weight_decay", "l1", "momentum", "beta1", "beta2", those that the optimizer has. A group of the
         optimizer that has another value than the first one keeps its ratio to it, if it is a rate or a penalty.
-    loss: (outputs, targets) -> a 0-d mean. xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps.
+    loss: (outputs, targets) -> a 0-d mean. xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps, arrays or
+        what gives one for each step by its index.
     factors: (K,) what the learning rate is multiplied with at each step, as a schedule does; None for a constant rate.
     validation: (x, y). Raises OptionError for a name that the optimizer does not have, or whose present value is 0.
     """
@@ -68,8 +71,8 @@ class Hypergradient:
         model: nn.Module,
         optimizer: Optimizer,
         loss: Callable[[Tensor, Tensor], Tensor],
-        xs: np.ndarray,
-        ys: np.ndarray,
+        xs: Sequence[np.ndarray] | np.ndarray,
+        ys: Sequence[np.ndarray] | np.ndarray,
         validation: tuple[np.ndarray, np.ndarray],
         names: Sequence[str] = ("lr", "weight_decay"),
         factors: np.ndarray | None = None,
@@ -77,7 +80,9 @@ class Hypergradient:
         self.names = tuple(names)
         self._model, self._optimizer, self._loss = model, optimizer, loss
         self._dtype = optimizer.param_groups[0].params[0].dtype
-        self._xs, self._ys, *self._validation = (_data(array, self._dtype) for array in (xs, ys, *validation))
+        self._xs, self._ys = xs, ys
+        self._validation = [_data(array, self._dtype) for array in validation]
+        self._stride = self._kept_steps()
         self._factors = np.ones(len(xs)) if factors is None else np.asarray(factors, np.float64)
         self._first = {name: _present(optimizer, name) for name in self.names}
         self._ahead, self._back, self._judge = jit(self._step), jit(self._adjoint), jit(self._value)
@@ -115,29 +120,51 @@ class Hypergradient:
         random, mode = model.random_state(), model.training
         buffers = [(buffer, buffer.numpy().copy()) for buffer in model.buffers()]
         chosen = Tensor(np.array(theta, np.float64))
-        states = [self._state()]
         done = np.array([float(group.steps) for group in groups])
         steps = [Tensor(np.append(done + k + 1, factor)) for k, factor in enumerate(self._factors)]
         streams = []
+
+        def ahead(k: int, state: list[Tensor]) -> list[Tensor]:
+            return self._ahead(fixed, chosen, steps[k], *self._batch(k), *state)
+
         try:
             model.train()
-            for x, y, t in zip(self._xs, self._ys, steps, strict=True):
+            state = self._state()
+            kept = []
+            for k in range(len(steps)):
+                if k % self._stride == 0:
+                    kept.append(state)
                 streams.append(model.random_state())
-                states.append(self._ahead(fixed, chosen, t, x, y, *states[-1]))
+                state = ahead(k, state)
             model.eval()
-            value, *adjoint = self._judge(*self._validation, *states[-1])
+            value, *adjoint = self._judge(*self._validation, *state)
             gradient = np.zeros(len(self.names))
             model.train()
-            for k in reversed(range(len(self._xs))):
-                model.load_random_state(streams[k])
-                found, *adjoint = self._back(fixed, chosen, steps[k], self._xs[k], self._ys[k], *states[k], *adjoint)
-                gradient += found.numpy()
+            for begin in reversed(range(0, len(steps), self._stride)):
+                states = [kept.pop()]
+                end = min(begin + self._stride, len(steps))
+                for k in range(begin, end - 1):
+                    model.load_random_state(streams[k])
+                    states.append(ahead(k, states[-1]))
+                for k in reversed(range(begin, end)):
+                    model.load_random_state(streams[k])
+                    found, *adjoint = self._back(fixed, chosen, steps[k], *self._batch(k), *states.pop(), *adjoint)
+                    gradient += found.numpy()
         finally:
             model.load_random_state(random)
             for buffer, kept in buffers:
                 buffer.array[...] = kept
             model.train(mode)
         return float(value.item()), gradient
+
+    def _batch(self, k: int) -> tuple[Tensor, Tensor]:
+        return _data(self._xs[k], self._dtype), _data(self._ys[k], self._dtype)
+
+    def _kept_steps(self) -> int:
+        """Every how many steps a state is kept."""
+        steps = len(self._xs)
+        fits = steps * sum(s.array.nbytes for s in self._state()) <= MOST_BYTES
+        return 1 if fits else math.isqrt(steps - 1) + 1
 
     def _step(self, fixed: tuple, theta: Tensor, t: Tensor, x: Tensor, y: Tensor, *state: Tensor) -> list[Tensor]:
         """F: the state after a step. fixed: the groups' values; t (groups + 1,): the numbers of their steps, and the
@@ -401,4 +428,19 @@ def _first_steps(
     restart = settings.restart if epochs >= settings.epochs else 0
     course = settings.replace(epochs=epochs, restart=restart).learning_rate_schedule(each)
     factors = np.asarray(course(np.arange(steps)), np.float64) * np.ones(steps) if scheduled else None
-    return Hypergradient(model, optimizer, goal.loss, x[rows], y[rows], (xv, yv), names, factors)
+    xs, ys = _Batches(x, rows), _Batches(y, rows)
+    return Hypergradient(model, optimizer, goal.loss, xs, ys, (xv, yv), names, factors)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Rows of an array, `rows` (K, b), gathered when a step asks for them."""
+
+    array: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        return self.array[self.rows[k]]

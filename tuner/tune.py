@@ -67,7 +67,7 @@ __all__ = [
 DEFAULT_MINUTES = 1.0
 SEARCH_SHARE = 0.9  # of the time; the rest is for the final training
 FINALS_SHARE = 0.25  # of the time, if there are finalists
-REFINE_SHARE = 0.2  # of the time, if the best is refined
+REFINE_SHARE = 0.3  # of the time, if the best is refined
 LARGEST = 27  # trials of a bracket
 FIRST = [Settings(schedule="cosine"), Settings(schedule="cosine", hidden=(256, 128), dropout=0.2, batch_size=64)]
 """What is tried first unless `base` is given: a small network, and a large one that is kept from learning by heart. (On

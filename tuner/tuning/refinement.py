@@ -18,18 +18,17 @@ from ..schedulers.base import PENDING
 from ..space import Float, Space
 from ..study import Study
 from ..trial import FrozenTrial, TrialState
-from .objectives import count_parameters
 from .runs import TrainingRuns
 
 __all__ = ["Refinement", "check_refinable", "run_refinement"]
 
 DIFFERENTIABLE = ("learning_rate", "weight_decay", "l1", "momentum", "beta1", "beta2")
 SGD_RATE = "learning_rate_sgd"  # what the search calls sgd's learning rate
-LEAST_STEPS, MOST_STEPS = 100, 1000  # of training that are differentiated, if the trial has that many
-MOST_BYTES = 2**28  # of the states that are kept on the way
-ROUNDS = 12  # evaluations of the gradient for which there should be time
+LEAST_STEPS = 100
+MOST_STEPS = 5000  # of all parts together, if there is no limit to the time
+ROUNDS = 10  # evaluations of the gradient for which there should be time
 ATTRIBUTE = "refined"
-GRADIENT_SHARE = 0.5  # of the time, the rest is for the trial
+GRADIENT_SHARE = 0.6  # of the time, the rest is for the trial
 
 
 @dataclass(frozen=True)
@@ -127,30 +126,33 @@ def _refined(
     ]
     options = {"names": list(chosen), "scheduled": True}
     try:
-        steps = _steps(settings, parts, options, deadline)
+        parts, steps = _affordable(settings, parts, options, deadline)
         found = gradient_tune_over(settings, parts, steps=steps, rounds=2 * ROUNDS, deadline=deadline, **options)
     except OptionError:  # the loss falls at no learning rate
         return {}, []
     return {name: float(getattr(found.settings, setting)) for setting, name in chosen.items()}, found.history
 
 
-def _steps(settings: Settings, parts: list[Data], options: Mapping[str, Any], deadline: float) -> int:
-    """How many steps to differentiate: as many as time and memory allow, for what is best after few steps is too bold
-    for many. (On digits the best learning rate after 100 steps is four times that after all of them.)"""
-    first = parts[0]
-    outputs = first.classes or (1 if first.y.ndim == 1 else first.y.shape[1])
-    state = 3 * 4 * count_parameters(settings, first.x.shape[1:], outputs)  # weights and two moments, float32
-    every = settings.epochs * math.ceil(min(len(part.y) for part in parts) / settings.batch_size)
-    steps = min(every, MOST_STEPS, MOST_BYTES // state)
-    if steps > LEAST_STEPS and not math.isinf(deadline):
+def _affordable(
+    settings: Settings, parts: list[Data], options: Mapping[str, Any], deadline: float
+) -> tuple[list[Data], int]:
+    """The parts to differentiate on, and the steps: those of the whole training, if there is time.
+
+    What is best after few steps is too bold for many: rather one fold to the end than all of them half the way. (Of ten
+    searches on digits the refined trial was better in nine with all 1836 steps, and in three with 1000.)
+    """
+    every = settings.epochs * max(min(len(part.y) for part in parts) // settings.batch_size, 1)
+    budget = float(MOST_STEPS)
+    if not math.isinf(deadline):
         times = [time.monotonic()]
         for rounds in (1, 3):
-            gradient_tune_over(settings, parts, steps=LEAST_STEPS // 2, rounds=rounds, deadline=deadline, **options)
+            gradient_tune_over(settings, parts[:1], steps=min(every, LEAST_STEPS // 2), rounds=rounds, **options)
             times.append(time.monotonic())
         before, middle, now = times
-        pace = ((now - middle) - (middle - before)) / LEAST_STEPS  # 2 rounds of half as many steps
-        steps = min(steps, int((deadline - now) / (ROUNDS * max(pace, 1e-6))))
-    return max(steps, min(every, LEAST_STEPS))
+        pace = ((now - middle) - (middle - before)) / 2 / min(every, LEAST_STEPS // 2)
+        budget = (deadline - now) / (ROUNDS * max(pace, 1e-6))
+    count = min(max(int(budget // every), 1), len(parts))
+    return parts[:count], min(max(int(budget // count), LEAST_STEPS), every)
 
 
 def _run_to_its_end(study: Study, work: TrainingRuns, number: int, deadline: float) -> None:
