@@ -83,6 +83,14 @@ def test_what_is_no_better_is_not_taken(monkeypatch):
     assert "(no better)" in result.report()
 
 
+def test_where_there_is_nothing_to_gain_there_is_no_trial(monkeypatch):
+    monkeypatch.setattr(refinement, "_refined", lambda *arguments: ({"learning_rate": 2e-3 * (1 + 1e-12)}, []))
+    result = tuner.tune(*blobs(), **QUICK, refine="gradient")
+    assert result.refinement.trial is None and not result.refinement.better
+    assert len(result.study.trials) == 1
+    assert "nothing to gain" in result.report()
+
+
 def test_other_trials_are_left_alone_and_nothing_is_done_twice(tmp_path):
     options = QUICK | {"trials": 7, "max_epochs": 18, "sampler": RandomSampler(seed=0), "refine": "gradient"}
     before = tuner.tune(*blobs(600), **options | {"refine": None})
