@@ -172,7 +172,8 @@ def tune(
         weight decay, L1, momentum, betas) by the gradient of the validation loss (`tuner.gradient_tune`), and runs them
         as a trial more, to its end; it is the result only if it is better. For one objective, and settings that stay as
         they are in the course of training. It takes three tenths of `minutes`; without them the gradient is taken up to
-        twenty times, which costs some hundreds of epochs.
+        twenty times, which costs some hundreds of epochs. It wants folds: a single small validation part it learns by
+        heart.
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
     lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given.
