@@ -60,7 +60,7 @@ class Hypergradient:
 
     names: of "lr", "weight_decay", "l1", "momentum", "beta1", "beta2", those that the optimizer has. A group of the
         optimizer that has another value than the first one keeps its ratio to it, if it is a rate or a penalty.
-    loss: (outputs, targets) -> a 0-d mean. xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps, arrays or
+    loss: (outputs, targets) -> a 0-d mean; smoothed: the same for training, where labels are smoothed. xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps, arrays or
         what gives one for each step by its index.
     factors: (K,) what the learning rate is multiplied with at each step, as a schedule does; None for a constant rate.
     validation: (x, y). Raises OptionError for a name that the optimizer does not have, or whose present value is 0.
@@ -76,9 +76,11 @@ class Hypergradient:
         validation: tuple[np.ndarray, np.ndarray],
         names: Sequence[str] = ("lr", "weight_decay"),
         factors: np.ndarray | None = None,
+        smoothed: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         self.names = tuple(names)
-        self._model, self._optimizer, self._loss = model, optimizer, loss
+        self._model, self._optimizer = model, optimizer
+        self._loss, self._training_loss = loss, smoothed or loss
         self._dtype = optimizer.param_groups[0].params[0].dtype
         self._xs, self._ys = xs, ys
         self._validation = [_data(array, self._dtype) for array in validation]
@@ -198,7 +200,7 @@ class Hypergradient:
         """One step of the optimizer, as `kernels.contract.Backend.update` has it, on Tensors."""
         weights = [s for s, is_weight in zip(state, self._are_weights(), strict=True) if is_weight]
         with self._substituted(weights):
-            loss = self._loss(self._model(x), y)
+            loss = self._training_loss(self._model(x), y)
         gradients = iter(grad(loss, weights, create_graph=create_graph, allow_unused=True))
         after, place = [], 0
         for i, group in enumerate(self._optimizer.param_groups):
@@ -429,7 +431,8 @@ def _first_steps(
     course = settings.replace(epochs=epochs, restart=restart).learning_rate_schedule(each)
     factors = np.asarray(course(np.arange(steps)), np.float64) * np.ones(steps) if scheduled else None
     xs, ys = _Batches(x, rows), _Batches(y, rows)
-    return Hypergradient(model, optimizer, goal.loss, xs, ys, (xv, yv), names, factors)
+    smoothed = objective(model, loss, smoothing=settings.label_smoothing).loss if loss == "cross_entropy" else None
+    return Hypergradient(model, optimizer, goal.loss, xs, ys, (xv, yv), names, factors, smoothed)
 
 
 @dataclass(frozen=True)
