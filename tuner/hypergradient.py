@@ -60,8 +60,8 @@ class Hypergradient:
 
     names: of "lr", "weight_decay", "l1", "momentum", "beta1", "beta2", those that the optimizer has. A group of the
         optimizer that has another value than the first one keeps its ratio to it, if it is a rate or a penalty.
-    loss: (outputs, targets) -> a 0-d mean; smoothed: the same for training, where labels are smoothed. xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps, arrays or
-        what gives one for each step by its index.
+    loss: (outputs, targets) -> a 0-d mean; smoothed: that of training, where labels are smoothed.
+    xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps, arrays or what gives one for each step by its index.
     factors: (K,) what the learning rate is multiplied with at each step, as a schedule does; None for a constant rate.
     validation: (x, y). Raises OptionError for a name that the optimizer does not have, or whose present value is 0.
     """
