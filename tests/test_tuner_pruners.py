@@ -173,16 +173,16 @@ def test_halving_lets_the_best_share_pass_each_rung():
     ("make", "message"),
     [
         (lambda: PercentilePruner(101), "percentile must be in"),
-        (lambda: MedianPruner(n_startup_trials=-1), "n_startup_trials must be at least 0, got -1"),
-        (lambda: MedianPruner(interval_steps=0), "interval_steps must be at least 1, got 0"),
+        (lambda: MedianPruner(n_startup_trials=-1), "n_startup_trials must be a whole number >= 0, got -1"),
+        (lambda: MedianPruner(interval_steps=0), "interval_steps must be a whole number >= 1, got 0"),
         (lambda: PatientPruner(None, patience=-1), "patience must be at least 0"),
         (lambda: PatientPruner(None, patience=1, min_delta=-1), "min_delta must be at least 0"),
         (lambda: SuccessiveHalvingPruner(0), "min_resource must be a whole number >= 1 or 'auto', got 0"),
-        (lambda: SuccessiveHalvingPruner(1, 1), "reduction_factor must be at least 2"),
+        (lambda: SuccessiveHalvingPruner(1, 1), "reduction_factor must be a whole number >= 2"),
         (lambda: SuccessiveHalvingPruner(min_early_stopping_rate=-1), "min_early_stopping_rate"),
         (lambda: SuccessiveHalvingPruner(bootstrap_count=1), "wants a min_resource other than 'auto'"),
         (lambda: SuccessiveHalving(0), "min_steps must be"),
-        (lambda: SuccessiveHalving(1, 1), "eta must be at least 2"),
+        (lambda: SuccessiveHalving(1, 1), "eta must be a whole number >= 2"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make, message):

@@ -190,14 +190,13 @@ def test_to_maximize_mirrors_to_minimize_exactly(case):
 
 @pytest.mark.parametrize("case", [c for c in SAMPLERS if c.make(0).learns], ids=str)
 def test_a_sampler_that_learns_gets_better(case):
-    def mean_of_last(sampler):
+    def better_half_of_last(sampler):  # some samplers mix random points in
         study = tuner.create_study(sampler=sampler, space=SPACES["mixed"])
         study.optimize(bowl, n_trials=30)
-        return np.mean([t.value for t in study.trials[-10:]])
+        return np.mean(sorted(t.value for t in study.trials[-10:])[:5])
 
-    learned = [mean_of_last(case.make(seed)) for seed in range(2)]
-    wanted = 0.85 if case.name == "InterleavedSampler" else 0.7  # half of its points are random
-    assert np.mean(learned) < wanted * np.mean([mean_of_last(RandomSampler(seed)) for seed in range(6)])
+    learned = [better_half_of_last(case.make(seed)) for seed in range(2)]
+    assert np.mean(learned) < 0.62 * np.mean([better_half_of_last(RandomSampler(seed)) for seed in range(12)])
 
 
 @pytest.mark.parametrize("case", SAMPLERS, ids=str)

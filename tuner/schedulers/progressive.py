@@ -9,7 +9,7 @@ import numpy as np
 
 from ..trial import FrozenTrial, TrialState
 from .base import Situation
-from .brackets import geometric
+from .brackets import checked, geometric
 from .promotions import Promotions
 
 __all__ = ["ProgressiveHalving"]
@@ -26,11 +26,7 @@ class ProgressiveHalving(Promotions):
     """
 
     def __init__(self, min_steps: int = 1, eta: int = 3):
-        if isinstance(min_steps, bool) or not isinstance(min_steps, int) or min_steps < 1:
-            raise ValueError(f"min_steps must be a whole number >= 1, got {min_steps!r}")
-        if eta < 2:
-            raise ValueError(f"eta must be at least 2, got {eta}")
-        self.min_steps, self.eta = min_steps, eta
+        self.min_steps, self.eta = checked(min_steps, eta)
 
     def ladder(self, situation: Situation) -> tuple[Sequence[int], Sequence[float]]:
         rungs = geometric(self.min_steps, self.eta, situation.max_steps)
