@@ -14,6 +14,10 @@ from ..trial import FrozenTrial, TrialState
 
 __all__ = ["History", "Observations", "Table"]
 
+ENOUGH = 10
+"""Trials are compared at a step that so many have reached, or 2 for each parameter and 2 more: samplers that learn want
+as many before they do."""
+
 
 @dataclass(frozen=True)
 class Observations:
@@ -155,33 +159,52 @@ def _key(point: np.ndarray) -> bytes:
 def fill_from_curves(
     losses: np.ndarray, steps: np.ndarray, trials: Sequence[FrozenTrial], signs: Sequence[int], dimensions: int
 ) -> None:
-    """Give trials that stopped early a loss that can be compared (as BOHB does, Falkner et al. 2018).
+    """Give trials that stopped early losses that can be compared (in the spirit of BOHB, Falkner et al. 2018).
 
-    All trials are compared at one step, the largest that enough of them have reached; trials that did not get there
-    keep NaN, but for pruned ones, which take their last value or that of the worst trial there, if that is worse.
+    All trials are compared at one step, the largest that enough of them have reached. Of the others
+    - pruned ones take their last value, or that of the worst trial there with finite values, if that is worse;
+    - paused and running ones take their last value less what those there gained from that step on, by the median.
+    With several objectives, each of them by itself. Without a value that is a number a trial keeps NaN.
     """
     lengths = np.array(
         [max(t.intermediate_values, default=0) if t.state is not TrialState.FAIL else 0 for t in trials], dtype=np.int64
     )
     early = np.isnan(losses).any(axis=1) & (lengths > 0)
-    if len(signs) > 1 or not early.any():
+    if not early.any():
         return
     reached = np.sort(lengths[lengths > 0])[::-1]
-    enough = min(2 * dimensions + 2, len(reached))
+    enough = min(max(2 * dimensions + 2, ENOUGH), len(reached))
     level = int(reached[enough - 1])
-    for row, trial in enumerate(trials):
-        if lengths[row] >= level:
-            curve = trial.intermediate_values
-            step = level if level in curve else min(s for s in curve if s >= level)
-            if curve[step] == curve[step]:
-                losses[row], steps[row] = signs[0] * curve[step], step
-    there = losses[lengths >= level]
-    worst = np.nanmax(there) if np.isfinite(there).any() else math.nan
-    for row in np.flatnonzero(early & (lengths < level)):
-        if trials[row].state is TrialState.PRUNED:
-            last = signs[0] * trials[row].intermediate_values[int(lengths[row])]
-            losses[row] = np.fmax(last, worst)
-            steps[row] = lengths[row]
+    there = np.flatnonzero(lengths >= level)
+    at = [_reached(trials[row].intermediate_values, level) for row in there]
+    found = _values(trials, there, at, signs)
+    known = ~np.isnan(found).any(axis=1)
+    losses[there[known]], steps[there[known]] = found[known], np.array(at)[known]
+    there = there[np.isfinite(found).all(axis=1)]
+    worst = losses[there].max(axis=0) if len(there) else math.nan
+
+    behind = np.flatnonzero(early & (lengths < level))
+    last = _values(trials, behind, lengths[behind], signs)
+    pruned = np.array([trials[row].state is TrialState.PRUNED for row in behind], dtype=bool)
+    expected = np.fmax(last, worst)
+    for step in np.unique(lengths[behind[~pruned]]).tolist():
+        chosen = ~pruned & (lengths[behind] == step)
+        both = np.array([row for row in there if step in trials[row].intermediate_values], dtype=np.int64)
+        then = _values(trials, both, [step] * len(both), signs)
+        expected[chosen] = last[chosen] - (np.median(then - losses[both], axis=0) if len(both) else math.nan)
+    known = ~np.isnan(expected).any(axis=1)
+    losses[behind[known]], steps[behind[known]] = expected[known], lengths[behind[known]]
+
+
+def _reached(curve: dict[int, object], level: int) -> int:
+    """The first step of a curve that is not before `level`."""
+    return level if level in curve else min(step for step in curve if step >= level)
+
+
+def _values(trials: Sequence[FrozenTrial], rows: Sequence[int], at: Sequence[int], signs: Sequence[int]) -> np.ndarray:
+    """Losses of the rows, each at its step, float64 (rows, objectives)."""
+    values = [trials[row].intermediate_values[step] for row, step in zip(rows, at, strict=True)]
+    return np.array(values, dtype=np.float64).reshape(len(values), len(signs)) * signs
 
 
 class History:
