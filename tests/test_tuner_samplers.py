@@ -179,6 +179,20 @@ def test_infinite_values_do_not_disturb_a_sampler(case):
     assert study.best_trial.number % 2 == 0
 
 
+@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_huge_and_tiny_values_do_not_disturb_a_sampler(case, objectives):
+    kinds = [lambda u: (u - 0.5) * 2e308, lambda u: u * 5e-324, lambda u: 1e16 + u]
+    for kind in kinds:
+        study = tuner.create_study(
+            sampler=case.make(0), space=SPACES["mixed"], directions=["minimize", "maximize"][:objectives]
+        )
+        study.optimize(
+            lambda t, kind=kind: [kind(bowl(t) / 9), kind(keyed_uniform(t.number))][:objectives], n_trials=16
+        )
+        assert {t.state for t in study.trials} == {tuner.TrialState.COMPLETE}
+
+
 @pytest.mark.parametrize("case", SAMPLERS, ids=str)
 def test_to_maximize_mirrors_to_minimize_exactly(case):
     down = tuner.create_study(sampler=case.make(3), space=SPACES["mixed"], direction="minimize")

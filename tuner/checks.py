@@ -5,7 +5,10 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["fraction", "whole"]
+__all__ = ["RESOURCES", "fraction", "ladder", "whole"]
+
+RESOURCES = ("min_resource", "reduction_factor")
+"""What pruners call the first rung and the ratio of the rungs."""
 
 
 def whole(name: str, value: Any, least: int, other: str = "") -> int:
@@ -23,3 +26,14 @@ def fraction(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
     return float(value)
+
+
+def ladder(
+    first: Any, ratio: Any, other: str = "", names: tuple[str, str] = ("min_steps", "eta")
+) -> tuple[int | str, int]:
+    """(first rung, ratio of the rungs) as whole numbers; ValueError if they are not at least 1 and 2.
+
+    other: a text that may stand in place of the first rung.
+    """
+    lowest = first if other and isinstance(first, str) and first == other else whole(names[0], first, 1, other)
+    return lowest, whole(names[1], ratio, 2)

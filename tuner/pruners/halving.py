@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from ..checks import whole
+from ..checks import RESOURCES, ladder, whole
 from ..trial import FrozenTrial
 from .base import Pruner
 from .rungs import falls_behind, longest
@@ -35,8 +35,7 @@ class SuccessiveHalvingPruner(Pruner):
         min_early_stopping_rate: int = 0,
         bootstrap_count: int = 0,
     ):
-        self.min_resource = "auto" if min_resource == "auto" else whole("min_resource", min_resource, 1, "auto")
-        self.reduction_factor = whole("reduction_factor", reduction_factor, 2)
+        self.min_resource, self.reduction_factor = ladder(min_resource, reduction_factor, "auto", RESOURCES)
         self.min_early_stopping_rate = whole("min_early_stopping_rate", min_early_stopping_rate, 0)
         self.bootstrap_count = whole("bootstrap_count", bootstrap_count, 0)
         if bootstrap_count > 0 and min_resource == "auto":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ..checks import whole
+from ..checks import RESOURCES, ladder, whole
 from ..trial import FrozenTrial
 from .base import Pruner
 from .rungs import falls_behind, longest
@@ -37,14 +37,13 @@ class HyperbandPruner(Pruner):
     ):
         from ..schedulers import Hyperband
 
-        self.min_resource = whole("min_resource", min_resource, 1)
-        self.reduction_factor = whole("reduction_factor", reduction_factor, 2)
-        if max_resource != "auto" and (not isinstance(max_resource, int) or max_resource < min_resource):
-            raise ValueError(f"max_resource must be a whole number >= min_resource or 'auto', got {max_resource!r}")
+        self.min_resource, self.reduction_factor = ladder(min_resource, reduction_factor, names=RESOURCES)
+        self.max_resource = "auto"
+        if not isinstance(max_resource, str) or max_resource != "auto":
+            self.max_resource = whole("max_resource", max_resource, self.min_resource, "auto")
         self.bootstrap_count = whole("bootstrap_count", bootstrap_count, 0)
         if bootstrap_count > 0 and max_resource == "auto":
             raise ValueError(f"bootstrap_count={bootstrap_count} wants a max_resource other than 'auto'")
-        self.max_resource = max_resource
         self._hyperband = Hyperband(self.min_resource, self.reduction_factor)
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:

@@ -55,7 +55,8 @@ class PercentilePruner(Pruner):
         others = [value for value in others if not np.isnan(value).any()]
         if len(others) < self.n_min_trials:
             return False
-        loss, *losses = pareto.losses([own[pareto.best(own, signs)], *others], signs)
+        losses = pareto.losses([own[pareto.best(own, signs)], *others], signs)
+        loss, *losses = np.clip(losses, -pareto.HUGE, pareto.HUGE)  # between infinities there is no percentile
         return bool(loss > np.percentile(losses, self.percentile))
 
     def next_check(self, step: int) -> int | None:

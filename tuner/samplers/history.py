@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..pareto import bounded
 from ..space import Space
 from ..trial import FrozenTrial, TrialState
 
@@ -28,7 +29,8 @@ class Observations:
     points: np.ndarray
     """float64 (n, dimensions): where `Space.encode` puts the settings; NaN where a trial lacks a parameter."""
     losses: np.ndarray
-    """float64 (n, objectives): values with their sign, the smaller the better; NaN without a value."""
+    """float64 (n, objectives): values with their sign, the smaller the better; NaN without a value. Finite ones are at
+    most 1e150 in size, so that samplers can square them."""
     violations: np.ndarray
     """float64 (n,): the sum of what exceeds 0 among the trial's constraints; 0 is feasible."""
     failed: np.ndarray
@@ -113,7 +115,7 @@ class Table:
 
     def _observations(self, trials: Sequence[FrozenTrial], signs: Sequence[int], dimensions: int) -> Observations:
         count = len(trials)
-        losses, failed = self._losses[:count].copy(), self._failed[:count]
+        losses, failed = bounded(self._losses[:count]), self._failed[:count]
         steps = np.zeros(count, dtype=np.int64)
         if self._curved:
             fill_from_curves(losses, steps, trials, signs, dimensions)
@@ -204,7 +206,7 @@ def _reached(curve: dict[int, object], level: int) -> int:
 def _values(trials: Sequence[FrozenTrial], rows: Sequence[int], at: Sequence[int], signs: Sequence[int]) -> np.ndarray:
     """Losses of the rows, each at its step, float64 (rows, objectives)."""
     values = [trials[row].intermediate_values[step] for row, step in zip(rows, at, strict=True)]
-    return np.array(values, dtype=np.float64).reshape(len(values), len(signs)) * signs
+    return bounded(np.array(values, dtype=np.float64).reshape(len(values), len(signs)) * signs)
 
 
 class History:

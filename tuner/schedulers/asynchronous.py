@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..checks import ladder
 from .base import Situation
-from .brackets import checked, geometric
+from .brackets import geometric
 from .promotions import Promotions
 
 __all__ = ["AsynchronousHalving"]
@@ -18,7 +19,7 @@ class AsynchronousHalving(Promotions):
     """
 
     def __init__(self, min_steps: int = 1, eta: int = 3):
-        self.min_steps, self.eta = checked(min_steps, eta)
+        self.min_steps, self.eta = ladder(min_steps, eta)
 
     def ladder(self, situation: Situation) -> tuple[Sequence[int], Sequence[float]]:
         rungs = geometric(self.min_steps, self.eta, situation.max_steps)

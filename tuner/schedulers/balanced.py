@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..checks import ladder
 from .base import Situation
-from .brackets import checked, geometric
+from .brackets import geometric
 from .promotions import Promotions
 
 __all__ = ["Balanced", "shares_of"]
@@ -25,7 +26,7 @@ class Balanced(Promotions):
     """
 
     def __init__(self, min_steps: int | str = "auto", eta: int = 3, explore: float = 0.5):
-        self.min_steps, self.eta = checked(min_steps, eta, "auto")
+        self.min_steps, self.eta = ladder(min_steps, eta, "auto")
         if not 0 < explore < 1:
             raise ValueError(f"explore must be a number between 0 and 1, got {explore!r}")
         self.explore = explore

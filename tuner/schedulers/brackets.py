@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from ..checks import whole
 from ..trial import FrozenTrial, TrialState
 from .base import PENDING, Decision, Scheduler, Segment, Situation
 
-__all__ = ["Bracket", "Brackets", "checked", "geometric"]
+__all__ = ["Bracket", "Brackets", "geometric"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,6 @@ class Bracket:
     @property
     def size(self) -> int:
         return self.counts[0]
-
-
-def checked(min_steps: int | str, eta: int, other: str = "") -> tuple[int | str, int]:
-    """(first rung, ratio of the rungs) as whole numbers, or `other` in place of the first; ValueError if they are not
-    at least 1 and 2."""
-    first = min_steps if other and min_steps == other else whole("min_steps", min_steps, 1, other)
-    return first, whole("eta", eta, 2)
 
 
 def geometric(first: int, eta: int, max_steps: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..checks import whole
+from ..pareto import HUGE
 from ..trial import FrozenTrial, TrialState
 from .base import PENDING, Decision, Scheduler, Segment, Situation
 from .extrapolation import Extrapolation, expected_improvement
@@ -88,5 +89,5 @@ def _curve(trial: FrozenTrial, situation: Situation) -> np.ndarray:
     """Losses after 1, 2, ... steps: of the last step, or of the best so far, as trials count."""
     values = [trial.intermediate_values.get(step, np.nan) for step in range(1, trial.steps + 1)]
     losses = situation.signs[0] * np.array(values, dtype=np.float64)
-    losses = np.where(np.isnan(losses), np.inf, losses)
+    losses = np.where(np.isnan(losses) | (losses == np.inf), np.inf, np.clip(losses, -HUGE, HUGE))
     return np.minimum.accumulate(losses) if situation.best else losses

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .brackets import Bracket, Brackets, checked, geometric
+from ..checks import ladder
+from .brackets import Bracket, Brackets, geometric
 
 __all__ = ["SuccessiveHalving"]
 
@@ -17,7 +18,7 @@ class SuccessiveHalving(Brackets):
     """
 
     def __init__(self, min_steps: int | str = "auto", eta: int = 3):
-        self.min_steps, self.eta = checked(min_steps, eta, "auto")
+        self.min_steps, self.eta = ladder(min_steps, eta, "auto")
 
     def rungs(self, max_steps: int) -> list[int]:
         """The steps at which trials are compared, the last being max_steps."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from .brackets import Bracket, Brackets, checked
+from ..checks import ladder
+from .brackets import Bracket, Brackets
 
 __all__ = ["Hyperband"]
 
@@ -20,7 +21,7 @@ class Hyperband(Brackets):
     """
 
     def __init__(self, min_steps: int = 1, eta: int = 3):
-        self.min_steps, self.eta = checked(min_steps, eta)
+        self.min_steps, self.eta = ladder(min_steps, eta)
 
     def brackets(self, max_steps: int) -> list[Bracket]:
         s_max = 0
