@@ -57,35 +57,34 @@ def test_violations_are_the_sum_of_what_exceeds_zero():
     np.testing.assert_array_equal(seen.violations, [0, 0.75, math.inf, 0])
 
 
-def gaining(number, objectives=1):
-    """A complete trial whose loss after three steps is its number + 3, which was twice that gain more at first."""
-    losses = [3.0 + 3 * number, 3.0 + 2 * number, 3.0 + number]
+def descending(number, objectives=1):
+    """A complete trial whose loss falls to its number + 3 in three steps."""
+    losses = [5.0 + number, 4.0 + number, 3.0 + number]
     curve = losses if objectives == 1 else [[loss, -10 * loss] for loss in losses]
     return trial(number, values=[0.5] * objectives, curve=curve)
 
 
 def test_trials_that_stopped_early_get_a_loss_that_can_be_compared():
-    done = [gaining(number) for number in range(10)]
+    done = [descending(number) for number in range(10)]
     early = [
         trial(10, TrialState.PRUNED, curve=[9.0]),  # as bad as the worst
         trial(11, TrialState.PRUNED, curve=[20.0]),  # as bad as it was
-        trial(12, TrialState.RUNNING, curve=[7.0, 6.0]),  # has what the others gained from there on, by the median
-        trial(13, TrialState.PAUSED, curve=[12.0]),
-        trial(14, TrialState.FAIL, curve=[0.1, 0.1, 0.1]),
-        trial(15, TrialState.PAUSED, curve=[math.nan]),
-        trial(16, TrialState.PAUSED, curve=[math.inf]),
+        trial(12, TrialState.PAUSED, curve=[1.0]),  # was passed over, by the next one
+        trial(13, TrialState.RUNNING, curve=[7.0, 6.0]),  # is on its way
+        trial(14, TrialState.PAUSED, curve=[math.inf]),  # may yet go on
+        trial(15, TrialState.FAIL, curve=[0.1, 0.1, 0.1]),
+        trial(16, TrialState.PAUSED, curve=[math.nan]),
         trial(17, TrialState.RUNNING),
     ]
     seen = read(*done, *early)
     assert seen.losses[:10, 0].tolist() == list(range(3, 13))
-    np.testing.assert_array_equal(
-        seen.losses[10:, 0], [12, 20, 6 - 4.5, 12 - 9, math.nan, math.nan, math.inf, math.nan]
-    )
-    assert seen.steps.tolist() == [3] * 10 + [1, 1, 2, 1, 0, 0, 1, 0]
-    assert seen.pending.tolist() == [False] * 15 + [True, False, True]
-    # Of nine trials and one that has two steps there are ten with two steps: all are compared there.
-    seen = read(*done[:9], trial(9, TrialState.PAUSED, curve=[7.0, 6.0]), trial(10, TrialState.PAUSED, curve=[9.0]))
-    np.testing.assert_array_equal(seen.losses[:, 0], [*range(3, 21, 2), 6, 9 - 3.5])  # gains 0 to 8, and 1
+    np.testing.assert_array_equal(seen.losses[10:, 0], [12, 20, 12, *[math.nan] * 5])
+    assert seen.steps.tolist() == [3] * 10 + [1, 1, 1, 0, 0, 0, 0, 0]
+    assert seen.pending.tolist() == [False] * 13 + [True, True, False, True, True]
+    # With only nine there, ten have one step: all are compared at the first.
+    seen = read(*done[:9], trial(9, TrialState.PAUSED, curve=[9.0]), trial(10, TrialState.RUNNING, curve=[8.0]))
+    np.testing.assert_array_equal(seen.losses[:, 0], [*range(5, 14), 9, 8])
+    assert seen.steps.tolist() == [1] * 11
 
 
 def test_the_wider_the_space_the_more_trials_must_have_come_to_where_all_are_compared():
@@ -93,25 +92,25 @@ def test_the_wider_the_space_the_more_trials_must_have_come_to_where_all_are_com
     params = dict.fromkeys(wide.names, 0.5)
     for count, step in ((13, 1), (14, 3)):  # 2 * dimensions + 2
         done = [trial(n, curve=[5.0, 4.0, 3.0], params=params) for n in range(count)]
-        seen = read(*done, trial(count, TrialState.PAUSED, curve=[6.0], params=params), space=wide)
+        seen = read(*done, trial(count, TrialState.PRUNED, curve=[6.0], params=params), space=wide)
         assert seen.steps.tolist() == [step] * count + [1]
 
 
 def test_several_objectives_are_compared_one_by_one():
-    done = [gaining(number, 2) for number in range(10)]
+    done = [descending(number, 2) for number in range(10)]
     early = [
         trial(10, TrialState.PRUNED, curve=[[9.0, -300.0]]),  # in the first as bad as the worst, 12 and -120
         trial(11, TrialState.PRUNED, curve=[[20.0, 0.0]]),
-        trial(12, TrialState.PAUSED, curve=[[7.0, 0.0], [6.0, 1.0]]),
-        trial(13, TrialState.PAUSED, curve=[[7.0, math.nan]]),
-        trial(14, TrialState.FAIL, curve=[[0.1, 0.1]] * 3),
+        trial(12, TrialState.PAUSED, curve=[[7.0, 0.0]]),
+        trial(13, TrialState.RUNNING, curve=[[7.0, 0.0], [6.0, 1.0]]),
+        trial(14, TrialState.PRUNED, curve=[[7.0, math.nan]]),
+        trial(15, TrialState.FAIL, curve=[[0.1, 0.1]] * 3),
     ]
     seen = read(*done, *early, signs=(1, -1))
     np.testing.assert_array_equal(seen.losses[:10], [[3 + n, 10 * (3 + n)] for n in range(10)])
-    np.testing.assert_array_equal(
-        seen.losses[10:], [[12, 300], [20, 120], [6 - 4.5, -1 - 45], [math.nan] * 2, [math.nan] * 2]
-    )
-    assert seen.pending.tolist() == [False] * 13 + [True, False]
+    nothing = [math.nan] * 2
+    np.testing.assert_array_equal(seen.losses[10:], [[12, 300], [20, 120], [12, 120], nothing, [12, 120], nothing])
+    assert seen.pending.tolist() == [False] * 13 + [True, False, False]
     broken = trial(0, values=[0.5] * 2, curve=[[1.0, 1.0], [1.0, 1.0], [math.inf, 1.0]])
     seen = read(broken, *done[1:], *early[:1], signs=(1, -1))
     assert seen.losses[0].tolist() == [math.inf, -1]

@@ -163,10 +163,10 @@ def fill_from_curves(
 ) -> None:
     """Give trials that stopped early losses that can be compared (in the spirit of BOHB, Falkner et al. 2018).
 
-    All trials are compared at one step, the largest that enough of them have reached. Of the others
-    - pruned ones take their last value, or that of the worst trial there with finite values, if that is worse;
-    - paused and running ones take their last value less what those there gained from that step on, by the median.
-    With several objectives, each of them by itself. Without a value that is a number a trial keeps NaN.
+    All trials are compared at one step, the largest that enough of them have reached. Of the others those that were
+    given up take their last value or that of the worst trial there (of those with finite values), if that is worse:
+    with several objectives in each of them. They are the pruned ones and, since a trial that waits to be promoted may
+    wait for ever, paused ones that a later trial has left behind. The rest keep NaN.
     """
     lengths = np.array(
         [max(t.intermediate_values, default=0) if t.state is not TrialState.FAIL else 0 for t in trials], dtype=np.int64
@@ -186,16 +186,15 @@ def fill_from_curves(
     worst = losses[there].max(axis=0) if len(there) else math.nan
 
     behind = np.flatnonzero(early & (lengths < level))
-    last = _values(trials, behind, lengths[behind], signs)
-    pruned = np.array([trials[row].state is TrialState.PRUNED for row in behind], dtype=bool)
-    expected = np.fmax(last, worst)
-    for step in np.unique(lengths[behind[~pruned]]).tolist():
-        chosen = ~pruned & (lengths[behind] == step)
-        both = np.array([row for row in there if step in trials[row].intermediate_values], dtype=np.int64)
-        then = _values(trials, both, [step] * len(both), signs)
-        expected[chosen] = last[chosen] - (np.median(then - losses[both], axis=0) if len(both) else math.nan)
+    left = np.maximum.accumulate(lengths[::-1])[::-1] > lengths  # a later one has gone further
+    behind = [row for row in behind if trials[row].state is TrialState.PRUNED or
+              (trials[row].state is TrialState.PAUSED and left[row])]  # fmt: skip
+    if not behind:
+        return
+    expected = np.fmax(_values(trials, behind, lengths[behind], signs), worst)
     known = ~np.isnan(expected).any(axis=1)
-    losses[behind[known]], steps[behind[known]] = expected[known], lengths[behind[known]]
+    behind = np.array(behind)[known]
+    losses[behind], steps[behind] = expected[known], lengths[behind]
 
 
 def _reached(curve: dict[int, object], level: int) -> int:
