@@ -185,15 +185,13 @@ def fill_from_curves(
     there = there[np.isfinite(found).all(axis=1)]
     worst = losses[there].max(axis=0) if len(there) else math.nan
 
-    behind = np.flatnonzero(early & (lengths < level))
-    left = np.maximum.accumulate(lengths[::-1])[::-1] > lengths  # a later one has gone further
-    behind = [row for row in behind if trials[row].state is TrialState.PRUNED or
-              (trials[row].state is TrialState.PAUSED and left[row])]  # fmt: skip
-    if not behind:
-        return
+    state = np.array([trial.state for trial in trials])
+    left_behind = np.maximum.accumulate(lengths[::-1])[::-1] > lengths
+    given_up = (state == TrialState.PRUNED) | ((state == TrialState.PAUSED) & left_behind)
+    behind = np.flatnonzero(early & given_up & (lengths < level))
     expected = np.fmax(_values(trials, behind, lengths[behind], signs), worst)
     known = ~np.isnan(expected).any(axis=1)
-    behind = np.array(behind)[known]
+    behind = behind[known]
     losses[behind], steps[behind] = expected[known], lengths[behind]
 
 
