@@ -81,10 +81,6 @@ def test_trials_that_stopped_early_get_a_loss_that_can_be_compared():
     np.testing.assert_array_equal(seen.losses[10:, 0], [12, 20, 12, *[math.nan] * 5])
     assert seen.steps.tolist() == [3] * 10 + [1, 1, 1, 0, 0, 0, 0, 0]
     assert seen.pending.tolist() == [False] * 13 + [True, True, False, True, True]
-    assert seen.left_behind.tolist() == [False] * 12 + [True] + [False] * 5
-    other = seen.without_left_behind()
-    assert other.pending.tolist() == [False] * 12 + [True] * 3 + [False, True, True]
-    np.testing.assert_array_equal(np.delete(other.losses, 12, 0), np.delete(seen.losses, 12, 0))
     # With only nine there, ten have one step: all are compared at the first.
     seen = read(*done[:9], trial(9, TrialState.PAUSED, curve=[9.0]), trial(10, TrialState.RUNNING, curve=[8.0]))
     np.testing.assert_array_equal(seen.losses[:, 0], [*range(5, 14), 9, 8])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,8 +37,6 @@ class Observations:
     """bool (n,): ended without a value: diverged, raised, or gave NaN."""
     steps: np.ndarray
     """int64 (n,): the step that the loss belongs to; 0 for the final value of a trial without a curve."""
-    left_behind: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
-    """bool (n,), or none: waits while a later trial has gone further, and counts as the worst of those that have."""
 
     @property
     def pending(self) -> np.ndarray:
@@ -49,12 +47,6 @@ class Observations:
     def done(self) -> np.ndarray:
         """bool (n,): has a value."""
         return ~np.isnan(self.losses).any(axis=1)
-
-    def without_left_behind(self) -> Observations:
-        """The same with trials that were left behind as pending ones."""
-        if not self.left_behind.any():
-            return self
-        return replace(self, losses=np.where(self.left_behind[:, None], np.nan, self.losses))
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -125,19 +117,10 @@ class Table:
         count = len(trials)
         losses, failed = bounded(self._losses[:count]), self._failed[:count]
         steps = np.zeros(count, dtype=np.int64)
-        left_behind = np.zeros(count, dtype=bool)
         if self._curved:
-            left_behind = fill_from_curves(losses, steps, trials, signs, dimensions)
+            fill_from_curves(losses, steps, trials, signs, dimensions)
         rows = np.flatnonzero(self._inside[:count])
-        return Observations(
-            rows,
-            self._points[rows],
-            losses[rows],
-            self._violations[rows],
-            failed[rows],
-            steps[rows],
-            left_behind[rows],
-        )
+        return Observations(rows, self._points[rows], losses[rows], self._violations[rows], failed[rows], steps[rows])
 
     def _grow(self, count: int, dimensions: int, objectives: int) -> None:
         if len(self._points) >= count and self._points.shape[1] == dimensions:
@@ -177,20 +160,20 @@ def _key(point: np.ndarray) -> bytes:
 
 def fill_from_curves(
     losses: np.ndarray, steps: np.ndarray, trials: Sequence[FrozenTrial], signs: Sequence[int], dimensions: int
-) -> np.ndarray:
+) -> None:
     """Give trials that stopped early losses that can be compared (in the spirit of BOHB, Falkner et al. 2018).
 
     All trials are compared at one step, the largest that enough of them have reached. Of the others those that were
     given up take their last value or that of the worst trial there (of those with finite values), if that is worse:
     with several objectives in each of them. They are the pruned ones and, since a trial that waits to be promoted may
-    wait for ever, paused ones that a later trial has left behind: these are returned, bool (n,). The rest keep NaN.
+    wait for ever, paused ones that a later trial has left behind. The rest keep NaN.
     """
     lengths = np.array(
         [max(t.intermediate_values, default=0) if t.state is not TrialState.FAIL else 0 for t in trials], dtype=np.int64
     )
     early = np.isnan(losses).any(axis=1) & (lengths > 0)
     if not early.any():
-        return early
+        return
     reached = np.sort(lengths[lengths > 0])[::-1]
     enough = min(max(2 * dimensions + 2, ENOUGH), len(reached))
     level = int(reached[enough - 1])
@@ -204,13 +187,12 @@ def fill_from_curves(
 
     state = np.array([trial.state for trial in trials])
     left_behind = np.maximum.accumulate(lengths[::-1])[::-1] > lengths
-    left_behind &= early & (state == TrialState.PAUSED) & (lengths < level)
-    behind = np.flatnonzero(left_behind | (early & (state == TrialState.PRUNED) & (lengths < level)))
+    given_up = (state == TrialState.PRUNED) | ((state == TrialState.PAUSED) & left_behind)
+    behind = np.flatnonzero(early & given_up & (lengths < level))
     expected = np.fmax(_values(trials, behind, lengths[behind], signs), worst)
     known = ~np.isnan(expected).any(axis=1)
     behind = behind[known]
     losses[behind], steps[behind] = expected[known], lengths[behind]
-    return left_behind
 
 
 def _reached(curve: dict[int, object], level: int) -> int:

@@ -101,7 +101,7 @@ class TPESampler(Sampler):
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
         if number < len(space.defaults):
             return space.encode(space.decode(np.full(space.dimensions, 0.5), space.defaults[number]))
-        seen = history.observations(space).without_left_behind()  # which it keeps away from as from those that run
+        seen = history.observations(space)
         values = int(seen.done.sum())
         if values < max(self.n_startup_trials, 1):
             return sobol_point(space.dimensions, number - len(space.defaults), seed)
