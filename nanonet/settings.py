@@ -264,7 +264,7 @@ class Settings:
         log=True,
     )
     label_smoothing: float = setting(
-        0.0, "share of each label's weight spread over all classes", valid="[0, 1)", low=0.0, high=0.2
+        0.0, "share of each label's weight spread over all classes", valid="[0, 1)", low=0.0, high=0.2, tunable=True
     )
     seed: int = setting(0, "seed of everything random in the run", valid="[0, 9007199254740991]")
 

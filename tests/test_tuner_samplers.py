@@ -14,6 +14,7 @@ from tuner.samplers import SAMPLERS as REGISTERED
 from tuner.samplers import GridSampler, History, QMCSampler, RandomSampler
 from tuner.samplers.base import Sampler, keyed_integer, keyed_uniform
 from tuner.samplers.quasirandom import central_point, sobol_point
+from tuner.samplers.sobol import AXES, sobol_bits
 
 SPACES = {
     "mixed": Space(
@@ -399,6 +400,14 @@ def test_sobol_integrates_better_than_random_points():
 def test_sobol_says_how_many_dimensions_it_has():
     with pytest.raises(SpaceError, match="at most 21201 dimensions"):
         sobol_point(30_000, 0, 0)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 8, AXES])
+def test_the_sobol_sequence_is_that_of_scipy(dimensions):
+    from scipy.stats import qmc
+
+    oracle = qmc.Sobol(dimensions, scramble=False, bits=32).random_base2(10)
+    np.testing.assert_array_equal(sobol_bits(dimensions, 10) * 2.0**-32, oracle)
 
 
 # ------------------------------------------------------------------------------------------------- auto

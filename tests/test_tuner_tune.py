@@ -255,6 +255,14 @@ def test_the_space_is_the_one_that_settings_declare():
     assert Space.from_json(space.to_json()) == space
 
 
+@pytest.mark.parametrize(
+    ("rows", "metric", "smoothing"), [(blobs, "accuracy", 0.1), (blobs, "loss", 0.0), (line, "mae", None)]
+)
+def test_labels_are_smoothed_at_first_where_classes_count(rows, metric, smoothing):
+    result = tuner.tune(*rows(), metric=metric, **{**QUICK, "trials": 2})
+    assert [trial.params.get("label_smoothing") for trial in result.study.trials] == [smoothing] * 2
+
+
 def test_some_settings_may_be_searched_and_the_others_given():
     x, y = blobs()
     base = Settings(hidden=(7,), optimizer="sgd", learning_rate=0.1)

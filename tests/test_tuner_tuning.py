@@ -278,5 +278,7 @@ def test_the_command_knows_metrics_constraints_and_finalists(tmp_path, capsys):
     assert {line.split(",")[3] for line in trials[1:]} <= {"1", "2"}
     several = ["--metric", "accuracy", "--metric", "parameters", "--constraint", "parameters<=1e6"]
     assert main([*common, "--out", str(tmp_path / "b"), *several]) == 0
+    assert main([*common, "--out", str(tmp_path / "d"), "--constraint", "noise(0.5)>=0.1"]) == 0
+    assert '"constrained noise(0.5)"' in capsys.readouterr().out
     assert main([*common, "--out", str(tmp_path / "c"), "--constraint", "parameters"]) == 2
     assert "wanted '<= number'" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from .executors import ProcessExecutor, WorkersUnavailable, cores, is_loss, make
 from .progress import Progress
 from .resumable import Resumable, run_segment
 from .schedulers import Segment, Situation
+from .sharing import shared
 from .storage.base import MAX_CRASHES
 from .storage.owner import new_owner
 from .trial import FrozenTrial, Trial, TrialState, feasible
@@ -127,19 +128,22 @@ class Optimization:
             if self.n_jobs in (1, -1):
                 workers = getattr(executor, "slots", workers)
         orderly = False
+        sharing = executor
         if self.progress is not None:
             self.progress.start()
         try:
-            if isinstance(executor, ProcessExecutor):
-                executor.share(self.work.objective)
+            if isinstance(self.work, Segments) or isinstance(executor, ProcessExecutor):
+                sharing = shared(executor, self.work.objective)
             with study.storage.alive():
                 study.storage.adopt_abandoned(study.study_id)
-                self._loop(executor, workers)
+                self._loop(sharing, workers)
             orderly = True
         finally:
             self._let_go()
             with suppress(StorageError):
                 self.budget.note_time(last=True)
+            if sharing is not executor:
+                sharing.shutdown(wait=False)
             if own:
                 executor.shutdown(wait=orderly, cancel_futures=True)
             if self.progress is not None:
@@ -370,6 +374,7 @@ class Segments(Work):
         parent = self.study.storage.trial(self.study.study_id, segment.parent)
         origin = {"trial": parent.number, "steps": parent.steps, "age": parent.age}
         params = parent.params if segment.params is None else segment.params
+        params = self.objective.inherit(dict(params), dict(parent.params))
         child = self.study.storage.enqueue_trial(self.study.study_id, params, {"parent": origin})
         self.checkpoints.copy(parent.number, parent.steps, child, self.objective)
         return child
@@ -377,6 +382,8 @@ class Segments(Work):
     def ended(self, job: Job, result: list[Any]) -> None:
         optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)
         optimization.budget.add_steps(len(result))
+        for key, value in getattr(result, "remarks", {}).items():
+            trial.set_user_attr(key, value)
         if any(map(self._diverged, result)):
             problem = f"a value is NaN or infinitely bad within the steps up to {done}"
             optimization.end(trial, TrialState.FAIL, error=problem, segment=result)

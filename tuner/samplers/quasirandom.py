@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import SpaceError
 from ..space import Domain, Space
 from .base import History, Sampler, keyed_integer
+from .sobol import AXES, sobol_bits
 
 __all__ = ["QMCSampler", "central_point", "sobol_point"]
 
@@ -68,6 +69,8 @@ def central_point(space: Space, number: int, seed: int) -> np.ndarray:
 @lru_cache(maxsize=32)
 def _sobol(dimensions: int, log2_count: int) -> np.ndarray:
     """The first 2 ** log2_count points in order, as 32 bits behind the point, uint64 (count, dimensions)."""
+    if dimensions <= AXES:
+        return sobol_bits(dimensions, log2_count)
     from scipy.stats import qmc
 
     with warnings.catch_warnings():
