@@ -18,6 +18,7 @@ import numpy as np
 
 from . import pareto
 from .budget import Budget
+from .checks import whole
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .executors import ProcessExecutor, WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
@@ -74,8 +75,8 @@ class Optimization:
     ):
         if not isinstance(objective, Resumable) and not callable(objective):
             raise TypeError(f"objective must be a function of a trial or a tuner.Resumable, got {objective!r}")
-        if n_trials is not None and n_trials < 0:
-            raise ValueError(f"n_trials must be at least 0, got {n_trials}")
+        if n_trials is not None:
+            n_trials = whole("n_trials", n_trials, 0)
         if total and n_trials is None and n_steps is None and cost is None:
             raise ValueError("total=True wants n_trials, n_steps or cost, which the study shall have in all")
         for name, limit in (("n_steps", n_steps), ("total_steps", total_steps)):
@@ -98,7 +99,12 @@ class Optimization:
         )
         self.running: dict[Future[Any], Job] = {}
         self.catch = (catch,) if isinstance(catch, type) else tuple(catch)
-        self.callbacks = list(callbacks or ())
+        for kind in self.catch:
+            if not isinstance(kind, type) or not issubclass(kind, BaseException):
+                raise TypeError(f"catch must be an exception class or several of them, got {catch!r}")
+        self.callbacks = [] if callbacks is None or callable(callbacks) else list(callbacks)
+        if callable(callbacks) or not all(map(callable, self.callbacks)):
+            raise TypeError(f"callbacks must be a list of functions of a study and a trial, got {callbacks!r}")
         self.gc_after_trial = gc_after_trial
         self.executor, self.n_jobs = executor, n_jobs
         self.progress = Progress(n_trials) if show_progress_bar else None
@@ -313,8 +319,7 @@ class Segments(Work):
 
     def __init__(self, optimization: Optimization, objective: Resumable):
         super().__init__(optimization, objective)
-        if objective.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {objective.max_steps}")
+        whole("max_steps", objective.max_steps, 1)
         if objective.score not in ("last", "best"):
             raise ValueError(f"score must be 'last' or 'best', got {objective.score!r}")
         self.scheduler = self.study.pruner.scheduler()

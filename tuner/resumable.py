@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .trial import Trial, curve_value
@@ -72,7 +72,10 @@ def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoint
     state = checkpoints.take(trial.number, done, task) if done else None
     if state is None:
         state = _rebuilt(task, trial, done, checkpoints)
-    state, values = task.advance(state, steps)
+    advanced = task.advance(state, steps)
+    if not isinstance(advanced, tuple) or len(advanced) != 2 or not isinstance(advanced[1], Iterable):
+        raise TypeError(f"advance must give (state, values), one value per step, got {advanced!r}")
+    state, values = advanced
     values = Advanced(curve_value(value, len(trial.study.directions), "advance") for value in values)
     values.remarks = task.remarks(state)
     if len(values) > steps:
