@@ -234,6 +234,17 @@ def test_an_option_that_changes_the_rule_is_seen(backend_in_use):
     assert np.array_equal(recorded.weights(), eager.weights())
 
 
+def test_an_option_of_a_layer_changed_outside_is_seen(backend_in_use):
+    layer = nn.Dropout(0.5, rng=0)
+    step = nanonet.jit(lambda x: layer(x))
+    x = nanonet.ones(200)
+    shares = []
+    for p in (0.5, 0.5, 0.9, 0.1):
+        layer.p = p
+        shares.append(float((step(x).numpy() == 0).mean()))
+    assert shares == pytest.approx([0.5, 0.5, 0.9, 0.1], abs=0.12)
+
+
 def test_a_new_seed_of_the_process_is_seen(backend_in_use):
     step = nanonet.jit(lambda x: F.dropout(x, 0.5))
     found = []

@@ -20,7 +20,10 @@ GLUE = {
     "tuner/kernel_tuning.py",
     "tuner/kernel_workloads.py",
     "tuner/range_test.py",
-    *(f"tuner/tuning/{name}.py" for name in ("limits", "normalized", "objectives", "parts", "result", "runs", "space")),
+    *(
+        f"tuner/tuning/{name}.py"
+        for name in ("limits", "normalized", "objectives", "parts", "refinement", "result", "runs", "space", "stages")
+    ),
 }
 #: Compilers and GPU libraries, and the only folders that may import them.
 BACKENDS = {

@@ -8,6 +8,7 @@ import pytest
 import tuner
 from tuner import Float, Space, TrialState
 from tuner.samplers import RandomSampler
+from tuner.samplers.gp.proposal import reference_point
 
 
 def zdt(h):
@@ -87,3 +88,9 @@ def test_equal_values_are_all_on_the_front_and_failed_trials_never():
         study.tell(study.ask(), values)
     study.tell(study.ask(), state=TrialState.FAIL)
     assert [t.number for t in study.best_trials] == [0, 1, 2, 5]
+
+
+def test_the_gaussian_process_sees_beyond_the_worst_of_all_trials_and_not_of_the_front_alone():
+    losses = np.array([[0.0, 1.0], [0.1, 0.9], [4.0, -1.0], [2.0, 3.0]])
+    np.testing.assert_allclose(reference_point(losses), [4.4, 3.4])
+    np.testing.assert_allclose(reference_point(losses[:1]), [0.1, 1.1])

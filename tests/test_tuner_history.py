@@ -7,8 +7,8 @@ import pytest
 
 import tuner
 from tuner import Categorical, Float, FrozenTrial, Int, Resumable, Space, TrialPruned, TrialState
-from tuner.pruners import NopPruner
-from tuner.samplers import History, RandomSampler
+from tuner.pruners import AsynchronousHalvingPruner, NopPruner
+from tuner.samplers import AutoSampler, History, RandomSampler, TPESampler
 from tuner.samplers.history import Table
 
 SPACE = Space({"a": Float(0, 1), "b": Int(1, 4), "c": Categorical(["x", "y"])}, {"b": {"parent": "c", "equals": "x"}})
@@ -57,28 +57,92 @@ def test_violations_are_the_sum_of_what_exceeds_zero():
     np.testing.assert_array_equal(seen.violations, [0, 0.75, math.inf, 0])
 
 
-def test_pruned_trials_get_a_loss_that_can_be_compared():
-    trials = [
-        trial(0, values=[0.5], curve=[5.0, 4.0, 3.0]),
-        trial(1, values=[0.6], curve=[6.0, 5.0, 4.0]),
-        trial(2, TrialState.PRUNED, curve=[9.0]),
-        trial(3, TrialState.PRUNED, curve=[1.0]),
-        trial(4, TrialState.RUNNING, curve=[7.0, 2.0]),
-        trial(5, TrialState.FAIL, curve=[0.1, 0.1, 0.1]),
+def descending(number, objectives=1):
+    """A complete trial whose loss falls to its number + 3 in three steps."""
+    losses = [5.0 + number, 4.0 + number, 3.0 + number]
+    curve = losses if objectives == 1 else [[loss, -10 * loss] for loss in losses]
+    return trial(number, values=[0.5] * objectives, curve=curve)
+
+
+def test_trials_that_stopped_early_get_a_loss_that_can_be_compared():
+    done = [descending(number) for number in range(10)]
+    early = [
+        trial(10, TrialState.PRUNED, curve=[9.0]),  # as bad as the worst
+        trial(11, TrialState.PRUNED, curve=[20.0]),  # as bad as it was
+        trial(12, TrialState.PAUSED, curve=[1.0]),  # was passed over, by the next one
+        trial(13, TrialState.RUNNING, curve=[7.0, 6.0]),  # is on its way
+        trial(14, TrialState.PAUSED, curve=[math.inf]),  # may yet go on
+        trial(15, TrialState.FAIL, curve=[0.1, 0.1, 0.1]),
+        trial(16, TrialState.PAUSED, curve=[math.nan]),
+        trial(17, TrialState.RUNNING),
     ]
-    small = Space({"a": Float(0, 1)})
-    alone = [FrozenTrial(**{**vars(t), "params": {"a": 0.5}}) for t in trials]
-    seen = read(*alone, space=small)
-    # Four of the five curves are looked at: the fourth longest has one step, so all are compared there.
-    np.testing.assert_array_equal(seen.losses[:, 0], [5, 6, 9, 1, 7, math.nan])
-    np.testing.assert_array_equal(seen.steps, [1, 1, 1, 1, 1, 0])
-    longer = [*alone[:3], *(FrozenTrial(**{**vars(alone[0]), "number": n}) for n in (3, 4))]
-    seen = read(*longer, space=small)
-    np.testing.assert_array_equal(
-        seen.losses[:, 0], [3, 4, 9, 3, 3]
-    )  # the pruned one as bad as it was, or as the worst
-    seen = read(*longer[:2], FrozenTrial(**{**vars(alone[3]), "number": 2}), *longer[3:], space=small)
-    assert seen.losses[2, 0] == 4
+    seen = read(*done, *early)
+    assert seen.losses[:10, 0].tolist() == list(range(3, 13))
+    np.testing.assert_array_equal(seen.losses[10:, 0], [12, 20, 12, *[math.nan] * 5])
+    assert seen.steps.tolist() == [3] * 10 + [1, 1, 1, 0, 0, 0, 0, 0]
+    assert seen.pending.tolist() == [False] * 13 + [True, True, False, True, True]
+    # With only nine there, ten have one step: all are compared at the first.
+    seen = read(*done[:9], trial(9, TrialState.PAUSED, curve=[9.0]), trial(10, TrialState.RUNNING, curve=[8.0]))
+    np.testing.assert_array_equal(seen.losses[:, 0], [*range(5, 14), 9, 8])
+    assert seen.steps.tolist() == [1] * 11
+
+
+def test_the_wider_the_space_the_more_trials_must_have_come_to_where_all_are_compared():
+    wide = Space({f"x{i}": Float(0, 1) for i in range(6)})
+    params = dict.fromkeys(wide.names, 0.5)
+    for count, step in ((13, 1), (14, 3)):  # 2 * dimensions + 2
+        done = [trial(n, curve=[5.0, 4.0, 3.0], params=params) for n in range(count)]
+        seen = read(*done, trial(count, TrialState.PRUNED, curve=[6.0], params=params), space=wide)
+        assert seen.steps.tolist() == [step] * count + [1]
+
+
+def test_several_objectives_are_compared_one_by_one():
+    done = [descending(number, 2) for number in range(10)]
+    early = [
+        trial(10, TrialState.PRUNED, curve=[[9.0, -300.0]]),  # in the first as bad as the worst, 12 and -120
+        trial(11, TrialState.PRUNED, curve=[[20.0, 0.0]]),
+        trial(12, TrialState.PAUSED, curve=[[7.0, 0.0]]),
+        trial(13, TrialState.RUNNING, curve=[[7.0, 0.0], [6.0, 1.0]]),
+        trial(14, TrialState.PRUNED, curve=[[7.0, math.nan]]),
+        trial(15, TrialState.FAIL, curve=[[0.1, 0.1]] * 3),
+    ]
+    seen = read(*done, *early, signs=(1, -1))
+    np.testing.assert_array_equal(seen.losses[:10], [[3 + n, 10 * (3 + n)] for n in range(10)])
+    nothing = [math.nan] * 2
+    np.testing.assert_array_equal(seen.losses[10:], [[12, 300], [20, 120], [12, 120], nothing, [12, 120], nothing])
+    assert seen.pending.tolist() == [False] * 13 + [True, False, False]
+    broken = trial(0, values=[0.5] * 2, curve=[[1.0, 1.0], [1.0, 1.0], [math.inf, 1.0]])
+    seen = read(broken, *done[1:], *early[:1], signs=(1, -1))
+    assert seen.losses[0].tolist() == [math.inf, -1]
+    assert seen.losses[10].tolist() == [12, 300]  # infinite losses are nobody's measure
+
+
+@pytest.mark.parametrize("make", [TPESampler, AutoSampler])
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_samplers_learn_from_first_steps(make, objectives):
+    class Curves(Resumable):
+        max_steps = 27
+
+        def start(self, trial):
+            return trial.params["a"], trial.params["b"], 0
+
+        def advance(self, state, steps):
+            a, b, done = state
+            rest = [(0.2 + b) * (1 + 1 / step) for step in range(done + 1, done + steps + 1)]
+            values = [abs(a - 0.3) + r for r in rest] if objectives == 1 else [[a + r, 1 - a + r] for r in rest]
+            return (a, b, done + steps), values
+
+    def off_the_best(sampler):  # which is where b = 0
+        space = Space({"a": Float(0, 1), "b": Float(0, 1)})
+        directions = ["minimize"] * objectives
+        study = tuner.create_study(
+            space=space, sampler=sampler, pruner=AsynchronousHalvingPruner(), directions=directions
+        )
+        study.optimize(Curves(), n_trials=36)
+        assert sum(t.state is TrialState.COMPLETE for t in study.trials) < 18
+        return np.mean([t.params["b"] for t in study.trials[-12:]])
+
+    assert np.mean([off_the_best(make(seed=seed)) for seed in range(2)]) < 0.25
 
 
 def test_without_early_ends_final_values_count():

@@ -185,6 +185,16 @@ def test_regression_and_other_settings():
     assert found.settings.learning_rate > 1e-3 and 0 <= found.settings.momentum < 1
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_steps_are_those_of_a_run_labels_smoothed(digits, smoothing):
+    x, y, validation, _ = digits
+    x, y = x[:320], y[:320]
+    settings = Settings(label_smoothing=smoothing, learning_rate=0.01, batch_size=32)
+    found = gradient_tune(settings, x, y, validation, names=["learning_rate"], steps=10, rounds=1)
+    (epoch,) = Run(settings, x, y, validation).advance(1)
+    assert found.history[0]["loss"] == pytest.approx(epoch["val_loss"], rel=1e-3)
+
+
 def test_wrong_arguments_are_named(digits):
     x, y, validation, _ = digits
     for settings, options, message in (

@@ -132,7 +132,8 @@ def test_wrong_names_are_refused(metric, direction, task, message):
         ({"parameters": "< 5"}, "'parameters' is '< 5'; wanted '<= number' or '>= number'"),
         ({"parameters": 5}, "wanted '<= number'"),
         ({"parameters": "<= few"}, "wanted '<= number'"),
-        ({"fgsm(0.1)": ">= 0.5"}, "is not among the objectives, accuracy; wanted one of them"),
+        ({"acuracy": ">= 0.5"}, "constraints: .*acuracy"),
+        ({"fgsm(much)": ">= 0.5"}, r"constraints: metric is 'fgsm\(much\)'; wanted a number in the brackets"),
     ],
 )
 def test_wrong_constraints_are_refused(constraints, message):

@@ -9,7 +9,7 @@ import tuner
 from tuner import FrozenTrial, Resumable, TrialPruned, TrialState
 from tuner.pruners import PRUNERS as REGISTERED
 from tuner.pruners import MedianPruner, NopPruner, PatientPruner, PercentilePruner, SuccessiveHalvingPruner
-from tuner.samplers import GridSampler
+from tuner.samplers import GridSampler, RandomSampler
 from tuner.schedulers import Decision, FullRuns, Scheduler, Segment, Situation, StoppedRuns, SuccessiveHalving
 
 STEPS = 27
@@ -108,6 +108,59 @@ def test_a_pruner_copes_with_nan_and_with_trials_that_reported_nothing(case):
     assert not pruner.prune(only, [only], 1)
 
 
+EXTREMES = {
+    "minus infinity": lambda number, step: -math.inf,
+    "both infinities": lambda number, step: (-math.inf, math.inf, step)[number % 3],
+    "huge": lambda number, step: (1 + number / step) * 1e307,
+    "both signs": lambda number, step: (-1.0) ** number * 1.7e308,
+    "tiny": lambda number, step: number * 5e-324,
+}
+
+
+@pytest.mark.parametrize("kind", EXTREMES)
+@pytest.mark.parametrize(("case", "form"), FORMS, ids=str)
+def test_infinite_and_huge_values_do_not_disturb_a_pruner(case, form, kind):
+    class Extreme(Resumable):
+        max_steps = 9
+
+        def start(self, trial):
+            return trial.number, 0
+
+        def advance(self, state, steps):
+            number, done = state
+            return (number, done + steps), [EXTREMES[kind](number, s) for s in range(done + 1, done + steps + 1)]
+
+    def report(trial):
+        for step in range(1, 10):
+            trial.report(EXTREMES[kind](trial.number, step), step)
+            if trial.should_prune():
+                raise TrialPruned
+        return EXTREMES[kind](trial.number, 9)
+
+    study = tuner.create_study(pruner=case.make(), sampler=RandomSampler(seed=0))
+    study.optimize(report if form == "reports" else Extreme(), n_trials=14)
+    assert all(t.state.is_finished() for t in study.trials)
+    assert any(t.state is TrialState.COMPLETE for t in study.trials)
+
+
+@pytest.mark.parametrize("case", [case for case in PRUNERS if case.resumable], ids=str)
+def test_a_study_may_go_on_with_another_pruner_and_other_lengths(case, tmp_path):
+    def study(pruner):
+        return tuner.create_study(
+            storage=tmp_path / "s.db", study_name="s", load_if_exists=True, pruner=pruner, sampler=RandomSampler(seed=0)
+        )
+
+    lengths = [(case.make(), STEPS), *((other.make(), n) for other, n in zip(PRUNERS, (40, 5, 1) * 5, strict=False))]
+    for pruner, steps in lengths:
+        work = Curves(1)
+        work.max_steps = steps
+        made = study(pruner)
+        made.optimize(work, n_trials=3, n_jobs=2, total_steps=60 if pruner is lengths[0][0] else None)
+        made.storage.close()
+    assert len(made.trials) >= len(lengths)
+    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in made.trials)
+
+
 @pytest.mark.parametrize("case", PRUNERS, ids=str)
 def test_the_next_check_is_the_next_step_at_which_a_pruner_may_act(case):
     pruner = case.make()
@@ -173,16 +226,17 @@ def test_halving_lets_the_best_share_pass_each_rung():
     ("make", "message"),
     [
         (lambda: PercentilePruner(101), "percentile must be in"),
-        (lambda: MedianPruner(n_startup_trials=-1), "n_startup_trials must be at least 0, got -1"),
-        (lambda: MedianPruner(interval_steps=0), "interval_steps must be at least 1, got 0"),
-        (lambda: PatientPruner(None, patience=-1), "patience must be at least 0"),
+        (lambda: MedianPruner(n_startup_trials=-1), "n_startup_trials must be a whole number >= 0, got -1"),
+        (lambda: MedianPruner(interval_steps=0), "interval_steps must be a whole number >= 1, got 0"),
+        (lambda: PatientPruner(None, patience=-1), "patience must be a whole number >= 0"),
+        (lambda: PatientPruner(None, 1, math.nan), "min_delta must be at least 0, got nan"),
         (lambda: PatientPruner(None, patience=1, min_delta=-1), "min_delta must be at least 0"),
         (lambda: SuccessiveHalvingPruner(0), "min_resource must be a whole number >= 1 or 'auto', got 0"),
-        (lambda: SuccessiveHalvingPruner(1, 1), "reduction_factor must be at least 2"),
+        (lambda: SuccessiveHalvingPruner(1, 1), "reduction_factor must be a whole number >= 2"),
         (lambda: SuccessiveHalvingPruner(min_early_stopping_rate=-1), "min_early_stopping_rate"),
         (lambda: SuccessiveHalvingPruner(bootstrap_count=1), "wants a min_resource other than 'auto'"),
         (lambda: SuccessiveHalving(0), "min_steps must be"),
-        (lambda: SuccessiveHalving(1, 1), "eta must be at least 2"),
+        (lambda: SuccessiveHalving(1, 1), "eta must be a whole number >= 2"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make, message):

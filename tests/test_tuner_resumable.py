@@ -262,13 +262,29 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_study_and_not_the_trial(tm
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"max_steps": 0}, "max_steps must be at least 1, got 0"), ({"score": "mean"}, "score must be 'last' or 'best'")],
+    [
+        ({"max_steps": 0}, "max_steps must be a whole number >= 1, got 0"),
+        ({"max_steps": 9.5}, "max_steps must be a whole number >= 1, got 9.5"),
+        ({"score": "mean"}, "score must be 'last' or 'best'"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(change, message):
     work = Walk()
     vars(work).update(change)
     with pytest.raises(ValueError, match=message):
         study_of(NopPruner()).optimize(work, n_trials=1)
+
+
+@pytest.mark.parametrize("given", [[1.0] * 9, (1.0, 2.0), 1.0, None, ("state", [1.0], "more")], ids=str)
+def test_what_advance_must_give_is_said(given):
+    class Strange(Walk):
+        def advance(self, state, steps):
+            return given
+
+    study = study_of(NopPruner())
+    with pytest.raises(TypeError, match=r"advance must give \(state, values\), one value per step, got"):
+        study.optimize(Strange(), n_trials=1)
+    assert study.trials[0].state is TrialState.FAIL
 
 
 def test_too_many_values_fail_the_trial():

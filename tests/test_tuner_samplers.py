@@ -180,6 +180,20 @@ def test_infinite_values_do_not_disturb_a_sampler(case):
     assert study.best_trial.number % 2 == 0
 
 
+@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("case", SAMPLERS, ids=str)
+def test_huge_and_tiny_values_do_not_disturb_a_sampler(case, objectives):
+    kinds = [lambda u: (u - 0.5) * 2e308, lambda u: u * 5e-324, lambda u: 1e16 + u]
+    for kind in kinds:
+        study = tuner.create_study(
+            sampler=case.make(0), space=SPACES["mixed"], directions=["minimize", "maximize"][:objectives]
+        )
+        study.optimize(
+            lambda t, kind=kind: [kind(bowl(t) / 9), kind(keyed_uniform(t.number))][:objectives], n_trials=16
+        )
+        assert {t.state for t in study.trials} == {tuner.TrialState.COMPLETE}
+
+
 @pytest.mark.parametrize("case", SAMPLERS, ids=str)
 def test_to_maximize_mirrors_to_minimize_exactly(case):
     down = tuner.create_study(sampler=case.make(3), space=SPACES["mixed"], direction="minimize")
@@ -191,14 +205,13 @@ def test_to_maximize_mirrors_to_minimize_exactly(case):
 
 @pytest.mark.parametrize("case", [c for c in SAMPLERS if c.make(0).learns], ids=str)
 def test_a_sampler_that_learns_gets_better(case):
-    def mean_of_last(sampler):
+    def better_half_of_last(sampler):  # some samplers mix random points in
         study = tuner.create_study(sampler=sampler, space=SPACES["mixed"])
         study.optimize(bowl, n_trials=30)
-        return np.mean([t.value for t in study.trials[-10:]])
+        return np.mean(sorted(t.value for t in study.trials[-10:])[:5])
 
-    learned = [mean_of_last(case.make(seed)) for seed in range(2)]
-    wanted = 0.85 if case.name == "InterleavedSampler" else 0.7  # half of its points are random
-    assert np.mean(learned) < wanted * np.mean([mean_of_last(RandomSampler(seed)) for seed in range(6)])
+    learned = [better_half_of_last(case.make(seed)) for seed in range(2)]
+    assert np.mean(learned) < 0.62 * np.mean([better_half_of_last(RandomSampler(seed)) for seed in range(12)])
 
 
 @pytest.mark.parametrize("case", SAMPLERS, ids=str)

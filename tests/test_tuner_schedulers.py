@@ -321,7 +321,7 @@ def test_part_of_the_proposals_of_an_interleaved_sampler_is_random():
     assert 0.2 < np.mean([x == u for x, u in zip(half, uniform)]) < 0.4
     assert points(tuner.samplers.InterleavedSampler(tuner.samplers.QMCSampler(seed=3), 0.0)) == sobol
     assert tuner.samplers.InterleavedSampler(grid).seed == 3
-    with pytest.raises(ValueError, match="random_fraction must be from 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="random_fraction must be a number from 0 to 1, got 2"):
         tuner.samplers.InterleavedSampler(random_fraction=2)
     with pytest.raises(TypeError, match="sampler must be a tuner.samplers object or None, got 'tpe'"):
         tuner.samplers.InterleavedSampler("tpe")
@@ -556,14 +556,19 @@ def test_trials_that_diverge_or_stop_by_themselves_hold_nobody_up(make):
     ("make", "message"),
     [
         (lambda: Hyperband(0), "min_steps must be a whole number >= 1, got 0"),
-        (lambda: Hyperband(1, 1), "eta must be at least 2, got 1"),
-        (lambda: HyperbandPruner(5, 4), "max_resource must be a whole number >= min_resource or 'auto', got 4"),
+        (lambda: Hyperband(1, 1), "eta must be a whole number >= 2, got 1"),
+        (lambda: HyperbandPruner(5, 4), "max_resource must be a whole number >= 5 or 'auto', got 4"),
+        (lambda: HyperbandPruner(1, True), "max_resource must be a whole number >= 1 or 'auto', got True"),
         (lambda: HyperbandPruner(0), "min_resource must be a whole number >= 1, got 0"),
-        (lambda: HyperbandPruner(1, 9, 1), "reduction_factor must be at least 2, got 1"),
-        (lambda: HyperbandPruner(1, 9, 3, -1), "bootstrap_count must be at least 0, got -1"),
+        (lambda: HyperbandPruner(1, 9, 1), "reduction_factor must be a whole number >= 2, got 1"),
+        (lambda: HyperbandPruner(1, 9, 3, -1), "bootstrap_count must be a whole number >= 0, got -1"),
         (lambda: HyperbandPruner(bootstrap_count=1), "wants a max_resource other than 'auto'"),
         (lambda: AsynchronousHalving(True), "min_steps must be a whole number >= 1, got True"),
-        (lambda: AsynchronousHalving(1, 1), "eta must be at least 2"),
+        (lambda: AsynchronousHalving(1, 1), "eta must be a whole number >= 2"),
+        (lambda: AsynchronousHalvingPruner(0), "min_resource must be a whole number >= 1, got 0"),
+        (lambda: ProgressiveHalvingPruner(1, 2.5), "reduction_factor must be a whole number >= 2, got 2.5"),
+        (lambda: AutoPruner("first"), "min_resource must be a whole number >= 1 or 'auto', got 'first'"),
+        (lambda: FreezeThawPruner(1.5), "min_resource must be a whole number >= 1, got 1.5"),
         (lambda: ProgressiveHalving(0), "min_steps"),
         (lambda: ProgressiveHalving(1, 0), "eta"),
         (lambda: Balanced("first"), "min_steps must be a whole number >= 1 or 'auto', got 'first'"),
@@ -574,7 +579,7 @@ def test_trials_that_diverge_or_stop_by_themselves_hold_nobody_up(make):
         (lambda: FreezeThaw(0), "min_steps must be a whole number >= 1, got 0"),
         (lambda: FreezeThaw(explore=0), "explore must be a number between 0 and 1, got 0"),
         (lambda: FreezeThawPruner(chance=1), "chance must be a number between 0 and 1, got 1"),
-        (lambda: FreezeThawPruner(n_startup_trials=0), "n_startup_trials must be at least 1, got 0"),
+        (lambda: FreezeThawPruner(n_startup_trials=0), "n_startup_trials must be a whole number >= 1, got 0"),
         (lambda: PopulationTraining(1), "size must be a whole number >= 2, got 1"),
         (lambda: PopulationTraining(4, 0), "interval"),
         (lambda: PopulationTraining(4, 1, 0.6), "quantile must be above 0 and at most 0.5, got 0.6"),

@@ -445,3 +445,17 @@ def test_an_interrupted_setting_is_tried_again(tmp_path):
     once = TunerSearchCV(Interrupted(), space, **{**options, "storage": None}).fit(x, y)
     assert by_params(search) == by_params(once)
     assert [t.number for t in search.study_.trials] == list(range(5))
+
+
+def test_a_scikit_learn_without_what_is_needed_is_refused_by_name(monkeypatch):
+    import importlib
+
+    from sklearn.model_selection import _search
+
+    from tuner import sklearn_private
+
+    monkeypatch.delattr(_search.BaseSearchCV, "_format_results")
+    with pytest.raises(ImportError, match=f"{sklearn.__version__}: BaseSearchCV has no _format_results"):
+        importlib.reload(sklearn_private)
+    monkeypatch.undo()
+    importlib.reload(sklearn_private)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -78,6 +79,59 @@ def test_numbers_keep_their_order(domain, u, v):
 @given(DOMAINS)
 def test_a_domain_survives_json(domain):
     assert domain_from_json(domain.to_json()) == domain
+
+
+NAN = math.nan
+ODD = [True, False, 1, 0, 1.0, 0.0, -0.0, np.float64(1), np.int64(0), NAN, float("nan"), None, "1", (1,), (True,), [1],
+       [True], {1}, frozenset({1}), ([1],), ((1,),), 2**70, float(2**70)]  # fmt: skip
+
+
+def is_given(choice, value):
+    return choice is value
+
+
+def is_alike(choice, value):
+    return type(choice) is type(value) and bool(choice == value)
+
+
+def is_equal(choice, value):
+    return isinstance(choice, bool) == isinstance(value, bool) and bool(choice == value)
+
+
+@given(st.lists(st.sampled_from(range(len(ODD))), min_size=1, max_size=8, unique=True), st.sampled_from(ODD))
+def test_a_choice_is_found_as_by_looking_at_one_after_the_other(places, value):
+    choices = {(type(c).__name__, repr(c)): c for c in (ODD[i] for i in places)}
+    domain = Categorical(choices.values())
+    for _ in range(2):
+        for wanted in (value, copy.copy(value), *domain.choices):
+            found = (i for fits in (is_given, is_alike, is_equal) for i, c in enumerate(domain.choices)
+                     if fits(c, wanted))  # fmt: skip
+            assert domain.index(wanted) == next(found, None)
+        domain = pickle.loads(pickle.dumps(domain))
+
+
+def test_one_of_many_choices_is_found_without_comparing_it_to_all():
+    compared = []
+
+    class Name(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return str.__eq__(self, other)
+
+    domain = Categorical([Name(i) for i in range(5000)])
+    domain.index(Name(4999))
+    compared.clear()
+    assert domain.index(Name(4321)) == 4321
+    assert domain.encode(Name(1234)) == 1234.5 / 5000
+    assert len(compared) < 10
+    assert len(pickle.dumps(Categorical(range(5000)))) == len(pickle.dumps(indexed(Categorical(range(5000)))))
+
+
+def indexed(domain):
+    domain.index(0)
+    return domain
 
 
 @pytest.mark.parametrize("domain", [Int(0, 4), Ordinal([1, 2, 4, 8, 16]), Categorical("abcde"[i] for i in range(5))])

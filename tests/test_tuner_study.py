@@ -8,6 +8,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from cases import STORAGES
 
@@ -190,7 +191,14 @@ def test_a_progress_bar_can_be_shown(capsys):
     ("options", "error", "message"),
     [
         ({"objective": 3}, TypeError, "must be a function of a trial or a tuner.Resumable, got 3"),
-        ({"n_trials": -1}, ValueError, "n_trials must be at least 0, got -1"),
+        ({"n_trials": -1}, ValueError, "n_trials must be a whole number >= 0, got -1"),
+        ({"n_trials": 2.5}, ValueError, "n_trials must be a whole number >= 0, got 2.5"),
+        ({"timeout": math.nan}, ValueError, "timeout must be a number of seconds or None, got nan"),
+        ({"timeout": "9"}, ValueError, "timeout must be a number of seconds or None, got '9'"),
+        ({"cost": "9"}, ValueError, "cost must be a number >= 0, got '9'"),
+        ({"catch": "x"}, TypeError, "catch must be an exception class or several of them, got 'x'"),
+        ({"callbacks": print}, TypeError, "callbacks must be a list of functions"),
+        ({"callbacks": [3]}, TypeError, r"callbacks must be a list of functions .*, got \[3\]"),
         ({"n_jobs": 0}, ValueError, "n_jobs must be a whole number >= 1, or -1"),
         ({"total_steps": 5}, ValueError, "total_steps is for a tuner.Resumable"),
     ],
@@ -198,6 +206,12 @@ def test_a_progress_bar_can_be_shown(capsys):
 def test_arguments_of_optimize_are_checked(options, error, message):
     with pytest.raises(error, match=message):
         tuner.create_study().optimize(**{"objective": parabola, "n_trials": 1} | options)
+
+
+def test_whole_numbers_may_be_numpys():
+    study = tuner.create_study(sampler=RandomSampler(seed=0))
+    study.optimize(parabola, n_trials=np.int64(3), n_jobs=np.int64(2), timeout=np.float32(60))
+    assert len(study.trials) == 3
 
 
 # ------------------------------------------------------------------------------------------ suggestions

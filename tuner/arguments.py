@@ -151,6 +151,11 @@ but the test part, which is looked at once, at the end. Without --trials and --m
         metavar="N",
         help="train the N best settings with 3 seeds at the end, and take the best mean (default 1: the best trial)",
     )
+    parser.add_argument(
+        "--refine",
+        choices=("gradient",),
+        help="refine the best learning rate, weight decay, ... by the gradient of the validation loss, as a last trial",
+    )
     parser.add_argument("--seed", type=_seed, default=0, help="seed of everything random (default 0)")
     _common(parser)
 

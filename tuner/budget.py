@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .errors import TrialLost
@@ -45,10 +46,13 @@ class Budget:
             ("n_steps", n_steps),
             ("cost", cost),
             ("total_seconds", total_seconds),
+            ("total_steps", total_steps),
             ("total_cost", total_cost),
         ):
-            if limit is not None and not limit >= 0:
+            if limit is not None and (not isinstance(limit, Real) or not limit >= 0):
                 raise ValueError(f"{name} must be a number >= 0, got {limit!r}")
+        if timeout is not None and (not isinstance(timeout, Real) or math.isnan(timeout)):
+            raise ValueError(f"timeout must be a number of seconds or None, got {timeout!r}")
         self.study = study
         self.price = getattr(objective, "cost", None)
         self.own_steps, self.all_steps = _limits(n_steps, total_steps, total)

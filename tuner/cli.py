@@ -130,6 +130,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             seed=arguments.seed,
             n_jobs=arguments.jobs,
             finalists=arguments.finalists,
+            refine=arguments.refine,
             out=folder,
             callbacks=[progress],
             **options,
@@ -150,6 +151,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
         "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())),
         "best trial": result.best_trial.number,
         "trained epochs": result.epochs,
+        **{f"constrained {name}": value for name, value in result.watched.items()},
     }
     title = f"Best settings of {len(trials)} trials"
     found = gather(result.study)
@@ -172,7 +174,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             "direction": result.direction,
             "settings": predictor.settings.to_dict(),
             "epochs": result.epochs,
-            "scores": scores,
+            "scores": scores | {f"constrained {name}": value for name, value in result.watched.items()},
             "trials": len(trials),
             "trials_by_state": dict(states),
             "best_trial": result.best_trial.number,

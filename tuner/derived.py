@@ -1,8 +1,10 @@
 """Search spaces derived from settings, or from a model and its optimizer, with priors around what these are now.
 
-space = tuner.space_of(model, optimizer)
-study = tuner.create_study(space=space)
-new_model, new_optimizer = tuner.build(model, trial.params, optimizer)
+A model of one's own is searched so:
+
+    space = tuner.space_of(model, optimizer)
+    study = tuner.create_study(space=space)
+    new_model, new_optimizer = tuner.build(model, trial.params, optimizer)
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from .processes import ProcessExecutor, WorkersUnavailable
@@ -53,7 +54,7 @@ def make_executor(n_jobs: int, kind: str = "threads") -> tuple[Executor, int]:
 
     kind: "threads", of which a single one works inline, or "processes".
     """
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral) or (n_jobs < 1 and n_jobs != -1):
         raise ValueError(f"n_jobs must be a whole number >= 1, or -1 for all processors, got {n_jobs!r}")
     if kind not in KINDS:
         raise ValueError(f"executor must be a concurrent.futures.Executor or one of {KINDS}, got {kind!r}")

@@ -13,6 +13,7 @@ searched as theta: h = exp(theta) for rates and penalties, h = 1 - exp(-theta) f
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,10 +37,11 @@ from nanonet.settings import Settings
 from nanonet.tensor import Tensor, zeros_like
 from nanonet.training import Run, build_model, build_optimizer
 
-__all__ = ["GradientTuning", "Hypergradient", "gradient_tune"]
+__all__ = ["Data", "GradientTuning", "Hypergradient", "gradient_tune", "gradient_tune_over"]
 
 RULE_NAMES = {"lr": "lr", "weight_decay": "decay", "l1": "l1", "momentum": "momentum", "beta1": "b1", "beta2": "b2"}
 SHARES = ("momentum", "beta1", "beta2")  # of what is kept: in [0, 1)
+MOST_BYTES = 2**28  # of the states of all steps
 SETTING_NAMES = {"learning_rate": "lr"}  # of `Settings`, where it differs from the optimizer's
 
 
@@ -51,13 +53,16 @@ class Hypergradient:
 
         dL/dtheta += a_k+1 dF_k/dtheta,    a_k = a_k+1 dF_k/ds_k.
 
-    F and its products with a are recorded once and replayed for every step. Each call starts from the model's present
-    weights and the optimizer's present state, and leaves them as they are. The running averages of a batch
-    normalization, which the validation loss depends on, count as constants.
+    Where the states of all steps would fill the memory, one in sqrt(K) is kept, and the steps between are done again on
+    the way back (Griewank 1992). F and its products with a are recorded once and replayed for every step. Each call
+    starts from the model's present weights and the optimizer's present state, and leaves them as they are. The running
+    averages of a batch normalization, which the validation loss depends on, count as constants.
 
     names: of "lr", "weight_decay", "l1", "momentum", "beta1", "beta2", those that the optimizer has. A group of the
         optimizer that has another value than the first one keeps its ratio to it, if it is a rate or a penalty.
-    loss: (outputs, targets) -> a 0-d mean. xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps.
+    loss: (outputs, targets) -> a 0-d mean; smoothed: that of training, where labels are smoothed.
+    xs (K, b, ...), ys (K, b, ...): the mini-batches of the steps, arrays or what gives one for each step by its index.
+    factors: (K,) what the learning rate is multiplied with at each step, as a schedule does; None for a constant rate.
     validation: (x, y). Raises OptionError for a name that the optimizer does not have, or whose present value is 0.
     """
 
@@ -66,15 +71,21 @@ class Hypergradient:
         model: nn.Module,
         optimizer: Optimizer,
         loss: Callable[[Tensor, Tensor], Tensor],
-        xs: np.ndarray,
-        ys: np.ndarray,
+        xs: Sequence[np.ndarray] | np.ndarray,
+        ys: Sequence[np.ndarray] | np.ndarray,
         validation: tuple[np.ndarray, np.ndarray],
         names: Sequence[str] = ("lr", "weight_decay"),
+        factors: np.ndarray | None = None,
+        smoothed: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         self.names = tuple(names)
-        self._model, self._optimizer, self._loss = model, optimizer, loss
+        self._model, self._optimizer = model, optimizer
+        self._loss, self._training_loss = loss, smoothed or loss
         self._dtype = optimizer.param_groups[0].params[0].dtype
-        self._xs, self._ys, *self._validation = (_data(array, self._dtype) for array in (xs, ys, *validation))
+        self._xs, self._ys = xs, ys
+        self._validation = [_data(array, self._dtype) for array in validation]
+        self._stride = self._kept_steps()
+        self._factors = np.ones(len(xs)) if factors is None else np.asarray(factors, np.float64)
         self._first = {name: _present(optimizer, name) for name in self.names}
         self._ahead, self._back, self._judge = jit(self._step), jit(self._adjoint), jit(self._value)
 
@@ -111,22 +122,36 @@ class Hypergradient:
         random, mode = model.random_state(), model.training
         buffers = [(buffer, buffer.numpy().copy()) for buffer in model.buffers()]
         chosen = Tensor(np.array(theta, np.float64))
-        states = [self._state()]
-        steps = [Tensor(np.array([float(group.steps) + k + 1 for group in groups])) for k in range(len(self._xs))]
+        done = np.array([float(group.steps) for group in groups])
+        steps = [Tensor(np.append(done + k + 1, factor)) for k, factor in enumerate(self._factors)]
         streams = []
+
+        def ahead(k: int, state: list[Tensor]) -> list[Tensor]:
+            return self._ahead(fixed, chosen, steps[k], *self._batch(k), *state)
+
         try:
             model.train()
-            for x, y, t in zip(self._xs, self._ys, steps, strict=True):
+            state = self._state()
+            kept = []
+            for k in range(len(steps)):
+                if k % self._stride == 0:
+                    kept.append(state)
                 streams.append(model.random_state())
-                states.append(self._ahead(fixed, chosen, t, x, y, *states[-1]))
+                state = ahead(k, state)
             model.eval()
-            value, *adjoint = self._judge(*self._validation, *states[-1])
+            value, *adjoint = self._judge(*self._validation, *state)
             gradient = np.zeros(len(self.names))
             model.train()
-            for k in reversed(range(len(self._xs))):
-                model.load_random_state(streams[k])
-                found, *adjoint = self._back(fixed, chosen, steps[k], self._xs[k], self._ys[k], *states[k], *adjoint)
-                gradient += found.numpy()
+            for begin in reversed(range(0, len(steps), self._stride)):
+                states = [kept.pop()]
+                end = min(begin + self._stride, len(steps))
+                for k in range(begin, end - 1):
+                    model.load_random_state(streams[k])
+                    states.append(ahead(k, states[-1]))
+                for k in reversed(range(begin, end)):
+                    model.load_random_state(streams[k])
+                    found, *adjoint = self._back(fixed, chosen, steps[k], *self._batch(k), *states.pop(), *adjoint)
+                    gradient += found.numpy()
         finally:
             model.load_random_state(random)
             for buffer, kept in buffers:
@@ -134,8 +159,18 @@ class Hypergradient:
             model.train(mode)
         return float(value.item()), gradient
 
+    def _batch(self, k: int) -> tuple[Tensor, Tensor]:
+        return _data(self._xs[k], self._dtype), _data(self._ys[k], self._dtype)
+
+    def _kept_steps(self) -> int:
+        """Every how many steps a state is kept."""
+        steps = len(self._xs)
+        fits = steps * sum(s.array.nbytes for s in self._state()) <= MOST_BYTES
+        return 1 if fits else math.isqrt(steps - 1) + 1
+
     def _step(self, fixed: tuple, theta: Tensor, t: Tensor, x: Tensor, y: Tensor, *state: Tensor) -> list[Tensor]:
-        """F: the state after a step. fixed: the groups' values; t: the numbers of their steps, (groups,)."""
+        """F: the state after a step. fixed: the groups' values; t (groups + 1,): the numbers of their steps, and the
+        factor of the learning rate."""
         after = self._after(fixed, theta, t, x, y, [_leaf(s) for s in state], create_graph=False)
         return [s.detach() for s in after]
 
@@ -165,11 +200,12 @@ class Hypergradient:
         """One step of the optimizer, as `kernels.contract.Backend.update` has it, on Tensors."""
         weights = [s for s, is_weight in zip(state, self._are_weights(), strict=True) if is_weight]
         with self._substituted(weights):
-            loss = self._loss(self._model(x), y)
+            loss = self._training_loss(self._model(x), y)
         gradients = iter(grad(loss, weights, create_graph=create_graph, allow_unused=True))
         after, place = [], 0
         for i, group in enumerate(self._optimizer.param_groups):
             numbers = self._numbers(group, fixed[i], theta) | {"t": t[i]}
+            numbers["lr"] = numbers["lr"] * t[-1]
             for name, text in group.rule.scalars:
                 numbers[name] = _evaluate(text, numbers)
             scope = {name: shape.to(number, self._dtype) for name, number in numbers.items()}
@@ -265,6 +301,17 @@ def _present(optimizer: Optimizer, name: str) -> float:
 
 
 @dataclass(frozen=True)
+class Data:
+    """Rows to train and to validate on, and the other arguments of `nanonet.training.Run`."""
+
+    x: Any
+    y: Any
+    validation: tuple[Any, Any]
+    task: str | None = None
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
 class GradientTuning:
     """What `gradient_tune` found: the settings, and one dict per round with the settings tried and the loss."""
 
@@ -298,18 +345,44 @@ def gradient_tune(
 
     Raises OptionError for a setting that is unknown, unused, or 0, and where the loss falls at no learning rate.
     """
+    data = Data(x, y, validation, task, classes)
+    return gradient_tune_over(settings, [data], names=names, steps=steps, rounds=rounds)
+
+
+def gradient_tune_over(
+    settings: Settings,
+    parts: Sequence[Data],
+    *,
+    names: Sequence[str] = ("learning_rate", "weight_decay"),
+    steps: int = 100,
+    rounds: int = 30,
+    scheduled: bool = False,
+    deadline: float = math.inf,
+) -> GradientTuning:
+    """`gradient_tune` by the mean of the validation losses over several parts, such as the folds of a validation.
+
+    scheduled: let the learning rate take the settings' own course over these steps, in place of a constant one.
+    No round is begun after `deadline`, of time.monotonic. The range test is done on the first part.
+    """
     count("steps", steps)
     count("rounds", rounds)
-    function = _first_steps(settings, x, y, validation, [SETTING_NAMES.get(n, n) for n in names], steps, task, classes)
-    theta, move, untrained = function.theta, np.full(len(names), FIRST_MOVE), function.untrained()
+    functions = [
+        _first_steps(settings, part, [SETTING_NAMES.get(n, n) for n in names], steps, scheduled) for part in parts
+    ]
+    function = functions[0]
+    theta, move = function.theta, np.full(len(names), FIRST_MOVE)
+    untrained = float(np.mean([f.untrained() for f in functions]))
     if "learning_rate" in names:
-        found = Run(settings, x, y, task=task, classes=classes).lr_range_test()
+        found = Run(settings, parts[0].x, parts[0].y, task=parts[0].task, classes=parts[0].classes).lr_range_test()
         if settings.learning_rate > found.lowest:
             theta[function.names.index("lr")] = math.log(found.suggestion)
     best, best_loss, best_gradient = theta, math.inf, np.zeros(len(names))
     history: list[dict[str, float]] = []
     for _ in range(rounds):
-        loss, gradient = function(theta)
+        if time.monotonic() >= deadline:
+            break
+        losses, gradients = zip(*(f(theta) for f in functions), strict=True)
+        loss, gradient = float(np.mean(losses)), np.mean(gradients, axis=0)
         tried = dict(zip(names, function.settings(theta).values(), strict=True))
         history.append({**tried, "loss": loss})
         # A gradient many times the loss, or NaN, says nothing about a step's length away.
@@ -335,17 +408,12 @@ MATTERS = 0.01  # of the largest derivative: settings with a smaller one stay
 
 
 def _first_steps(
-    settings: Settings,
-    x: Any,
-    y: Any,
-    validation: tuple[Any, Any],
-    names: Sequence[str],
-    steps: int,
-    task: str | None,
-    classes: int | None,
+    settings: Settings, part: Data, names: Sequence[str], steps: int, scheduled: bool = False
 ) -> Hypergradient:
     """The hypergradient of the run that these settings describe, over its first steps."""
-    x, xv, y, yv = inputs(x), inputs(validation[0], "validation x"), np.asarray(y), np.asarray(validation[1])
+    task, classes = part.task, part.classes
+    x, y = inputs(part.x), np.asarray(part.y)
+    xv, yv = inputs(part.validation[0], "validation x"), np.asarray(part.validation[1])
     if task == "classification" or (task is None and y.dtype.kind in "iub"):
         outputs, loss = classes or int(max(y.max(), yv.max())) + 1, "cross_entropy"
     else:
@@ -358,4 +426,24 @@ def _first_steps(
     rows = np.concatenate([order(len(x), settings.seed, e)[: each * size] for e in range(-(-steps // each))])
     rows = rows[: steps * size].reshape(steps, size)
     optimizer = build_optimizer(settings, model)
-    return Hypergradient(model, optimizer, goal.loss, x[rows], y[rows], (xv, yv), names)
+    epochs = -(-steps // each)
+    restart = settings.restart if epochs >= settings.epochs else 0
+    course = settings.replace(epochs=epochs, restart=restart).learning_rate_schedule(each)
+    factors = np.asarray(course(np.arange(steps)), np.float64) * np.ones(steps) if scheduled else None
+    xs, ys = _Batches(x, rows), _Batches(y, rows)
+    smoothed = objective(model, loss, smoothing=settings.label_smoothing).loss if loss == "cross_entropy" else None
+    return Hypergradient(model, optimizer, goal.loss, xs, ys, (xv, yv), names, factors, smoothed)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Rows of an array, `rows` (K, b), gathered when a step asks for them."""
+
+    array: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        return self.array[self.rows[k]]

@@ -18,11 +18,13 @@ import numpy as np
 
 from . import pareto
 from .budget import Budget
+from .checks import whole
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .executors import ProcessExecutor, WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
 from .resumable import Resumable, run_segment
 from .schedulers import Segment, Situation
+from .sharing import shared
 from .storage.base import MAX_CRASHES
 from .storage.owner import new_owner
 from .trial import FrozenTrial, Trial, TrialState, feasible
@@ -73,8 +75,8 @@ class Optimization:
     ):
         if not isinstance(objective, Resumable) and not callable(objective):
             raise TypeError(f"objective must be a function of a trial or a tuner.Resumable, got {objective!r}")
-        if n_trials is not None and n_trials < 0:
-            raise ValueError(f"n_trials must be at least 0, got {n_trials}")
+        if n_trials is not None:
+            n_trials = whole("n_trials", n_trials, 0)
         if total and n_trials is None and n_steps is None and cost is None:
             raise ValueError("total=True wants n_trials, n_steps or cost, which the study shall have in all")
         for name, limit in (("n_steps", n_steps), ("total_steps", total_steps)):
@@ -97,7 +99,12 @@ class Optimization:
         )
         self.running: dict[Future[Any], Job] = {}
         self.catch = (catch,) if isinstance(catch, type) else tuple(catch)
-        self.callbacks = list(callbacks or ())
+        for kind in self.catch:
+            if not isinstance(kind, type) or not issubclass(kind, BaseException):
+                raise TypeError(f"catch must be an exception class or several of them, got {catch!r}")
+        self.callbacks = [] if callbacks is None or callable(callbacks) else list(callbacks)
+        if callable(callbacks) or not all(map(callable, self.callbacks)):
+            raise TypeError(f"callbacks must be a list of functions of a study and a trial, got {callbacks!r}")
         self.gc_after_trial = gc_after_trial
         self.executor, self.n_jobs = executor, n_jobs
         self.progress = Progress(n_trials) if show_progress_bar else None
@@ -121,19 +128,22 @@ class Optimization:
             if self.n_jobs in (1, -1):
                 workers = getattr(executor, "slots", workers)
         orderly = False
+        sharing = executor
         if self.progress is not None:
             self.progress.start()
         try:
-            if isinstance(executor, ProcessExecutor):
-                executor.share(self.work.objective)
+            if isinstance(self.work, Segments) or isinstance(executor, ProcessExecutor):
+                sharing = shared(executor, self.work.objective)
             with study.storage.alive():
                 study.storage.adopt_abandoned(study.study_id)
-                self._loop(executor, workers)
+                self._loop(sharing, workers)
             orderly = True
         finally:
             self._let_go()
             with suppress(StorageError):
                 self.budget.note_time(last=True)
+            if sharing is not executor:
+                sharing.shutdown(wait=False)
             if own:
                 executor.shutdown(wait=orderly, cancel_futures=True)
             if self.progress is not None:
@@ -309,8 +319,7 @@ class Segments(Work):
 
     def __init__(self, optimization: Optimization, objective: Resumable):
         super().__init__(optimization, objective)
-        if objective.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {objective.max_steps}")
+        whole("max_steps", objective.max_steps, 1)
         if objective.score not in ("last", "best"):
             raise ValueError(f"score must be 'last' or 'best', got {objective.score!r}")
         self.scheduler = self.study.pruner.scheduler()
@@ -365,6 +374,7 @@ class Segments(Work):
         parent = self.study.storage.trial(self.study.study_id, segment.parent)
         origin = {"trial": parent.number, "steps": parent.steps, "age": parent.age}
         params = parent.params if segment.params is None else segment.params
+        params = self.objective.inherit(dict(params), dict(parent.params))
         child = self.study.storage.enqueue_trial(self.study.study_id, params, {"parent": origin})
         self.checkpoints.copy(parent.number, parent.steps, child, self.objective)
         return child
@@ -372,6 +382,8 @@ class Segments(Work):
     def ended(self, job: Job, result: list[Any]) -> None:
         optimization, trial, done = self.optimization, job.trial, job.trial.steps + len(result)
         optimization.budget.add_steps(len(result))
+        for key, value in getattr(result, "remarks", {}).items():
+            trial.set_user_attr(key, value)
         if any(map(self._diverged, result)):
             problem = f"a value is NaN or infinitely bad within the steps up to {done}"
             optimization.end(trial, TrialState.FAIL, error=problem, segment=result)

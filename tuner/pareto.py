@@ -11,7 +11,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["best", "crowding", "hypervolume", "losses", "non_dominated_ranks", "order", "pareto_front"]
+__all__ = [
+    "HUGE",
+    "best",
+    "bounded",
+    "crowding",
+    "hypervolume",
+    "losses",
+    "non_dominated_ranks",
+    "order",
+    "pareto_front",
+]
+
+
+HUGE = 1e150
+"""Larger values tell no more than this one, and its square is still a number."""
+
+
+def bounded(values: np.ndarray) -> np.ndarray:
+    """The values, finite ones at most `HUGE` in size; infinite ones and NaN as they are."""
+    return np.where(np.isfinite(values), np.clip(values, -HUGE, HUGE), values)
 
 
 def pareto_front(points: np.ndarray) -> np.ndarray:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .trial import Trial, curve_value
 
-__all__ = ["Resumable", "run_segment"]
+__all__ = ["Advanced", "Resumable", "run_segment"]
 
 
 class Resumable(ABC):
@@ -38,6 +38,11 @@ class Resumable(ABC):
         diverges should stop there and give a NaN last. `TrialPruned` ends it as pruned.
         """
 
+    def remarks(self, state: Any) -> dict[str, Any]:
+        """What else there is to tell about a state that was just advanced: JSON-able values by name, which the trial
+        keeps among its user attributes until it has gone further. By default nothing."""
+        return {}
+
     def adapt(self, state: Any, trial: Trial) -> Any:
         """The state of another trial, which may be changed in place, with the settings of `trial` from here on.
 
@@ -47,8 +52,19 @@ class Resumable(ABC):
             f"{type(self).__name__} must define adapt(state, trial) for settings to change mid-run"
         )
 
+    def inherit(self, params: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
+        """The settings for a trial that goes on from the state of one with the settings `parent`, where `params` were
+        proposed: those that cannot change in mid-run should be the parent's. By default all of `params`."""
+        return params
 
-def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoints: Any) -> list[Any]:
+
+class Advanced(list):
+    """The values of a segment's steps, and what `Resumable.remarks` says about the state after them."""
+
+    remarks: Mapping[str, Any] = {}
+
+
+def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoints: Any) -> Advanced:
     """Take the trial's state after `done` steps, add `steps` more, put the new state away; the values of the new steps.
 
     Runs in a worker and touches nothing else, so a segment that was lost is simply run again.
@@ -56,8 +72,12 @@ def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoint
     state = checkpoints.take(trial.number, done, task) if done else None
     if state is None:
         state = _rebuilt(task, trial, done, checkpoints)
-    state, values = task.advance(state, steps)
-    values = [curve_value(value, len(trial.study.directions), "advance") for value in values]
+    advanced = task.advance(state, steps)
+    if not isinstance(advanced, tuple) or len(advanced) != 2 or not isinstance(advanced[1], Iterable):
+        raise TypeError(f"advance must give (state, values), one value per step, got {advanced!r}")
+    state, values = advanced
+    values = Advanced(curve_value(value, len(trial.study.directions), "advance") for value in values)
+    values.remarks = task.remarks(state)
     if len(values) > steps:
         raise ValueError(f"advance was asked for {steps} steps and gave {len(values)} values")
     checkpoints.put(trial.number, done + len(values), state, task)

@@ -15,19 +15,19 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import check_cv
-from sklearn.model_selection._search import BaseSearchCV
-from sklearn.model_selection._validation import (
-    _fit_and_score,
-    _insert_error_scores,
-    _warn_or_raise_about_fit_failures,
-)
 from sklearn.utils import check_random_state, indexable
-from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import _check_method_params
 
 from .errors import StorageError
 from .pruners import FoldPruner, NopPruner, Pruner
 from .samplers import AutoSampler, Sampler
+from .sklearn_private import (
+    BaseSearchCV,
+    Interval,
+    check_method_params,
+    fit_and_score,
+    insert_error_scores,
+    warn_or_raise_about_fit_failures,
+)
 from .space import Categorical, Domain, Ordinal, Space
 from .storage import MemoryStorage
 from .storage.owner import new_owner
@@ -123,7 +123,7 @@ class TunerSearchCV(BaseSearchCV):
         begin = time.monotonic()
         scorers, refit_metric = self._get_scorers()
         X, y = indexable(X, y)
-        params = _check_method_params(X, params=params)
+        params = check_method_params(X, params=params)
         routed = self._get_routed_params_for_fit(params)
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         splits = list(splitter.split(X, y, **routed.splitter.split))
@@ -146,7 +146,7 @@ class TunerSearchCV(BaseSearchCV):
         def folds(trials: Sequence[Trial], numbers: range) -> list[dict[str, Any]]:
             """The results of these folds, trial by trial."""
             return parallel(
-                delayed(_fit_and_score)(
+                delayed(fit_and_score)(
                     clone(base),
                     X,
                     y,
@@ -314,14 +314,14 @@ class TunerSearchCV(BaseSearchCV):
     def _results(self, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         """cv_results_, with NaN for the folds that were left out."""
         ran = [fold for trial in trials for fold in trial.user_attrs["folds"]]
-        _warn_or_raise_about_fit_failures(ran, self.error_score)
+        warn_or_raise_about_fit_failures(ran, self.error_score)
         left_out = _missing(next(fold for fold in ran if fold["fit_error"] is None))
         out = []
         for trial in trials:
             folds = [dict(fold) for fold in trial.user_attrs["folds"]]
             out += [*folds, *(dict(left_out) for _ in range(self.n_splits_ - len(folds)))]
         if callable(self.scoring):
-            _insert_error_scores(out, self.error_score)
+            insert_error_scores(out, self.error_score)
         self.multimetric_ = isinstance(out[0]["test_scores"], dict)
         counts = [len(trial.user_attrs["folds"]) for trial in trials]
         with warnings.catch_warnings():

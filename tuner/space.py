@@ -274,12 +274,35 @@ class _Choices(Domain):
 
     def index(self, value: Any) -> int | None:
         """The position of `value` among the choices: the same object, else an equal one of its type, else equal."""
+        try:
+            known = self._known.get((type(value), value))
+        except TypeError:  # it has no hash
+            known = None
+        if known is not None:
+            return known
         tests = (
             lambda c: c is value,
             lambda c: type(c) is type(value) and bool(c == value),
             lambda c: isinstance(c, bool) == isinstance(value, bool) and bool(c == value),
         )
         return next((i for same in tests for i, c in enumerate(self.choices) if same(c)), None)
+
+    @cached_property
+    def _known(self) -> dict[tuple[type, Any], int]:
+        """(type, choice) -> position of the choices that have a hash and are equal to no other of their type."""
+        known: dict[tuple[type, Any], int] = {}
+        twins = set()  # 0.0 and -0.0
+        for position, choice in enumerate(self.choices):
+            key = type(choice), choice
+            try:
+                if known.setdefault(key, position) != position:
+                    twins.add(key)
+            except TypeError:
+                continue
+        return {key: position for key, position in known.items() if key not in twins}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_known"}
 
     def __contains__(self, value: Any) -> bool:
         return self.index(value) is not None

@@ -89,8 +89,7 @@ class Study:
         complete = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None and t.feasible]
         if complete:
             return min(complete, key=lambda t: (sign * t.value, t.number)).copy()
-        furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
-        paused = [t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest]
+        paused = _furthest(trials)
         if not paused:
             raise ValueError("no trial is complete yet")
         return min(paused, key=lambda t: (sign * t.intermediate_values[t.steps], t.number)).copy()
@@ -114,9 +113,7 @@ class Study:
         trials = self.storage.trials(self.study_id)
         results = [(t, t.values) for t in trials if t.state is TrialState.COMPLETE and t.values and t.feasible]
         if not results:
-            furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
-            paused = (t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest)
-            results = [(t, t.intermediate_values[t.steps]) for t in paused]
+            results = [(t, t.intermediate_values[t.steps]) for t in _furthest(trials)]
         if not results:
             return []
         points = np.array([value for _, value in results]).reshape(len(results), -1) * np.array(self.signs)
@@ -250,8 +247,8 @@ class Study:
         callbacks: called as callback(study, trial) after each trial, and after each segment of a `Resumable`.
         executor: whom to give the work: "threads", "processes", or any `concurrent.futures.Executor`; n_jobs is then
             how many tasks to hand out at a time (of `devices.Devices` as many as it has slots). Other processes need a
-            study in a SQLite file and a picklable objective. When a worker dies its trial is run again by another one,
-            at most three times in all.
+            study in a SQLite file and a picklable objective; a `Resumable` is sent to each of them once. When a worker
+            dies its trial is run again by another one, at most three times in all.
 
         Several processes may call this on one study; one that finds nothing to do ends. Trials that an interrupted
         process left behind are run again under their numbers. Ctrl-C gives running trials
@@ -373,6 +370,13 @@ class Study:
         if self._seen_last.parameters != known:
             self._seen_last = Space(known)
         return self._seen_last
+
+
+def _furthest(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The paused trials with the most steps behind them, those of their parents included."""
+    paused = [t for t in trials if t.state is TrialState.PAUSED and t.steps]
+    furthest = max((t.age for t in paused), default=0)
+    return [t for t in paused if t.age == furthest]
 
 
 def create_study(

@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +30,7 @@ from nanonet.training import Run
 
 from .errors import StorageError, TrialPruned
 from .executors import cores
-from .pruners import NopPruner, Pruner
+from .pruners import NopPruner, PopulationTrainingPruner, Pruner
 from .range_test import settings_by_range_test
 from .samplers import AutoSampler, Sampler
 from .schedulers import GrowingBrackets, Scheduler
@@ -41,9 +44,11 @@ from .tuning.finalists import run_finals
 from .tuning.limits import Limits
 from .tuning.objectives import FGSM, Latency, Metric, Noise, Objective, Parameters, make
 from .tuning.parts import Parts, scaled
+from .tuning.refinement import check_refinable, run_refinement
 from .tuning.result import Finalist, FrontMember, TuneResult
 from .tuning.runs import State, TrainingRuns
 from .tuning.space import first_settings, settings_space, tunable
+from .tuning.stages import continued, stages_of
 
 __all__ = [
     "FGSM",
@@ -62,6 +67,7 @@ __all__ = [
 DEFAULT_MINUTES = 1.0
 SEARCH_SHARE = 0.9  # of the time; the rest is for the final training
 FINALS_SHARE = 0.25  # of the time, if there are finalists
+REFINE_SHARE = 0.3  # of the time, if the best is refined
 LARGEST = 27  # trials of a bracket
 
 
@@ -113,9 +119,11 @@ def tune(
     seed: int = 0,
     finalists: int = 1,
     repeats: int = 3,
+    refine: str | None = None,
     warm_start: Any = (),
     lr_test: bool = False,
     n_jobs: int | None = None,
+    executor: Executor | str | None = None,
     out: str | os.PathLike[str] | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
     callbacks: Iterable[Callable[[Study, FrozenTrial], None]] = (),
@@ -132,7 +140,9 @@ def tune(
         cosine schedule, and then a larger one with dropout.
     sampler: AutoSampler unless given. pruner: unless given, successive halving in brackets of 1, 3, 9 and 27 trials
         (`tuner.schedulers.GrowingBrackets`), compared where the schedule of the learning rate has just run out: it
-        begins anew after that (`Settings.restart`), unless `base` says otherwise.
+        begins anew after that (`Settings.restart`), unless `base` says otherwise. With PopulationTrainingPruner
+        settings change in the course of training, all but the network and the kind of optimizer, which a trial keeps
+        from the one whose weights it takes; the model at the end goes through the same stages (`TuneResult.stages`).
     validation: "split" sets a fifth of all rows aside; a whole number k >= 2 makes k folds (of whole `groups`, if
         given); "auto" makes 4 folds of up to 5000 rows, of which a fifth would be too few to tell good settings from
         better ones, and splits more. Or a splitter such as `nanonet.data.TimeSeriesSplit` or scikit-learn's, whose
@@ -144,7 +154,10 @@ def tune(
         `nanonet.metrics`, "parameters", "latency" (seconds per row), "noise(0.5)", "fgsm(0.1)" (see
         `tuner.tuning.objectives`), or a function of (y_true, y_pred), which wants `direction`. Several in a list make
         several objectives, `direction` then being a list too, or None.
-    constraints: such as {"parameters": "<= 50000", "latency": "<= 1e-4"}; of the objectives, parameters and latency.
+    constraints: such as {"parameters": "<= 50000", "latency": "<= 1e-4", "mae": "<= 0.1", "noise(0.5)": ">= 0.9"}, of
+        whatever may be a metric. What the weights decide is measured on the validation rows along with the metric, in
+        the data's own unit (of several data sets the mean), and the last of it is kept in `FrozenTrial.user_attrs`.
+        Settings that break a constraint are never the result, and samplers keep away from them.
     choose: with several objectives, which of `TuneResult.front` becomes the model; the first by the first objective
         unless given.
     test: share of the rows set aside and looked at once, at the end. Classes come in every part in their proportion.
@@ -152,9 +165,20 @@ def tune(
     seed: of the parts, the proposals and the training.
     finalists: so many of the best settings are trained with `repeats` seeds in all at the end, within the time, and
         chosen by their mean; 1 takes the best trial as it is. For one objective.
+    refine: "gradient" refines those of the best settings that are numbers and can be differentiated (learning rate,
+        weight decay, L1, momentum, betas) by the gradient of the validation loss (`tuner.gradient_tune`), and runs them
+        as a trial more, to its end; it is the result only if it is better. For one objective, and settings that stay as
+        they are in the course of training. It takes three tenths of `minutes`; without them the gradient is taken up to
+        twenty times, which costs some hundreds of epochs. It wants folds: a single small validation part it learns by
+        heart.
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
     lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given.
+    executor: who trains them, as in `Study.optimize`: "threads" (the default), "processes", or any
+        `concurrent.futures.Executor`, such as Dask's `client.get_executor()` or `tuner.devices.Devices`. The data are
+        sent to each process once. Functions of your own as metrics must be picklable then. Without `out` and `storage`
+        a study that leaves this process is kept in a temporary file. Finalists, the refinement and the model at the end
+        are trained here.
     out: a folder to hold the study as study.db; storage: where to keep it instead. If it holds this search already, the
         search goes on: trials that are done are not repeated.
     callbacks: called as callback(study, trial) after each segment of a trial.
@@ -171,10 +195,16 @@ def tune(
     for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
             raise OptionError(f"{name} is {value!r}; wanted a whole number of at least 1")
+    if refine not in (None, "gradient"):
+        raise OptionError(f"refine is {refine!r}; wanted 'gradient' or None")
+    if refine and isinstance(pruner, PopulationTrainingPruner):
+        raise OptionError("refine is 'gradient', and pruner changes settings in mid-run; wanted one of the two")
     datasets = _datasets(x, y, task)
     objectives = _objectives(metric, direction, datasets, seed)
     if finalists > 1 and len(objectives) > 1:
         raise OptionError(f"finalists is {finalists}; with several objectives wanted 1")
+    if refine and len(objectives) > 1:
+        raise OptionError(f"refine is {refine!r}; with several objectives wanted None")
     parts = [Parts.of(dataset, validation, test, seed, groups) for dataset in datasets]
     names = [objective.name for objective in objectives]
     first = first_settings(datasets[0].task, names) if base is None else [base]
@@ -184,25 +214,33 @@ def tune(
         space = settings_space(searched, base)
         points = [settings.to_search(searched) for settings in first[1:]]
         space.defaults += [point for point in points if point not in space.defaults]
+    if refine:
+        check_refinable(space)
     course = _course(parts, int(max_epochs), pruner is None, base, space)
     if pruner is None:
         pruner = Brackets(course)
         if not base.restart and course.ends[0] < max_epochs:
             base = base.replace(restart=course.ends[0])
-    work = Bounded(parts, objectives, base, course)
-    if constraints:
-        work.limits = Limits(constraints, objectives, datasets[0].task, datasets[0].outputs)
+    limits = Limits(constraints, objectives, datasets[0].task, datasets[0].outputs, seed) if constraints else None
+    work = Bounded(parts, objectives, base, course, limits.watched if limits else ())
+    work.limits = limits
+    excess = limits.excess(work) if limits else None
 
+    temporary = None
+    if out is None and storage is None and _elsewhere(executor):
+        temporary = Path(tempfile.mkdtemp(prefix="tuner-"))
     study = create_study(
-        storage=_storage(out, storage),
+        storage=_storage(out, storage) if temporary is None else temporary / "study.db",
         study_name="tune",
         load_if_exists=True,
         directions=[objective.direction for objective in objectives],
-        sampler=AutoSampler(seed=seed) if sampler is None else sampler,
+        sampler=AutoSampler(seed, excess) if sampler is None else sampler,
         pruner=pruner,
         space=space,
-        constraints_func=None if work.limits is None else work.limits.excess(work),
+        constraints_func=excess,
     )
+    if temporary is not None:
+        weakref.finalize(study, shutil.rmtree, temporary, ignore_errors=True)
     if out is not None or storage is not None:
         _check_same_search(study, datasets, validation, names, test, int(max_epochs), seed, constraints)
     _warm_up(study, warm_start, space)
@@ -210,19 +248,25 @@ def tune(
         for settings in [*space.defaults, *settings_by_range_test(space, base, parts[0])]:
             study.enqueue_trial(settings, skip_if_exists=True)
     workers = cores() if n_jobs is None else n_jobs
-    share = SEARCH_SHARE - (FINALS_SHARE if finalists > 1 and repeats > 1 else 0)
+    refined_share = SEARCH_SHARE - (FINALS_SHARE if finalists > 1 and repeats > 1 else 0)
+    share = refined_share - (REFINE_SHARE if refine else 0)
     interrupted = False
     finals: list[Finalist] = []
+    refinement = None
     try:
         study.optimize(
             work,
             n_trials=trials,
             total=trials is not None,
             timeout=None if minutes is None else 60 * minutes * share - (time.monotonic() - begin),
-            n_jobs=workers,
+            n_jobs=-1 if executor is not None and n_jobs is None else workers,
+            executor=executor,
             callbacks=callbacks,
             show_progress_bar=show_progress_bar,
         )
+        if refine and _has_result(study):
+            deadline = float("inf") if minutes is None else begin + 60 * minutes * refined_share
+            refinement = run_refinement(study, work, space, deadline)
         if finalists > 1 and repeats > 1 and _has_result(study):
             deadline = float("inf") if minutes is None else begin + 60 * minutes * SEARCH_SHARE
             finals = run_finals(study, work, finalists, repeats, deadline, cores() if workers == -1 else workers)
@@ -246,7 +290,7 @@ def tune(
     found = [_finish(study, work, part, each, best, score) for part, each in zip(parts, datasets, strict=True)]
     result, result.others = found[0], found[1:]
     result.front = front if len(objectives) > 1 else []
-    result.finalists, result.interrupted = finals, interrupted
+    result.finalists, result.refinement, result.interrupted = finals, refinement, interrupted
     result.seconds = time.monotonic() - begin
     return result
 
@@ -317,8 +361,7 @@ def _front(study: Study, work: TrainingRuns) -> list[FrontMember]:
         trials = study.best_trials
     members = [_member(trial, work) for trial in trials]
     if work.limits is not None:  # where no trial is complete, the best ones may not have been judged yet
-        excess = work.limits.excess(work)
-        members = [m for m in members if max(excess(replace(m.trial, values=[*m.values.values()]))) <= 0]
+        members = [m for m in members if work.limits.kept(work, m.trial)]
     first = work.objectives[0].name
     return sorted(members, key=lambda m: (study.signs[0] * m.values[first], m.trial.number))
 
@@ -326,21 +369,29 @@ def _front(study: Study, work: TrainingRuns) -> list[FrontMember]:
 def _member(trial: FrozenTrial, work: TrainingRuns) -> FrontMember:
     last = np.atleast_1d(trial.intermediate_values[trial.steps]).tolist()
     names = [objective.name for objective in work.objectives]
-    epochs = max(work.course.epochs(trial.steps))
-    return FrontMember(trial, work.settings(trial.params), dict(zip(names, last, strict=True)), epochs)
+    epochs = max(work.course.epochs(trial.age))
+    watched = {o.name: trial.user_attrs[o.name] for o in work.watched if o.name in trial.user_attrs}
+    return FrontMember(trial, work.settings(trial.params), dict(zip(names, last, strict=True)), epochs, watched)
 
 
 def _finish(
     study: Study, work: TrainingRuns, parts: Parts, dataset: Dataset, best: FrontMember, score: float
 ) -> TuneResult:
     """Train the best settings on the whole development part and measure the test part."""
-    settings, objective = best.settings, work.objectives[0]
+    objective = work.objectives[0]
     part = scaled(dataset.task, parts.x, parts.y)
-    run = Run(settings.replace(early_stopping=0), part.x, part.y, task=dataset.task, classes=parts.classes)
-    run.advance(best.epochs)
+    stages = stages_of(study, best.trial, work)
+    settings = stages[0].settings.replace(early_stopping=0)
+    run = Run(settings, part.x, part.y, task=dataset.task, classes=parts.classes)
+    run.advance(stages[0].epochs)
+    for stage in stages[1:]:
+        run = continued(run, stage.settings, part.x, part.y, early_stopping=0)
+        run.advance(stage.epochs - run.epoch)
     result = TuneResult(
         model=run.model,
-        settings=settings,
+        settings=best.settings,
+        stages=stages,
+        watched=best.watched,
         epochs=best.epochs,
         standardizer=part.standardizer,
         target_standardizer=part.target_standardizer,
@@ -379,6 +430,11 @@ def _cross_entropy(y: np.ndarray, scores: np.ndarray) -> float:
 
 
 # ------------------------------------------------------------------------------------------ the storage
+
+
+def _elsewhere(executor: Executor | str | None) -> bool:
+    """Whether trials may leave this process, and with them their study."""
+    return executor not in (None, "threads") and not isinstance(executor, ThreadPoolExecutor)
 
 
 def _storage(out: Any, storage: Any) -> Any:

@@ -38,7 +38,9 @@ class Module:
 
     _training = True
     _built = True
-    _structure = 0  # counts the parameters and modules put in, and changes of dtype; a recorded step watches it
+    _structure = (
+        0  # counts the parameters, modules and options put in, and changes of dtype; a recorded step watches it
+    )
     _hooks: tuple[Hook, ...] = ()
     _fuses: tuple[str, ...] = ()  # activations that this very kind takes as the second argument of its forward
 
@@ -64,7 +66,7 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         before = self.__dict__.get(name)
         object.__setattr__(self, name, value)
-        if before is not value and isinstance(value, (Parameter, Buffer, Module)):
+        if before is not value and (isinstance(value, (Parameter, Buffer, Module)) or _is_option(name, before, value)):
             object.__setattr__(self, "_structure", self._structure + 1)
 
     def register_buffer(self, name: str, data: Any) -> None:
@@ -346,6 +348,12 @@ class Module:
         from nanonet import fitting
 
         return fitting.predict(self, *args, **kwargs)
+
+
+def _is_option(name: str, before: Any, value: Any) -> bool:
+    """Is this another value for a number, a text or a tuple that a layer computes with, as `p` of a Dropout?"""
+    kinds = (bool, int, float, str, tuple, np.number)
+    return before != value and not name.startswith("_") and isinstance(before, kinds) and isinstance(value, kinds)
 
 
 def _unpacked(name: str, value: Any) -> Iterator[tuple[str, Any]]:

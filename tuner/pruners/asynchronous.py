@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
+from ..checks import RESOURCES, ladder
 from ..trial import FrozenTrial
 from .base import Pruner
 from .rungs import falls_behind
@@ -27,8 +28,8 @@ class AsynchronousHalvingPruner(Pruner):
     def __init__(self, min_resource: int = 1, reduction_factor: int = 3):
         from ..schedulers import AsynchronousHalving
 
-        self._scheduler = AsynchronousHalving(min_resource, reduction_factor)
-        self.min_resource, self.reduction_factor = min_resource, reduction_factor
+        self.min_resource, self.reduction_factor = ladder(min_resource, reduction_factor, names=RESOURCES)
+        self._scheduler = AsynchronousHalving(self.min_resource, self.reduction_factor)
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         return falls_behind(trial, trials, _rungs(self.min_resource, self.reduction_factor), signs)
@@ -45,8 +46,8 @@ class ProgressiveHalvingPruner(Pruner):
     def __init__(self, min_resource: int = 1, reduction_factor: int = 3):
         from ..schedulers import ProgressiveHalving
 
-        self._scheduler = ProgressiveHalving(min_resource, reduction_factor)
-        self.min_resource, self.reduction_factor = min_resource, reduction_factor
+        self.min_resource, self.reduction_factor = ladder(min_resource, reduction_factor, names=RESOURCES)
+        self._scheduler = ProgressiveHalving(self.min_resource, self.reduction_factor)
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         return falls_behind(trial, trials, _rungs(self.min_resource, self.reduction_factor), signs)

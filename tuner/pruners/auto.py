@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..checks import RESOURCES, ladder
 from ..trial import FrozenTrial
 from .base import Pruner
 from .rungs import falls_behind, longest
@@ -28,7 +29,7 @@ class AutoPruner(Pruner):
     def __init__(self, min_resource: int | str = "auto", reduction_factor: int = 3):
         from ..schedulers import Balanced
 
-        self._scheduler = Balanced(min_resource, reduction_factor)
+        self._scheduler = Balanced(*ladder(min_resource, reduction_factor, "auto", RESOURCES))
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         last = longest(trials)

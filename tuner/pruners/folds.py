@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..checks import whole
+from ..pareto import HUGE
 from ..trial import FrozenTrial, TrialState
 from .base import Pruner
 
@@ -31,10 +33,8 @@ class FoldPruner(Pruner):
     def __init__(self, margin: float = 2.0, n_startup_trials: int = 5):
         if not margin >= 0:
             raise ValueError(f"margin must be a number of at least 0, got {margin!r}")
-        if n_startup_trials < 2:
-            raise ValueError(f"n_startup_trials must be at least 2, got {n_startup_trials}")
         self.margin = margin
-        self.n_startup_trials = n_startup_trials
+        self.n_startup_trials = whole("n_startup_trials", n_startup_trials, 2)
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         own = _means(trial)
@@ -47,6 +47,7 @@ class FoldPruner(Pruner):
             return True
         done = len(own)
         count = np.arange(1, folds + 1)[:, None]
+        rows, own = np.clip(rows, -HUGE, HUGE), np.clip(own, -HUGE, HUGE)
         scores = np.diff(rows * count, axis=1, prepend=0.0)
         rest = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean(axis=(0, 1))
         deviation = np.sqrt(np.sum(rest**2, axis=(0, 1)) / ((len(rows) - 1) * (folds - 1)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import pareto
+from ..checks import whole
 from ..trial import FrozenTrial
 from .base import Pruner
 from .rungs import longest
@@ -36,10 +37,9 @@ class FreezeThawPruner(Pruner):
 
         if not 0 < chance < 1:
             raise ValueError(f"chance must be a number between 0 and 1, got {chance!r}")
-        if n_startup_trials < 1:
-            raise ValueError(f"n_startup_trials must be at least 1, got {n_startup_trials}")
-        self._scheduler = FreezeThaw(min_resource)
-        self.min_resource, self.chance, self.n_startup_trials = min_resource, chance, n_startup_trials
+        self.n_startup_trials = whole("n_startup_trials", n_startup_trials, 1)
+        self.min_resource, self.chance = whole("min_resource", min_resource, 1), chance
+        self._scheduler = FreezeThaw(self.min_resource)
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         from ..schedulers.extrapolation import Extrapolation
@@ -67,4 +67,5 @@ def _best_so_far(trial: FrozenTrial, signs: int | Sequence[int]) -> np.ndarray:
     """The least losses up to each step that was reported, (steps, objectives)."""
     values = [value for _, value in sorted(trial.intermediate_values.items())]
     losses = np.array(values, dtype=np.float64).reshape(len(values), -1) * np.asarray(signs, dtype=np.float64)
-    return np.minimum.accumulate(np.where(np.isnan(losses), np.inf, losses), axis=0)
+    losses = np.where(np.isnan(losses) | (losses == np.inf), np.inf, np.clip(losses, -pareto.HUGE, pareto.HUGE))
+    return np.minimum.accumulate(losses, axis=0)

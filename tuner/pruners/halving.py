@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
+from ..checks import RESOURCES, ladder, whole
 from ..trial import FrozenTrial
 from .base import Pruner
 from .rungs import falls_behind, longest
@@ -34,20 +35,11 @@ class SuccessiveHalvingPruner(Pruner):
         min_early_stopping_rate: int = 0,
         bootstrap_count: int = 0,
     ):
-        if min_resource != "auto" and (not isinstance(min_resource, int) or min_resource < 1):
-            raise ValueError(f"min_resource must be a whole number >= 1 or 'auto', got {min_resource!r}")
-        if reduction_factor < 2:
-            raise ValueError(f"reduction_factor must be at least 2, got {reduction_factor}")
-        if min_early_stopping_rate < 0:
-            raise ValueError(f"min_early_stopping_rate must be at least 0, got {min_early_stopping_rate}")
-        if bootstrap_count < 0:
-            raise ValueError(f"bootstrap_count must be at least 0, got {bootstrap_count}")
+        self.min_resource, self.reduction_factor = ladder(min_resource, reduction_factor, "auto", RESOURCES)
+        self.min_early_stopping_rate = whole("min_early_stopping_rate", min_early_stopping_rate, 0)
+        self.bootstrap_count = whole("bootstrap_count", bootstrap_count, 0)
         if bootstrap_count > 0 and min_resource == "auto":
             raise ValueError(f"bootstrap_count={bootstrap_count} wants a min_resource other than 'auto'")
-        self.min_resource = min_resource
-        self.reduction_factor = reduction_factor
-        self.min_early_stopping_rate = min_early_stopping_rate
-        self.bootstrap_count = bootstrap_count
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         first = self._first_rung(trials)

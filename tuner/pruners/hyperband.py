@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from ..checks import RESOURCES, ladder, whole
 from ..trial import FrozenTrial
 from .base import Pruner
 from .rungs import falls_behind, longest
@@ -36,19 +37,14 @@ class HyperbandPruner(Pruner):
     ):
         from ..schedulers import Hyperband
 
-        if max_resource != "auto" and (not isinstance(max_resource, int) or max_resource < min_resource):
-            raise ValueError(f"max_resource must be a whole number >= min_resource or 'auto', got {max_resource!r}")
-        if bootstrap_count < 0:
-            raise ValueError(f"bootstrap_count must be at least 0, got {bootstrap_count}")
+        self.min_resource, self.reduction_factor = ladder(min_resource, reduction_factor, names=RESOURCES)
+        self.max_resource = "auto"
+        if not isinstance(max_resource, str) or max_resource != "auto":
+            self.max_resource = whole("max_resource", max_resource, self.min_resource, "auto")
+        self.bootstrap_count = whole("bootstrap_count", bootstrap_count, 0)
         if bootstrap_count > 0 and max_resource == "auto":
             raise ValueError(f"bootstrap_count={bootstrap_count} wants a max_resource other than 'auto'")
-        if isinstance(min_resource, bool) or not isinstance(min_resource, int) or min_resource < 1:
-            raise ValueError(f"min_resource must be a whole number >= 1, got {min_resource!r}")
-        if reduction_factor < 2:
-            raise ValueError(f"reduction_factor must be at least 2, got {reduction_factor}")
-        self.min_resource, self.max_resource = min_resource, max_resource
-        self.reduction_factor, self.bootstrap_count = reduction_factor, bootstrap_count
-        self._hyperband = Hyperband(min_resource, reduction_factor)
+        self._hyperband = Hyperband(self.min_resource, self.reduction_factor)
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         last = longest(trials) if self.max_resource == "auto" else int(self.max_resource)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..checks import whole
 from ..trial import FrozenTrial
 from .base import Pruner
 
@@ -20,12 +21,12 @@ class PatientPruner(Pruner):
     """
 
     def __init__(self, wrapped_pruner: Pruner | None, patience: int, min_delta: float = 0.0):
-        if patience < 0:
-            raise ValueError(f"patience must be at least 0, got {patience}")
-        if min_delta < 0:
+        if wrapped_pruner is not None and not isinstance(wrapped_pruner, Pruner):
+            raise TypeError(f"wrapped_pruner must be a tuner.pruners object or None, got {wrapped_pruner!r}")
+        if not min_delta >= 0:
             raise ValueError(f"min_delta must be at least 0, got {min_delta}")
         self.wrapped_pruner = wrapped_pruner
-        self.patience = patience
+        self.patience = whole("patience", patience, 0)
         self.min_delta = min_delta
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import pareto
+from ..checks import whole
 from ..trial import FrozenTrial, TrialState
 from .base import Pruner
 
@@ -34,19 +35,11 @@ class PercentilePruner(Pruner):
     ):
         if not 0 <= percentile <= 100:
             raise ValueError(f"percentile must be in [0, 100], got {percentile}")
-        for name, value, least in (
-            ("n_startup_trials", n_startup_trials, 0),
-            ("n_warmup_steps", n_warmup_steps, 0),
-            ("interval_steps", interval_steps, 1),
-            ("n_min_trials", n_min_trials, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
         self.percentile = percentile
-        self.n_startup_trials = n_startup_trials
-        self.n_warmup_steps = n_warmup_steps
-        self.interval_steps = interval_steps
-        self.n_min_trials = n_min_trials
+        self.n_startup_trials = whole("n_startup_trials", n_startup_trials, 0)
+        self.n_warmup_steps = whole("n_warmup_steps", n_warmup_steps, 0)
+        self.interval_steps = whole("interval_steps", interval_steps, 1)
+        self.n_min_trials = whole("n_min_trials", n_min_trials, 1)
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:
         step = trial.last_step
@@ -62,7 +55,8 @@ class PercentilePruner(Pruner):
         others = [value for value in others if not np.isnan(value).any()]
         if len(others) < self.n_min_trials:
             return False
-        loss, *losses = pareto.losses([own[pareto.best(own, signs)], *others], signs)
+        losses = pareto.losses([own[pareto.best(own, signs)], *others], signs)
+        loss, *losses = np.clip(losses, -pareto.HUGE, pareto.HUGE)  # between infinities there is no percentile
         return bool(loss > np.percentile(losses, self.percentile))
 
     def next_check(self, step: int) -> int | None:

@@ -95,7 +95,7 @@ def gather(study: Study) -> Contents:
         front = sorted(study.best_trials, key=result)
         return Contents(study, trials, objectives, front[:: max(1, -(-len(front) // FRONT))])
     sign = study.signs[0]
-    complete = [t for t in trials if t.state is TrialState.COMPLETE and t.values]
+    complete = [t for t in trials if t.state is TrialState.COMPLETE and t.values and t.feasible]
     furthest = max((t.steps for t in trials if t.state is TrialState.PAUSED), default=0)
     complete = complete or [t for t in trials if t.state is TrialState.PAUSED and t.steps == furthest]
     best = sorted(complete, key=lambda t: (sign * result(t)[0], t.number))[:BEST]

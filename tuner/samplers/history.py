@@ -9,10 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..pareto import bounded
 from ..space import Space
 from ..trial import FrozenTrial, TrialState
 
 __all__ = ["History", "Observations", "Table"]
+
+ENOUGH = 10
+"""Trials are compared at a step that so many have reached, or 2 for each parameter and 2 more: samplers that learn want
+as many before they do."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Observations:
     points: np.ndarray
     """float64 (n, dimensions): where `Space.encode` puts the settings; NaN where a trial lacks a parameter."""
     losses: np.ndarray
-    """float64 (n, objectives): values with their sign, the smaller the better; NaN without a value."""
+    """float64 (n, objectives): values with their sign, the smaller the better; NaN without a value. Finite ones are at
+    most 1e150 in size, so that samplers can square them."""
     violations: np.ndarray
     """float64 (n,): the sum of what exceeds 0 among the trial's constraints; 0 is feasible."""
     failed: np.ndarray
@@ -109,7 +115,7 @@ class Table:
 
     def _observations(self, trials: Sequence[FrozenTrial], signs: Sequence[int], dimensions: int) -> Observations:
         count = len(trials)
-        losses, failed = self._losses[:count].copy(), self._failed[:count]
+        losses, failed = bounded(self._losses[:count]), self._failed[:count]
         steps = np.zeros(count, dtype=np.int64)
         if self._curved:
             fill_from_curves(losses, steps, trials, signs, dimensions)
@@ -155,33 +161,49 @@ def _key(point: np.ndarray) -> bytes:
 def fill_from_curves(
     losses: np.ndarray, steps: np.ndarray, trials: Sequence[FrozenTrial], signs: Sequence[int], dimensions: int
 ) -> None:
-    """Give trials that stopped early a loss that can be compared (as BOHB does, Falkner et al. 2018).
+    """Give trials that stopped early losses that can be compared (in the spirit of BOHB, Falkner et al. 2018).
 
-    All trials are compared at one step, the largest that enough of them have reached; trials that did not get there
-    keep NaN, but for pruned ones, which take their last value or that of the worst trial there, if that is worse.
+    All trials are compared at one step, the largest that enough of them have reached. Of the others those that were
+    given up take their last value or that of the worst trial there (of those with finite values), if that is worse:
+    with several objectives in each of them. They are the pruned ones and, since a trial that waits to be promoted may
+    wait for ever, paused ones that a later trial has left behind. The rest keep NaN.
     """
     lengths = np.array(
         [max(t.intermediate_values, default=0) if t.state is not TrialState.FAIL else 0 for t in trials], dtype=np.int64
     )
     early = np.isnan(losses).any(axis=1) & (lengths > 0)
-    if len(signs) > 1 or not early.any():
+    if not early.any():
         return
     reached = np.sort(lengths[lengths > 0])[::-1]
-    enough = min(2 * dimensions + 2, len(reached))
+    enough = min(max(2 * dimensions + 2, ENOUGH), len(reached))
     level = int(reached[enough - 1])
-    for row, trial in enumerate(trials):
-        if lengths[row] >= level:
-            curve = trial.intermediate_values
-            step = level if level in curve else min(s for s in curve if s >= level)
-            if curve[step] == curve[step]:
-                losses[row], steps[row] = signs[0] * curve[step], step
-    there = losses[lengths >= level]
-    worst = np.nanmax(there) if np.isfinite(there).any() else math.nan
-    for row in np.flatnonzero(early & (lengths < level)):
-        if trials[row].state is TrialState.PRUNED:
-            last = signs[0] * trials[row].intermediate_values[int(lengths[row])]
-            losses[row] = np.fmax(last, worst)
-            steps[row] = lengths[row]
+    there = np.flatnonzero(lengths >= level)
+    at = [_reached(trials[row].intermediate_values, level) for row in there]
+    found = _values(trials, there, at, signs)
+    known = ~np.isnan(found).any(axis=1)
+    losses[there[known]], steps[there[known]] = found[known], np.array(at)[known]
+    there = there[np.isfinite(found).all(axis=1)]
+    worst = losses[there].max(axis=0) if len(there) else math.nan
+
+    state = np.array([trial.state for trial in trials])
+    left_behind = np.maximum.accumulate(lengths[::-1])[::-1] > lengths
+    given_up = (state == TrialState.PRUNED) | ((state == TrialState.PAUSED) & left_behind)
+    behind = np.flatnonzero(early & given_up & (lengths < level))
+    expected = np.fmax(_values(trials, behind, lengths[behind], signs), worst)
+    known = ~np.isnan(expected).any(axis=1)
+    behind = behind[known]
+    losses[behind], steps[behind] = expected[known], lengths[behind]
+
+
+def _reached(curve: dict[int, object], level: int) -> int:
+    """The first step of a curve that is not before `level`."""
+    return level if level in curve else min(step for step in curve if step >= level)
+
+
+def _values(trials: Sequence[FrozenTrial], rows: Sequence[int], at: Sequence[int], signs: Sequence[int]) -> np.ndarray:
+    """Losses of the rows, each at its step, float64 (rows, objectives)."""
+    values = [trials[row].intermediate_values[step] for row, step in zip(rows, at, strict=True)]
+    return bounded(np.array(values, dtype=np.float64).reshape(len(values), len(signs)) * signs)
 
 
 class History:

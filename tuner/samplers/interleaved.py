@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import fraction
 from ..space import Domain, Space
 from .base import History, Sampler, keyed_uniform
 from .tpe import TPESampler
@@ -27,11 +28,9 @@ class InterleavedSampler(Sampler):
     def __init__(self, sampler: Sampler | None = None, random_fraction: float = 0.5, seed: int | None = None):
         if sampler is not None and not isinstance(sampler, Sampler):
             raise TypeError(f"InterleavedSampler: sampler must be a tuner.samplers object or None, got {sampler!r}")
-        if not 0 <= random_fraction <= 1:
-            raise ValueError(f"InterleavedSampler: random_fraction must be from 0 to 1, got {random_fraction!r}")
         self.sampler = TPESampler(seed=seed) if sampler is None else sampler
         super().__init__(self.sampler.seed if seed is None else seed, self.sampler.constraints_func)
-        self.random_fraction = float(random_fraction)
+        self.random_fraction = fraction("InterleavedSampler: random_fraction", random_fraction)
         self._random = RandomSampler(seed=seed)
 
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:

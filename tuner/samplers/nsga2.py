@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..checks import fraction, whole
 from ..space import Space
 from ..trial import FrozenTrial
 from .base import History, Sampler, keyed_integer
@@ -47,17 +48,14 @@ class NSGAIISampler(Sampler):
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ):
         super().__init__(seed, constraints_func)
-        if isinstance(population_size, bool) or population_size < 2:
-            raise ValueError(f"NSGAIISampler: population_size must be at least 2, got {population_size!r}")
+        self.population_size = whole("NSGAIISampler: population_size", population_size, 2)
         if crossover not in CROSSOVERS:
             raise ValueError(f"NSGAIISampler: crossover must be one of {', '.join(CROSSOVERS)}, got {crossover!r}")
-        for name, share in (
-            ("mutation_prob", mutation_prob), ("crossover_prob", crossover_prob), ("swapping_prob", swapping_prob)
-        ):  # fmt: skip
-            if share is not None and not 0 <= share <= 1:
-                raise ValueError(f"NSGAIISampler: {name} must be in [0, 1], got {share!r}")
-        self.population_size, self.mutation_prob, self.crossover = int(population_size), mutation_prob, crossover
-        self.crossover_prob, self.swapping_prob = crossover_prob, swapping_prob
+        self.crossover, self.mutation_prob = crossover, mutation_prob
+        if mutation_prob is not None:
+            self.mutation_prob = fraction("NSGAIISampler: mutation_prob", mutation_prob)
+        self.crossover_prob = fraction("NSGAIISampler: crossover_prob", crossover_prob)
+        self.swapping_prob = fraction("NSGAIISampler: swapping_prob", swapping_prob)
 
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
         if number < len(space.defaults):

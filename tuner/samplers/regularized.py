@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..checks import whole
 from ..space import Space
 from ..trial import FrozenTrial
 from .base import History, Sampler, keyed_integer
@@ -40,15 +41,13 @@ class RegularizedEvolutionSampler(Sampler):
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ):
         super().__init__(seed, constraints_func)
-        for name, size in (("population_size", population_size), ("tournament_size", tournament_size)):
-            if isinstance(size, bool) or int(size) != size or size < 1:
-                raise ValueError(f"RegularizedEvolutionSampler: {name} must be a whole number above 0, got {size!r}")
+        self.population_size = whole("RegularizedEvolutionSampler: population_size", population_size, 1)
+        self.tournament_size = whole("RegularizedEvolutionSampler: tournament_size", tournament_size, 1)
         if tournament_size > population_size:
             raise ValueError(
                 f"RegularizedEvolutionSampler: tournament_size must be at most population_size, got {tournament_size} "
                 f"and {population_size}"
             )
-        self.population_size, self.tournament_size = int(population_size), int(tournament_size)
 
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
         if number < len(space.defaults):

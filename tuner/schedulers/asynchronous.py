@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..checks import ladder
 from .base import Situation
 from .brackets import geometric
 from .promotions import Promotions
@@ -18,11 +19,7 @@ class AsynchronousHalving(Promotions):
     """
 
     def __init__(self, min_steps: int = 1, eta: int = 3):
-        if isinstance(min_steps, bool) or not isinstance(min_steps, int) or min_steps < 1:
-            raise ValueError(f"min_steps must be a whole number >= 1, got {min_steps!r}")
-        if eta < 2:
-            raise ValueError(f"eta must be at least 2, got {eta}")
-        self.min_steps, self.eta = min_steps, eta
+        self.min_steps, self.eta = ladder(min_steps, eta)
 
     def ladder(self, situation: Situation) -> tuple[Sequence[int], Sequence[float]]:
         rungs = geometric(self.min_steps, self.eta, situation.max_steps)

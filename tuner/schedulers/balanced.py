@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..checks import ladder
 from .base import Situation
 from .brackets import geometric
 from .promotions import Promotions
@@ -25,13 +26,10 @@ class Balanced(Promotions):
     """
 
     def __init__(self, min_steps: int | str = "auto", eta: int = 3, explore: float = 0.5):
-        if min_steps != "auto" and (isinstance(min_steps, bool) or not isinstance(min_steps, int) or min_steps < 1):
-            raise ValueError(f"min_steps must be a whole number >= 1 or 'auto', got {min_steps!r}")
-        if eta < 2:
-            raise ValueError(f"eta must be at least 2, got {eta}")
+        self.min_steps, self.eta = ladder(min_steps, eta, "auto")
         if not 0 < explore < 1:
             raise ValueError(f"explore must be a number between 0 and 1, got {explore!r}")
-        self.min_steps, self.eta, self.explore = min_steps, eta, explore
+        self.explore = explore
 
     def ladder(self, situation: Situation) -> tuple[Sequence[int], Sequence[float]]:
         return self.rungs(situation.max_steps)

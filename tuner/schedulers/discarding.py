@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checks import whole
 from .brackets import Bracket, Brackets
 
 __all__ = ["EarlyDiscarding"]
@@ -14,12 +15,10 @@ class EarlyDiscarding(Brackets):
     """
 
     def __init__(self, candidates: int = 100, steps: int = 1, keep: int = 3):
-        for name, value, least in (("candidates", candidates, 1), ("steps", steps, 1), ("keep", keep, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        self.candidates, self.steps = whole("candidates", candidates, 1), whole("steps", steps, 1)
+        self.keep = whole("keep", keep, 1)
         if keep > candidates:
             raise ValueError(f"keep must be at most candidates={candidates}, got {keep}")
-        self.candidates, self.steps, self.keep = candidates, steps, keep
 
     def brackets(self, max_steps: int) -> list[Bracket]:
         if self.steps >= max_steps:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..checks import whole
+from ..pareto import HUGE
 from ..trial import FrozenTrial, TrialState
 from .base import PENDING, Decision, Scheduler, Segment, Situation
 from .extrapolation import Extrapolation, expected_improvement
@@ -30,11 +32,9 @@ class FreezeThaw(Scheduler):
     """
 
     def __init__(self, min_steps: int = 1, explore: float = 0.5):
-        if isinstance(min_steps, bool) or not isinstance(min_steps, int) or min_steps < 1:
-            raise ValueError(f"min_steps must be a whole number >= 1, got {min_steps!r}")
         if not 0 < explore < 1:
             raise ValueError(f"explore must be a number between 0 and 1, got {explore!r}")
-        self.min_steps, self.explore = min_steps, explore
+        self.min_steps, self.explore = whole("min_steps", min_steps, 1), explore
 
     def decide(self, situation: Situation) -> Decision:
         first = min(self.min_steps, situation.max_steps)
@@ -89,5 +89,5 @@ def _curve(trial: FrozenTrial, situation: Situation) -> np.ndarray:
     """Losses after 1, 2, ... steps: of the last step, or of the best so far, as trials count."""
     values = [trial.intermediate_values.get(step, np.nan) for step in range(1, trial.steps + 1)]
     losses = situation.signs[0] * np.array(values, dtype=np.float64)
-    losses = np.where(np.isnan(losses), np.inf, losses)
+    losses = np.where(np.isnan(losses) | (losses == np.inf), np.inf, np.clip(losses, -HUGE, HUGE))
     return np.minimum.accumulate(losses) if situation.best else losses

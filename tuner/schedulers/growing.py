@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..pareto import HUGE
 from ..trial import FrozenTrial, TrialState
 from .base import PENDING, Decision, Scheduler, Segment, Situation
 
@@ -117,7 +118,7 @@ class GrowingBrackets(Scheduler):
         each = self.rungs[0] // self.folds
         curves = (t.intermediate_values for t in earlier if t.steps >= self.rungs[0] and t.state is not TrialState.FAIL)
         means = np.array([[curve[each * (k + 1)] for k in range(self.folds)] for curve in curves])
-        means = means.reshape(-1, self.folds)
+        means = np.clip(means.reshape(-1, self.folds), -HUGE, HUGE)
         if len(means) < LEAST:
             return math.inf
         scores = np.diff(means * np.arange(1, self.folds + 1), axis=1, prepend=0.0)

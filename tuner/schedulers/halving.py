@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checks import ladder
 from .brackets import Bracket, Brackets, geometric
 
 __all__ = ["SuccessiveHalving"]
@@ -17,12 +18,7 @@ class SuccessiveHalving(Brackets):
     """
 
     def __init__(self, min_steps: int | str = "auto", eta: int = 3):
-        if min_steps != "auto" and (not isinstance(min_steps, int) or min_steps < 1):
-            raise ValueError(f"min_steps must be a whole number >= 1 or 'auto', got {min_steps!r}")
-        if eta < 2:
-            raise ValueError(f"eta must be at least 2, got {eta}")
-        self.min_steps = min_steps
-        self.eta = eta
+        self.min_steps, self.eta = ladder(min_steps, eta, "auto")
 
     def rungs(self, max_steps: int) -> list[int]:
         """The steps at which trials are compared, the last being max_steps."""

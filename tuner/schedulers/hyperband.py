@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..checks import ladder
 from .brackets import Bracket, Brackets
 
 __all__ = ["Hyperband"]
@@ -20,12 +21,7 @@ class Hyperband(Brackets):
     """
 
     def __init__(self, min_steps: int = 1, eta: int = 3):
-        if isinstance(min_steps, bool) or not isinstance(min_steps, int) or min_steps < 1:
-            raise ValueError(f"min_steps must be a whole number >= 1, got {min_steps!r}")
-        if eta < 2:
-            raise ValueError(f"eta must be at least 2, got {eta}")
-        self.min_steps = min_steps
-        self.eta = eta
+        self.min_steps, self.eta = ladder(min_steps, eta)
 
     def brackets(self, max_steps: int) -> list[Bracket]:
         s_max = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..checks import fraction, whole
 from ..samplers.base import keyed_integer, keyed_uniform
 from ..space import Categorical, Domain, Float, Int
 from ..trial import FrozenTrial, TrialState
@@ -29,14 +30,10 @@ class PopulationTraining(Scheduler):
     def __init__(
         self, size: int = 20, interval: int = 5, quantile: float = 0.25, resample: float = 0.25, seed: int = 0
     ):
-        for name, value, least in (("size", size, 2), ("interval", interval, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        self.size, self.interval = whole("size", size, 2), whole("interval", interval, 1)
         if not 0 < quantile <= 0.5:
             raise ValueError(f"quantile must be above 0 and at most 0.5, got {quantile!r}")
-        if not 0 <= resample <= 1:
-            raise ValueError(f"resample must be a number from 0 to 1, got {resample!r}")
-        self.size, self.interval, self.quantile, self.resample, self.seed = size, interval, quantile, resample, seed
+        self.quantile, self.resample, self.seed = quantile, fraction("resample", resample), seed
 
     def decide(self, situation: Situation) -> Decision:
         founders = [t for t in situation.trials if t.parent is None]

@@ -7,6 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
+from ..checks import ladder
+from ..pareto import HUGE
 from ..trial import FrozenTrial, TrialState
 from .base import Situation
 from .brackets import geometric
@@ -26,11 +28,7 @@ class ProgressiveHalving(Promotions):
     """
 
     def __init__(self, min_steps: int = 1, eta: int = 3):
-        if isinstance(min_steps, bool) or not isinstance(min_steps, int) or min_steps < 1:
-            raise ValueError(f"min_steps must be a whole number >= 1, got {min_steps!r}")
-        if eta < 2:
-            raise ValueError(f"eta must be at least 2, got {eta}")
-        self.min_steps, self.eta = min_steps, eta
+        self.min_steps, self.eta = ladder(min_steps, eta)
 
     def ladder(self, situation: Situation) -> tuple[Sequence[int], Sequence[float]]:
         rungs = geometric(self.min_steps, self.eta, situation.max_steps)
@@ -45,6 +43,7 @@ class ProgressiveHalving(Promotions):
         if len(there) < 2:
             return True
         before, after = situation.losses(there, lower), situation.losses(there, upper)
+        after = np.clip(after, -HUGE, HUGE)  # infinite ones are equal
         noise = _noise(there, upper) if len(situation.signs) == 1 else 0.0
         expected = after[np.argsort(after, kind="stable")]
         found = after[np.argsort(before, kind="stable")]
@@ -54,6 +53,7 @@ class ProgressiveHalving(Promotions):
 def _noise(trials: Sequence[FrozenTrial], steps: int) -> float:
     """How far apart trials are after so many steps whose curves have crossed at least twice; 0 if none have."""
     curves = np.array([[t.intermediate_values.get(step, np.nan) for step in range(1, steps + 1)] for t in trials])
+    curves = np.clip(curves, -HUGE, HUGE)
     apart = []
     for one, other in combinations(curves, 2):
         difference = one - other

@@ -11,6 +11,7 @@ from ..study import Study
 from ..trial import FrozenTrial, TrialState
 from .result import Finalist
 from .runs import State, TrainingRuns
+from .stages import Stage, stages_of
 
 __all__ = ["run_finals"]
 
@@ -35,7 +36,10 @@ def run_finals(
     with ThreadPoolExecutor(n_jobs) as pool:
         for repeat in range(1, repeats):
             due = [t for t in chosen if len(scores[t.number]) <= repeat]
-            tasks = [(t, pool.submit(perform, crowded, _until(deadline, work, t, repeat))) for t in due]
+            tasks = [
+                (t, pool.submit(perform, crowded, _until(deadline, work, stages_of(study, t, work), repeat)))
+                for t in due
+            ]
             found = [(t, task.result().result) for t, task in tasks]
             if any(value is None for _, value in found):
                 break
@@ -52,20 +56,24 @@ def _value(trial: FrozenTrial) -> float:
     return trial.intermediate_values[trial.steps] if trial.values is None else trial.values[0]
 
 
-def _until(deadline: float, work: TrainingRuns, trial: FrozenTrial, repeat: int) -> Callable[[], float | None]:
+def _until(deadline: float, work: TrainingRuns, stages: list[Stage], repeat: int) -> Callable[[], float | None]:
     """A task that trains the trial's settings with another seed; it gives the last value, or None for lack of time."""
 
     def task() -> float | None:
-        settings = work.settings(trial.params)
-        state = State(work.runs(settings.replace(seed=settings.seed + SEEDS * repeat)))
-        values: list[float] = []
-        while state.step < trial.steps:
-            if time.monotonic() >= deadline:
-                return None
-            state, found = work.advance(state, 1)
-            values += found
-            if not found or values[-1] != values[-1]:
-                break
-        return values[-1] if values else float("nan")
+        first = stages[0].settings
+        state = State(work.runs(first.replace(seed=first.seed + SEEDS * repeat)))
+        value = float("nan")
+        for stage in stages:
+            if state.step:
+                state = work.changed(state, stage.settings)
+            while state.step < stage.steps:
+                if time.monotonic() >= deadline:
+                    return None
+                state, found = work.advance(state, 1)
+                if found:
+                    value = found[0]
+                if not found or value != value:
+                    return value
+        return value
 
     return task

@@ -68,17 +68,17 @@ class Objective(ABC):
 class Score(Objective):
     """What `Run.advance` tells by itself: the loss, and accuracy or mean absolute error.
 
-    Of equal accuracies the one with the smaller loss counts more, by a hair.
+    Of equal accuracies the one with the smaller loss counts more, by a hair: `tie` for each unit of loss.
     """
 
     whole_epochs = True
 
-    def __init__(self, name: str, direction: str):
-        self.name, self.direction = name, direction
+    def __init__(self, name: str, direction: str, tie: float = TIE):
+        self.name, self.direction, self.tie = name, direction, tie
 
     def measure(self, run: Run, epoch: Mapping[str, float], fold: Fold) -> float:
         value = epoch[f"val_{self.name}"]
-        return value - TIE * min(epoch["val_loss"], 1e3) if self.name == "accuracy" else value
+        return value - self.tie * min(epoch["val_loss"], 1e3) if self.name == "accuracy" else value
 
 
 class Own(Objective):

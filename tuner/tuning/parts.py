@@ -94,7 +94,9 @@ class Parts:
     def unit(self, metric: str) -> float:
         """What a score on scaled targets is to be multiplied with to be in the targets' own unit."""
         scale = float(np.mean([fold.scale for fold in self.folds]))
-        return {"loss": scale**2, "mse": scale**2, "mae": scale}.get(metric, 1.0)
+        if metric in ("loss", "mse", "mean_squared_error"):
+            return scale**2
+        return scale if metric in ("mae", "mean_absolute_error") else 1.0
 
 
 def _splitter(validation: Any, dataset: Dataset, seed: int, groups: Any) -> Any:

@@ -139,10 +139,13 @@ def promising_point(
     return Search(space, embedding, Promise(terms), activity(space, seen.points), draws).best(good, tried)
 
 
-def reference_point(front: np.ndarray) -> np.ndarray:
-    """A tenth of the front's extent beyond its worst values (as Ishibuchi et al. 2011), for losses of variance 1."""
-    extent = np.ptp(front, axis=0)
-    return front.max(axis=0) + 0.1 * np.where(extent > 0, extent, 1.0)
+def reference_point(losses: np.ndarray) -> np.ndarray:
+    """A tenth of their extent beyond the worst losses of all trials (n, objectives), where these have variance 1.
+
+    Not of those on the front: one of few points close together would be made better, but hardly longer.
+    """
+    extent = np.ptp(losses, axis=0)
+    return losses.max(axis=0) + 0.1 * np.where(extent > 0, extent, 1.0)
 
 
 def _improvement(best: float) -> Value:
@@ -155,7 +158,7 @@ def _improvement(best: float) -> Value:
 
 def _hypervolume(means: np.ndarray) -> Value:
     front = pareto_front(means)
-    reference = reference_point(front)
+    reference = reference_point(means)
     return lambda m, s: log_ehvi(m, s, front, reference)
 
 
