@@ -71,13 +71,15 @@ class Fits:
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
 
-    def find(self, space: Space, points: np.ndarray, y: np.ndarray, noisy: bool) -> tuple[np.ndarray, np.ndarray]:
+    def find(
+        self, space: Space, points: np.ndarray, y: np.ndarray, noisy: bool, warping: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest hyperparameters for targets y (n,) at points (n, dimensions), and `Likelihood.spread` there."""
-        about = repr((space.parameters, sorted(space.conditions), noisy)).encode()
+        about = repr((space.parameters, sorted(space.conditions), noisy, warping)).encode()
         key = hashlib.blake2b(about + points.tobytes() + y.tobytes(), digest_size=16).digest()
         found = self._known.get(key)
         if found is None:
-            likelihood = Likelihood(Embedding(space, points).distances(points), y, noisy)
+            likelihood = Likelihood(Embedding(space, points), points, y, noisy, warping)
             theta = likelihood.maximise()
             found = theta, likelihood.spread(theta)
             while len(known := list(self._known)) >= self.MOST:
@@ -94,6 +96,7 @@ def promising_point(
     number: int,
     seed: int,
     deterministic: bool,
+    warping: bool,
     fits: Fits,
 ) -> np.ndarray | None:
     """The point for trial `number`, shape (dimensions,); None if nothing was found that was not tried.
@@ -113,9 +116,9 @@ def promising_point(
     def model(values: np.ndarray, warped: Callable[[np.ndarray], np.ndarray]) -> GaussianProcess:
         """Of values (len(seen),), of which NaN are left out."""
         now, then = (which[~np.isnan(values[which])] for which in (rows, early))
-        theta, spread = fits.find(space, seen.points[then], warped(values[then]), not deterministic)
+        theta, spread = fits.find(space, seen.points[then], warped(values[then]), not deterministic, warping)
         if number % 3 == 2:
-            theta = bounded(theta + spread @ rng.standard_normal(len(theta)))
+            theta = bounded(theta + spread @ rng.standard_normal(len(theta)), len(embedding.axes))
         process = GaussianProcess(embedding, theta, seen.points[now], warped(values[now]), not deterministic)
         return process.believing(pending)
 

@@ -45,6 +45,7 @@ class GPSampler(Sampler):
         seed: int | None = None,
         n_startup_trials: int = 10,
         deterministic_objective: bool = False,
+        input_warping: bool = True,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         independent_sampler: Sampler | None = None,
     ):
@@ -55,6 +56,7 @@ class GPSampler(Sampler):
             raise TypeError(f"GPSampler: independent_sampler must be a Sampler, got {independent_sampler!r}")
         self.n_startup_trials = int(n_startup_trials)
         self.deterministic_objective = bool(deterministic_objective)
+        self.input_warping = bool(input_warping)
         self.independent_sampler = independent_sampler
         self._fits: Fits | None = None
 
@@ -71,7 +73,7 @@ class GPSampler(Sampler):
                 self._fits = Fits()
             point = promising_point(
                 space, seen, _constraints(history, seen), history.keys(space), number, seed,
-                self.deterministic_objective, self._fits,
+                self.deterministic_objective, self.input_warping, self._fits,
             )  # fmt: skip
             if point is not None:
                 return np.nan_to_num(point, nan=0.5)
