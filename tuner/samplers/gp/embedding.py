@@ -46,7 +46,9 @@ class Embedding:
         """Which of the d coordinates each entry of a vector belongs to, (p,)."""
         self.sums = (self.owners[:, None] == np.arange(len(self.axes))).astype(np.float64)
         """(p, d): a product with it adds up the entries of each coordinate."""
-        self.ordered = np.array([j for j, *_ in (*self._plain, *self._arcs) if domains[self.axes[j]].size != 2], dtype=int)
+        self.ordered = np.array(
+            [j for j, *_ in (*self._plain, *self._arcs) if domains[self.axes[j]].size != 2], dtype=int
+        )
         """Which of the d coordinates are numbers of more than two values."""
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

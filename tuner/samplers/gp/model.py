@@ -108,7 +108,9 @@ class Likelihood:
             pairs[self.lower] = by_distance
             pairs = pairs.reshape(n, n)
             by_warped = weights * self.embedding.pull(pairs + pairs.T, points, self.embedding(points)[0])
-            gradient[d + 1 :] += (np.nan_to_num(warping.by_logs(self.points)) * by_warped[:, self.embedding.ordered]).sum(1).ravel()
+            gradient[d + 1 :] += (
+                (np.nan_to_num(warping.by_logs(self.points)) * by_warped[:, self.embedding.ordered]).sum(1).ravel()
+            )
         return value - 0.5 * float(off @ off), gradient
 
     def maximise(self, evaluations: int = 40) -> np.ndarray:
@@ -200,6 +202,11 @@ class GaussianProcess:
             return self
         y = np.append(self.y, self.posterior(points)[0])
         return GaussianProcess(self.embedding, self.theta, np.concatenate([self.points, points]), y, self.noisy)
+
+    def foretold(self) -> np.ndarray:
+        """Log density of each target given all others (leave one out), (n,); Rasmussen & Williams 2006, 5.10 to 5.12."""
+        precision = self._inverse.diagonal() / self.variance
+        return 0.5 * (np.log(precision / (2 * math.pi)) - precision * (self.alpha / self._inverse.diagonal()) ** 2)
 
     def _embed(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.embedding(self._warping(points))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from .activity import activity
 from .embedding import Embedding
 from .model import GaussianProcess, Likelihood, bounded
 from .search import Search
-from .warping import warp, warp_constraint
+from .warping import standard, warp, warp_constraint
 
 __all__ = ["Fits", "promising_point", "reference_point"]
 
@@ -25,6 +25,7 @@ MOST = 300
 GOOD = 5
 """Near to how many good points is searched."""
 
+Transform = Callable[[np.ndarray], np.ndarray]
 Value = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -63,29 +64,75 @@ class Promise:
         return sum(values), sum(gradients)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What a model is made with."""
+
+    theta: np.ndarray
+    """The likeliest hyperparameters."""
+    spread: np.ndarray
+    """`Likelihood.spread` there."""
+    transform: Transform
+    """What makes targets of values."""
+
+
 class Fits:
-    """Remembers what is known of hyperparameters by the data that it was found from. Only saves time."""
+    """Remembers what models are made with by the data that it was found from. Only saves time."""
 
     MOST = 32
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        self._known: dict[bytes, Fit] = {}
 
     def find(
-        self, space: Space, points: np.ndarray, y: np.ndarray, noisy: bool, warping: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest hyperparameters for targets y (n,) at points (n, dimensions), and `Likelihood.spread` there."""
-        about = repr((space.parameters, sorted(space.conditions), noisy, warping)).encode()
-        key = hashlib.blake2b(about + points.tobytes() + y.tobytes(), digest_size=16).digest()
+        self,
+        space: Space,
+        points: np.ndarray,
+        values: np.ndarray,
+        transforms: Sequence[Transform],
+        noisy: bool,
+        warping: bool,
+    ) -> Fit:
+        """Of values (n,) at points (n, dimensions), with that transform that foretells the better half best.
+
+        All transforms must be linear there. A later one is chosen only if its model gives each of the better half, in
+        the mean, so much more density given all other trials that it is `CLEARLY` better in all.
+        """
+        about = repr((space.parameters, sorted(space.conditions), [t.__name__ for t in transforms], noisy, warping))
+        key = hashlib.blake2b(about.encode() + points.tobytes() + values.tobytes(), digest_size=16).digest()
         found = self._known.get(key)
         if found is None:
-            likelihood = Likelihood(Embedding(space, points), points, y, noisy, warping)
-            theta = likelihood.maximise()
-            found = theta, likelihood.spread(theta)
+            found = _fit(Embedding(space, points), points, values, transforms, noisy, warping)
             while len(known := list(self._known)) >= self.MOST:
                 self._known.pop(known[0], None)
             self._known[key] = found
         return found
+
+
+def _fit(embedding, points, values, transforms, noisy, warping) -> Fit:
+    better = values < np.median(values)
+    best, chosen = -np.inf, None
+    for transform in transforms:
+        y = transform(values)
+        likelihood = Likelihood(embedding, points, y, noisy, warping)
+        theta = likelihood.maximise()
+        if len(transforms) == 1 or not better.any():
+            chosen = theta, likelihood, transform
+            break
+        scale = np.ptp(y[better]) / np.ptp(values[better]) if np.ptp(values[better]) > 0 else 1.0
+        density = (
+            GaussianProcess(embedding, theta, points, y, noisy).foretold()[better] + np.log(max(scale, 1e-300))
+        ).sum()
+        if DEBUG is not None:
+            DEBUG.append(density)
+        if density > best + CLEARLY * (chosen is not None):
+            best, chosen = density, (theta, likelihood, transform)
+    theta, likelihood, transform = chosen
+    return Fit(theta, likelihood.spread(theta), transform)
+
+
+DEBUG = None
+CLEARLY = 0.0
 
 
 def promising_point(
@@ -113,13 +160,14 @@ def promising_point(
     pending = seen.points[seen.pending]
     embedding = Embedding(space, seen.points)
 
-    def model(values: np.ndarray, warped: Callable[[np.ndarray], np.ndarray]) -> GaussianProcess:
+    def model(values: np.ndarray, *transforms: Transform) -> GaussianProcess:
         """Of values (len(seen),), of which NaN are left out."""
         now, then = (which[~np.isnan(values[which])] for which in (rows, early))
-        theta, spread = fits.find(space, seen.points[then], warped(values[then]), not deterministic, warping)
+        fit = fits.find(space, seen.points[then], values[then], transforms, not deterministic, warping)
+        theta = fit.theta
         if number % 3 == 2:
-            theta = bounded(theta + spread @ rng.standard_normal(len(theta)), len(embedding.axes))
-        process = GaussianProcess(embedding, theta, seen.points[now], warped(values[now]), not deterministic)
+            theta = bounded(theta + fit.spread @ rng.standard_normal(len(theta)), len(embedding.axes))
+        process = GaussianProcess(embedding, theta, seen.points[now], fit.transform(values[now]), not deterministic)
         return process.believing(pending)
 
     losses = _filled(seen)
@@ -133,7 +181,7 @@ def promising_point(
         if (~np.isnan(column[early])).sum() >= 2
     ]
     if len(feasible) or not terms:
-        models = [model(column, warp) for column in losses.T]
+        models = [model(column, warp, standard) for column in losses.T]
         rated = np.concatenate([seen.points[feasible if len(feasible) else rows], pending])
         means = np.stack([process.posterior(rated)[0] for process in models], axis=1)
         terms.append(Term(models, _hypervolume(means) if several else _improvement(means.min())))

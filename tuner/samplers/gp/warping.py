@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtri
 
-__all__ = ["warp", "warp_constraint"]
+__all__ = ["standard", "warp", "warp_constraint"]
 
 
 def warp(losses: np.ndarray) -> np.ndarray:
