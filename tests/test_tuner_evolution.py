@@ -83,9 +83,9 @@ def test_with_several_objectives_fronts_come_in_order():
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_updates_are_those_of_the_reference_implementation(adaptive):
     reference = pytest.importorskip("cmaes")
-    n, population = 5, 8
-    theirs = reference.CMA(mean=np.full(n, 0.5), sigma=0.05, population_size=population, seed=0, lr_adapt=adaptive)
-    mine = SearchDistribution(np.full(n, 0.5), 0.05, [], population, adaptive=adaptive)
+    n, population, sigma = 5, 8, 0.05 if adaptive else 0.2
+    theirs = reference.CMA(mean=np.full(n, 0.5), sigma=sigma, population_size=population, seed=0, lr_adapt=adaptive)
+    mine = SearchDistribution(np.full(n, 0.5), sigma, [], population, adaptive=adaptive)
     np.testing.assert_allclose(mine.weights[: population // 2], theirs._weights[: population // 2], rtol=1e-12)
     np.testing.assert_allclose(
         [mine.c_1, mine.c_sigma, mine.c_c], [theirs._c1, theirs._c_sigma, theirs._cc], rtol=1e-12
