@@ -108,28 +108,29 @@ class Likelihood:
             pairs[self.lower] = by_distance
             pairs = pairs.reshape(n, n)
             by_warped = weights * self.embedding.pull(pairs + pairs.T, points, self.embedding(points)[0])
-            gradient[d + 1 :] += (
-                (np.nan_to_num(warping.by_logs(self.points)) * by_warped[:, self.embedding.ordered]).sum(1).ravel()
-            )
+            by_logs = np.nan_to_num(warping.by_logs(self.points))
+            gradient[d + 1 :] += (by_logs * by_warped[:, self.embedding.ordered]).sum(axis=1).ravel()
         return value - 0.5 * float(off @ off), gradient
 
-    def maximise(self, evaluations: int = 40) -> np.ndarray:
-        """The theta of largest density that a climb reaches from the best of four starts, rough and smooth."""
+    def maximise(self, start: np.ndarray | None = None, evaluations: int = 40) -> np.ndarray:
+        """The theta of largest density that a climb reaches from `start`; if it says nothing of warping, from none.
+
+        Unless given, start is the best of four, rough and smooth, clear and noisy.
+        """
         d = self.dimensions
 
         def function(points, _):
             pairs = [self(point) for point in points]
             return np.array([value for value, _ in pairs]), np.array([gradient for _, gradient in pairs])
 
-        starts = np.array(
-            [
-                [math.log(scale)] * d + [noise] + [0.0] * 2 * self.warped
-                for scale in (0.5 * math.sqrt(d), 0.3)
-                for noise in (-7.0, -3.0)
-            ]
-        )
-        values, _ = function(starts, None)
-        ends, _ = ascend(function, starts[[np.argmax(values)]], *bounds(d, self.warped), evaluations, 0.03, 1.0)
+        if start is None:
+            starts = [[math.log(scale)] * d + [noise] for scale in (0.5 * math.sqrt(d), 0.3) for noise in (-7.0, -3.0)]
+        else:
+            starts = [start]
+        starts = np.array(starts, dtype=np.float64)
+        starts = np.pad(starts, ((0, 0), (0, len(self.prior_mean) - starts.shape[1])))
+        best = starts if len(starts) == 1 else starts[[np.argmax(function(starts, None)[0])]]
+        ends, _ = ascend(function, best, *bounds(d, self.warped), evaluations, 0.03, 1.0)
         return ends[0]
 
     def spread(self, theta: np.ndarray) -> np.ndarray:
@@ -204,9 +205,10 @@ class GaussianProcess:
         return GaussianProcess(self.embedding, self.theta, np.concatenate([self.points, points]), y, self.noisy)
 
     def foretold(self) -> np.ndarray:
-        """Log density of each target given all others (leave one out), (n,); Rasmussen & Williams 2006, 5.10 to 5.12."""
+        """Log density of each target given all others, (n,) (Rasmussen & Williams 2006, 5.10 to 5.12)."""
+        off = self.alpha / self._inverse.diagonal()
         precision = self._inverse.diagonal() / self.variance
-        return 0.5 * (np.log(precision / (2 * math.pi)) - precision * (self.alpha / self._inverse.diagonal()) ** 2)
+        return 0.5 * (np.log(precision / (2 * math.pi)) - precision * off**2)
 
     def _embed(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.embedding(self._warping(points))

@@ -22,6 +22,8 @@ __all__ = ["Fits", "promising_point", "reference_point"]
 
 MOST = 300
 """A model learns from at most so many trials."""
+STRONG = 3.0
+"""Difference of log densities that is strong evidence (Kass & Raftery 1995)."""
 GOOD = 5
 """Near to how many good points is searched."""
 
@@ -93,11 +95,7 @@ class Fits:
         noisy: bool,
         warping: bool,
     ) -> Fit:
-        """Of values (n,) at points (n, dimensions), with that transform that foretells the better half best.
-
-        All transforms must be linear there. A later one is chosen only if its model gives each of the better half, in
-        the mean, so much more density given all other trials that it is `CLEARLY` better in all.
-        """
+        """For values (n,) at points (n, dimensions). See `_fit`."""
         about = repr((space.parameters, sorted(space.conditions), [t.__name__ for t in transforms], noisy, warping))
         key = hashlib.blake2b(about.encode() + points.tobytes() + values.tobytes(), digest_size=16).digest()
         found = self._known.get(key)
@@ -109,30 +107,36 @@ class Fits:
         return found
 
 
-def _fit(embedding, points, values, transforms, noisy, warping) -> Fit:
+def _fit(
+    embedding: Embedding,
+    points: np.ndarray,
+    values: np.ndarray,
+    transforms: Sequence[Transform],
+    noisy: bool,
+    warping: bool,
+) -> Fit:
+    """The first transform, or another one that has `STRONG` evidence; then, if so wanted, the warping of inputs.
+
+    Transforms are compared by the density that they give each of the better half of the values if all others are known
+    (Rasmussen & Williams 2006, 5.4.2), where all of them must be linear, so that densities of values can be had.
+    """
     better = values < np.median(values)
+    extent = np.ptp(values[better]) if better.any() else 0.0
     best, chosen = -np.inf, None
-    for transform in transforms:
+    for transform in transforms if extent > 0 else transforms[:1]:
         y = transform(values)
-        likelihood = Likelihood(embedding, points, y, noisy, warping)
-        theta = likelihood.maximise()
-        if len(transforms) == 1 or not better.any():
-            chosen = theta, likelihood, transform
-            break
-        scale = np.ptp(y[better]) / np.ptp(values[better]) if np.ptp(values[better]) > 0 else 1.0
-        density = (
-            GaussianProcess(embedding, theta, points, y, noisy).foretold()[better] + np.log(max(scale, 1e-300))
-        ).sum()
-        if DEBUG is not None:
-            DEBUG.append(density)
-        if density > best + CLEARLY * (chosen is not None):
-            best, chosen = density, (theta, likelihood, transform)
-    theta, likelihood, transform = chosen
+        theta = Likelihood(embedding, points, y, noisy, warping=False).maximise()
+        density = 0.0
+        if len(transforms) > 1 and extent > 0:
+            foretold = GaussianProcess(embedding, theta, points, y, noisy).foretold()[better]
+            density = foretold.sum() + len(foretold) * np.log(max(np.ptp(y[better]) / extent, 1e-300))
+        if chosen is None or density > best + STRONG:
+            best, chosen = density, (transform, y, theta)
+    transform, y, theta = chosen
+    likelihood = Likelihood(embedding, points, y, noisy, warping)
+    if warping:
+        theta = likelihood.maximise(theta)
     return Fit(theta, likelihood.spread(theta), transform)
-
-
-DEBUG = None
-CLEARLY = 0.0
 
 
 def promising_point(
