@@ -115,28 +115,32 @@ def _fit(
     noisy: bool,
     warping: bool,
 ) -> Fit:
-    """The first transform, or another one that has `STRONG` evidence; then, if so wanted, the warping of inputs.
+    """The first transform and no warping of inputs, unless there is `STRONG` evidence for another transform or warping.
 
-    Transforms are compared by the density that they give each of the better half of the values if all others are known
-    (Rasmussen & Williams 2006, 5.4.2), where all of them must be linear, so that densities of values can be had.
+    Evidence is the density that a model gives to each of the better half of the values if all others are known
+    (leave one out; Rasmussen & Williams 2006, 5.4.2). All transforms must be linear there, so that it can be compared.
     """
     better = values < np.median(values)
     extent = np.ptp(values[better]) if better.any() else 0.0
-    best, chosen = -np.inf, None
-    for transform in transforms if extent > 0 else transforms[:1]:
+
+    def attempt(transform: Transform, warping: bool, start: np.ndarray | None = None):
         y = transform(values)
-        theta = Likelihood(embedding, points, y, noisy, warping=False).maximise()
-        density = 0.0
-        if len(transforms) > 1 and extent > 0:
-            foretold = GaussianProcess(embedding, theta, points, y, noisy).foretold()[better]
-            density = foretold.sum() + len(foretold) * np.log(max(np.ptp(y[better]) / extent, 1e-300))
-        if chosen is None or density > best + STRONG:
-            best, chosen = density, (transform, y, theta)
-    transform, y, theta = chosen
-    likelihood = Likelihood(embedding, points, y, noisy, warping)
-    if warping:
-        theta = likelihood.maximise(theta)
+        likelihood = Likelihood(embedding, points, y, noisy, warping)
+        theta = likelihood.maximise(start)
+        foretold = GaussianProcess(embedding, theta, points, y, noisy).foretold()[better]
+        return foretold.sum() + len(foretold) * np.log(max(np.ptp(y[better]) / extent, 1e-300)) if extent > 0 else 0.0, theta, likelihood, transform
+
+    best = attempt(transforms[0], False)
+    for transform in transforms[1:]:
+        other = attempt(transform, False)
+        best = other if other[0] > best[0] + STRONG else best
+    if warping and len(embedding.ordered):
+        other = attempt(best[3], True, best[1])
+        if DEBUG is not None: DEBUG.append((other[0]-best[0], other[2](other[1])[0]-best[2](best[1])[0]))
+        best = other if other[0] > best[0] + STRONG else best
+    _, theta, likelihood, transform = best
     return Fit(theta, likelihood.spread(theta), transform)
+DEBUG = None
 
 
 def promising_point(
