@@ -177,7 +177,7 @@ def test_fitting_finds_which_coordinates_matter_and_how_much_noise_there_is():
         y = (y - y.mean()) / y.std()
         process = fitted(CUBE, points, y)
         assert process.theta[1] + 1 < min(process.theta[0], process.theta[2])
-        found = math.sqrt(process.variance * math.exp(process.theta[-1]))
+        found = math.sqrt(process.variance * math.exp(process.theta[3]))
         assert found < 0.03 if noise == 0 else 0.2 < found < 0.6
         clean = fitted(CUBE, points, y, noisy=False)
         assert abs(clean.posterior(points)[0] - y).max() < 1e-2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,6 +109,13 @@ class Fits:
         return found
 
 
+class Attempt(NamedTuple):
+    evidence: float
+    transform: Transform
+    theta: np.ndarray
+    likelihood: Likelihood
+
+
 def _fit(
     embedding: Embedding,
     points: np.ndarray,
@@ -117,30 +126,30 @@ def _fit(
 ) -> Fit:
     """The first transform and no warping of inputs, unless there is `STRONG` evidence for another transform or warping.
 
-    Evidence is the density that a model gives to each of the better half of the values if all others are known
-    (leave one out; Rasmussen & Williams 2006, 5.4.2). All transforms must be linear there, so that it can be compared.
+    Evidence is the log density that a model gives to the better half of the values, each of them if all others are
+    known (Rasmussen & Williams 2006, 5.4.2). Transforms must be linear there, so that they can be compared.
     """
     better = values < np.median(values)
     extent = np.ptp(values[better]) if better.any() else 0.0
+    if not extent > 0:  # nothing tells models apart
+        transforms, warping = transforms[:1], False
 
-    def attempt(transform: Transform, warping: bool, start: np.ndarray | None = None):
+    def attempt(transform: Transform, warping: bool, start: np.ndarray | None = None) -> Attempt:
         y = transform(values)
         likelihood = Likelihood(embedding, points, y, noisy, warping)
         theta = likelihood.maximise(start)
         foretold = GaussianProcess(embedding, theta, points, y, noisy).foretold()[better]
-        return foretold.sum() + len(foretold) * np.log(max(np.ptp(y[better]) / extent, 1e-300)) if extent > 0 else 0.0, theta, likelihood, transform
+        slope = np.ptp(y[better]) / extent if extent > 0 else 1.0
+        return Attempt(foretold.sum() + len(foretold) * math.log(max(slope, 1e-300)), transform, theta, likelihood)
 
     best = attempt(transforms[0], False)
     for transform in transforms[1:]:
         other = attempt(transform, False)
-        best = other if other[0] > best[0] + STRONG else best
+        best = other if other.evidence > best.evidence + STRONG else best
     if warping and len(embedding.ordered):
-        other = attempt(best[3], True, best[1])
-        if DEBUG is not None: DEBUG.append((other[0]-best[0], other[2](other[1])[0]-best[2](best[1])[0]))
-        best = other if other[0] > best[0] + STRONG else best
-    _, theta, likelihood, transform = best
-    return Fit(theta, likelihood.spread(theta), transform)
-DEBUG = None
+        other = attempt(best.transform, True, best.theta)
+        best = other if other.evidence > best.evidence + STRONG else best
+    return Fit(best.theta, best.likelihood.spread(best.theta), best.transform)
 
 
 def promising_point(
@@ -157,6 +166,8 @@ def promising_point(
     """The point for trial `number`, shape (dimensions,); None if nothing was found that was not tried.
 
     constraints: (len(seen), k), at most 0 where feasible, NaN where unknown. tried: points as `History.keys` has them.
+
+    warping: whether inputs may be warped. fits: remembers hyperparameters.
 
     Hyperparameters are found again at certain numbers of trials only, from what was known then. Two of three
     proposals take the likeliest ones, the third draws them from their posterior: some of the benefit of integrating
