@@ -453,11 +453,11 @@ def best(sampler, objective, n_trials, **options):
 
 def test_it_beats_random_search_widely():
     gaps = [best(GPSampler(seed=s), branin, 30) - 0.397887 for s in range(3)]
-    assert max(gaps) < 0.05
+    assert max(gaps) < 0.01
     assert np.mean([best(RandomSampler(seed=s), branin, 60) - 0.397887 for s in range(3)]) > 0.1
     ours = [best(GPSampler(seed=s), hartmann, 50) for s in range(3)]
     random = [best(RandomSampler(seed=s), hartmann, 300) for s in range(3)]
-    assert np.median(ours) < -3.1 and np.mean(ours) < np.mean(random) - 0.4
+    assert max(ours) < -3.1 and np.mean(ours) < np.mean(random) - 0.4
 
 
 def test_maximising_is_minimising_the_negative():
@@ -491,7 +491,7 @@ def test_a_heavy_tail_and_failures_do_not_hide_the_optimum():
     study.optimize(objective, n_trials=40)
     assert study.best_value < 1.02
     late = [t for t in study.trials[15:] if t.state is tuner.TrialState.FAIL]
-    assert len(late) <= 5
+    assert len(late) <= 3
 
 
 def test_proposals_side_by_side_differ_and_spread():

@@ -165,14 +165,14 @@ def fit(space, points, losses, transforms=(warp, standard)):
     return Fits().find(space, points, losses, transforms, True, True)
 
 
-def test_warping_waits_for_evidence():
+def test_inputs_are_warped_where_that_helps_and_not_always():
     warped = []
     for make in (lambda seed: waves(0.3, 1.0), even):
         for seed in range(8):
             points = points_of(SQUARE, 50, seed)
             warped.append(len(fit(SQUARE, points, make(seed)(points)).theta) > 3)
-    assert np.mean(warped[:8]) > 0.8
-    assert np.mean(warped[8:]) < 0.5
+    assert all(warped[:8])
+    assert not all(warped[8:])
 
 
 def test_smooth_losses_are_taken_as_they_are_and_those_with_a_heavy_tail_by_their_ranks():

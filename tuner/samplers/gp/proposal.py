@@ -24,8 +24,6 @@ __all__ = ["Fits", "promising_point", "reference_point"]
 
 MOST = 300
 """A model learns from at most so many trials."""
-STRONG = 3.0
-"""Difference of log densities that is strong evidence (Kass & Raftery 1995)."""
 GOOD = 5
 """Near to how many good points is searched."""
 
@@ -110,7 +108,7 @@ class Fits:
 
 
 class Attempt(NamedTuple):
-    evidence: float
+    density: float
     transform: Transform
     theta: np.ndarray
     likelihood: Likelihood
@@ -124,9 +122,9 @@ def _fit(
     noisy: bool,
     warping: bool,
 ) -> Fit:
-    """The first transform and no warping of inputs, unless there is `STRONG` evidence for another transform or warping.
+    """With the transform that foretells best, and with warped inputs if these foretell better still.
 
-    Evidence is the log density that a model gives to the better half of the values, each of them if all others are
+    What counts is the log density that a model gives to the better half of the values, each of them if all others are
     known (Rasmussen & Williams 2006, 5.4.2). Transforms must be linear there, so that they can be compared.
     """
     better = values < np.median(values)
@@ -144,11 +142,9 @@ def _fit(
 
     best = attempt(transforms[0], False)
     for transform in transforms[1:]:
-        other = attempt(transform, False)
-        best = other if other.evidence > best.evidence + STRONG else best
+        best = max(best, attempt(transform, False), key=lambda a: a.density)
     if warping and len(embedding.ordered):
-        other = attempt(best.transform, True, best.theta)
-        best = other if other.evidence > best.evidence + STRONG else best
+        best = max(best, attempt(best.transform, True, best.theta), key=lambda a: a.density)
     return Fit(best.theta, best.likelihood.spread(best.theta), best.transform)
 
 
@@ -191,6 +187,7 @@ def promising_point(
 
     losses = _filled(seen)
     if losses.shape[1] > 2:
+        warping = False  # every trial has another scalarisation, whose bends are not those of the objectives
         losses = _scalarised(losses, np.random.default_rng(keyed_integer(seed, number, "weights")))
     several = losses.shape[1] > 1
     feasible = rows[(seen.violations[rows] <= 0) & ~seen.failed[rows]]

@@ -26,7 +26,8 @@ class GPSampler(Sampler):
     n_startup_trials: the space's defaults and then Sobol points around them are tried until there are so many trials.
     deterministic_objective: whether the same settings always give the same value; else the noise is estimated.
     input_warping: whether each number may be stretched and squeezed along its range by a learned monotone function, as
-        where the loss changes fast at one end only. It is done where that foretells good trials clearly better.
+        where the loss changes fast at one end only. It is done with at most two objectives, where it foretells good
+        trials better.
     constraints_func: FrozenTrial -> numbers, at most 0 where the trial is feasible. Each has a process of its own, and
         improvement counts in proportion to the probability that all of them hold.
     independent_sampler: proposes parameters that no earlier trial has asked for; Sobol points unless given.
@@ -34,8 +35,8 @@ class GPSampler(Sampler):
     One objective: log expected improvement (Ament et al. 2023). Two: the logarithm of the expected gain in hypervolume,
     exactly. More: expected improvement of a random scalarisation (ParEGO, Knowles 2006). Kernel: Matern 5/2 with a
     lengthscale for each parameter, Hamming distance between categories, the arc kernel for parameters that are absent
-    at times; losses are warped too, the bad half by its ranks, unless they are better foretold as they are.
-    Hyperparameters are the likeliest ones, and at every third trial a draw from their posterior. Failed
+    at times. The bad half of the losses counts by its ranks alone, unless good trials are better foretold from losses
+    as they are. Hyperparameters are the likeliest ones, and at every third trial a draw from their posterior. Failed
     trials count as the worst seen; trials that still run are believed to end as the model expects. One proposal depends
     on nothing but the trials before it.
     """
