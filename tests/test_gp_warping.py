@@ -172,7 +172,7 @@ def test_inputs_are_warped_where_that_helps_and_not_always():
             points = points_of(SQUARE, 50, seed)
             warped.append(len(fit(SQUARE, points, make(seed)(points)).theta) > 3)
     assert all(warped[:8])
-    assert not all(warped[8:])
+    assert np.mean(warped[8:]) < 0.5
 
 
 def test_smooth_losses_are_taken_as_they_are_and_those_with_a_heavy_tail_by_their_ranks():

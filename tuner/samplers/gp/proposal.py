@@ -24,6 +24,8 @@ __all__ = ["Fits", "promising_point", "reference_point"]
 
 MOST = 300
 """A model learns from at most so many trials."""
+STRONG = 3.0
+"""Difference of log densities that is strong evidence (Kass & Raftery 1995)."""
 GOOD = 5
 """Near to how many good points is searched."""
 
@@ -122,7 +124,7 @@ def _fit(
     noisy: bool,
     warping: bool,
 ) -> Fit:
-    """With the transform that foretells best, and with warped inputs if these foretell better still.
+    """With the transform that foretells best, and with warped inputs if there is `STRONG` evidence for them.
 
     What counts is the log density that a model gives to the better half of the values, each of them if all others are
     known (Rasmussen & Williams 2006, 5.4.2). Transforms must be linear there, so that they can be compared.
@@ -144,7 +146,8 @@ def _fit(
     for transform in transforms[1:]:
         best = max(best, attempt(transform, False), key=lambda a: a.density)
     if warping and len(embedding.ordered):
-        best = max(best, attempt(best.transform, True, best.theta), key=lambda a: a.density)
+        warped = attempt(best.transform, True, best.theta)
+        best = warped if warped.density > best.density + STRONG else best
     return Fit(best.theta, best.likelihood.spread(best.theta), best.transform)
 
 

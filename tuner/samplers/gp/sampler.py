@@ -27,7 +27,7 @@ class GPSampler(Sampler):
     deterministic_objective: whether the same settings always give the same value; else the noise is estimated.
     input_warping: whether each number may be stretched and squeezed along its range by a learned monotone function, as
         where the loss changes fast at one end only. It is done with at most two objectives, where it foretells good
-        trials better.
+        trials clearly better.
     constraints_func: FrozenTrial -> numbers, at most 0 where the trial is feasible. Each has a process of its own, and
         improvement counts in proportion to the probability that all of them hold.
     independent_sampler: proposes parameters that no earlier trial has asked for; Sobol points unless given.
