@@ -124,7 +124,7 @@ def _fit(
     noisy: bool,
     warping: bool,
 ) -> Fit:
-    """With the transform that foretells best, and with warped inputs if there is `STRONG` evidence for them.
+    """With the first transform and inputs as they are, unless there is `STRONG` evidence for others.
 
     What counts is the log density that a model gives to the better half of the values, each of them if all others are
     known (Rasmussen & Williams 2006, 5.4.2). Transforms must be linear there, so that they can be compared.
@@ -144,10 +144,11 @@ def _fit(
 
     best = attempt(transforms[0], False)
     for transform in transforms[1:]:
-        best = max(best, attempt(transform, False), key=lambda a: a.density)
+        other = attempt(transform, False)
+        best = other if other.density > best.density + STRONG else best
     if warping and len(embedding.ordered):
-        warped = attempt(best.transform, True, best.theta)
-        best = warped if warped.density > best.density + STRONG else best
+        other = attempt(best.transform, True, best.theta)
+        best = other if other.density > best.density + STRONG else best
     return Fit(best.theta, best.likelihood.spread(best.theta), best.transform)
 
 
