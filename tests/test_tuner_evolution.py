@@ -119,6 +119,18 @@ def test_with_adapted_rates_noise_does_not_stop_the_search():
     assert ends[True] < 0.03 < 0.1 < ends[False]
 
 
+def test_with_adapted_rates_the_sampler_comes_nearer_to_a_noisy_optimum():
+    def miss(adaptive, seed):
+        rng = np.random.default_rng(seed)
+        sampler = CmaEsSampler(seed=seed, surrogate=False, lr_adapt=adaptive)
+        study = tuner.create_study(space=unit_space(5), sampler=sampler)
+        study.optimize(lambda t: sum((x - 0.3) ** 2 for x in t.params.values()) + 0.3 * rng.standard_normal(), 600)
+        late = np.array([list(t.params.values()) for t in study.trials[-160:]])
+        return ((late.mean(axis=0) - 0.3) ** 2).sum()
+
+    assert miss(True, 0) + miss(True, 1) < 0.5 * (miss(False, 0) + miss(False, 1))
+
+
 def test_a_rate_stays_at_one_while_steps_agree_and_falls_while_they_do_not():
     steady, noisy = LearningRate(0.1), LearningRate(0.1)
     rng = np.random.default_rng(0)

@@ -50,8 +50,9 @@ class CmaEsSampler(Sampler):
     restart_strategy: once converged or without progress start anew from a random point, "ipop" with a population that
         is inc_popsize times as large (Auger & Hansen 2005), "bipop" by turns with large and small ones (Hansen 2009),
         or None: go on.
-    lr_adapt: shorten the distribution's steps where they are mostly noise (Nomura et al. 2023); for functions that are
-        noisy or have many optima, and budgets of many hundreds of trials, as it is slower elsewhere.
+    lr_adapt: shorten the distribution's steps where they are mostly noise (Nomura et al. 2023): for noisy losses, or
+        many optima, and budgets of many hundreds of trials; slower elsewhere. Candidates are then tried as they are
+        drawn, as the surrogate's choice among them would pass for a signal.
     source_trials: trials of a similar study; the search starts where the best tenth of them lies (Nomura et al. 2021).
     """
 
@@ -90,7 +91,7 @@ class CmaEsSampler(Sampler):
             raise ValueError("CmaEsSampler: give either source_trials or x0 and sigma0, not both")
         self.x0, self.sigma0 = x0, 1 / 6 if sigma0 is None else float(sigma0)
         self.n_startup_trials, self.popsize = n_startup_trials, popsize
-        self.with_margin, self.surrogate = with_margin, surrogate
+        self.with_margin, self.surrogate = with_margin, surrogate and not lr_adapt
         self.restart_strategy, self.inc_popsize = restart_strategy, inc_popsize
         self.lr_adapt = bool(lr_adapt)
         self.source_trials = None if source_trials is None else list(source_trials)

@@ -35,10 +35,10 @@ class GPSampler(Sampler):
     One objective: log expected improvement (Ament et al. 2023). Two: the logarithm of the expected gain in hypervolume,
     exactly. More: expected improvement of a random scalarisation (ParEGO, Knowles 2006). Kernel: Matern 5/2 with a
     lengthscale for each parameter, Hamming distance between categories, the arc kernel for parameters that are absent
-    at times. The bad half of the losses counts by its ranks alone, unless good trials are clearly better foretold from losses
-    as they are. Hyperparameters are the likeliest ones, and at every third trial a draw from their posterior. Failed
-    trials count as the worst seen; trials that still run are believed to end as the model expects. One proposal depends
-    on nothing but the trials before it.
+    at times. The bad half of the losses counts by its ranks alone, unless good trials are clearly better foretold from
+    losses as they are. Hyperparameters are the likeliest ones, and at every third trial a draw from their posterior.
+    Failed trials count as the worst seen; trials that still run are believed to end as the model expects. One proposal
+    depends on nothing but the trials before it.
     """
 
     learns = True
