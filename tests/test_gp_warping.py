@@ -78,7 +78,12 @@ def test_without_parameters_points_stay_as_they_are_and_so_do_other_columns_and_
 
 def test_only_numbers_of_more_than_two_values_are_warped():
     embedding = Embedding(SPACE, points_of(SPACE, 20))
-    assert sorted(SPACE.names[embedding.axes[j]] for j in embedding.ordered) == ["n", "rate", "width"]
+    assert [SPACE.names[embedding.axes[j]] for j in embedding.ordered] == ["rate", "width", "n"]
+    free = Space(SPACE.parameters)  # as define-by-run gives it: a parameter's absence shows after a while only
+    points = points_of(free, 20)
+    early = Embedding(free, points).ordered
+    points[-1, 1] = np.nan
+    np.testing.assert_array_equal(Embedding(free, points).ordered, early)
 
 
 def test_gradients_of_the_likelihood_and_of_the_posterior_go_through_the_warping():

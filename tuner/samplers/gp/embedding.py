@@ -46,9 +46,10 @@ class Embedding:
         """Which of the d coordinates each entry of a vector belongs to, (p,)."""
         self.sums = (self.owners[:, None] == np.arange(len(self.axes))).astype(np.float64)
         """(p, d): a product with it adds up the entries of each coordinate."""
-        self.ordered = np.array(
-            [j for j, *_ in (*self._plain, *self._arcs) if domains[self.axes[j]].size != 2], dtype=int
-        )
+        numbers = [
+            j for j, axis in enumerate(self.axes) if domains[axis].kind != "categorical" and domains[axis].size != 2
+        ]
+        self.ordered = np.array(numbers, dtype=int)
         """Which of the d coordinates are numbers of more than two values."""
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
