@@ -431,6 +431,7 @@ class Space:
             if unknown:
                 raise SpaceError(f"{constraint} names {', '.join(map(repr, unknown))}, not among the parameters")
         self.defaults = [dict(settings) for settings in defaults]
+        self._last_key: tuple[bytes | None, bytes] = (None, b"")
         for settings in self.defaults:
             self._check_values(settings)
 
@@ -498,7 +499,12 @@ class Space:
 
         Inactive coordinates may be NaN.
         """
-        return self.keys(np.asarray(point, dtype=np.float64)[None])[0]
+        point = np.asarray(point, dtype=np.float64)
+        bits = point.tobytes()
+        last = self._last_key
+        if last[0] != bits:  # a proposal's key is asked for several times in a row
+            last = self._last_key = bits, self.keys(point[None])[0]
+        return last[1]
 
     def keys(self, points: np.ndarray) -> list[bytes]:
         """The `key` of each of the points (n, dimensions)."""
