@@ -220,7 +220,11 @@ class Int(Domain):
     def _natural_places(self) -> np.ndarray:
         if not self.log:
             return super()._natural_places()
-        return np.array([self.natural(value) for value in range(self.low, self.high + 1)])
+        first, last = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        if last <= first:
+            return np.array([0.5])
+        places = [math.log(value) for value in range(self.low, self.high + 1)]  # to the bit what `natural` gives
+        return np.clip((np.array(places) - first) / (last - first), 0.0, 1.0)
 
     def _value(self, u: float) -> int:
         if not self.log:
