@@ -65,12 +65,12 @@ def test_it_finds_the_floor_of_a_bent_valley_where_random_points_do_not():
     best = {}
     for name, sampler in (("auto", AutoSampler), ("random", RandomSampler)):
         found = []
-        for seed in range(3):
+        for seed in range(5):
             study = tuner.create_study(space=space, sampler=sampler(seed=seed))
             study.optimize(lambda trial: valley(**trial.params), n_trials=50)
             found.append(study.best_value)
         best[name] = np.median(found)
-    assert best["auto"] < best["random"] / 2
+    assert best["auto"] < best["random"] / 5
 
 
 def test_it_keeps_to_constraints_that_only_trials_tell():

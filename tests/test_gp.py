@@ -97,7 +97,7 @@ def problem(space, count=25, seed=0):
 
 def fitted(space, points, y, noisy=True):
     embedding = Embedding(space, points)
-    theta = Likelihood(embedding.distances(points), y, noisy).maximise()
+    theta = Likelihood(embedding, points, y, noisy).maximise()
     return GaussianProcess(embedding, theta, points, y, noisy)
 
 
@@ -116,8 +116,8 @@ def covariance(space, points, theta, others=None):
 @pytest.mark.parametrize("noisy", [True, False])
 def test_likelihood_is_a_multivariate_t_and_its_gradient_is_right(noisy):
     points, y = problem(CONDITIONAL)
-    likelihood = Likelihood(Embedding(CONDITIONAL, points).distances(points), y, noisy)
-    mean, deviation = likelihood.prior_mean, likelihood.prior_deviation
+    likelihood = Likelihood(Embedding(CONDITIONAL, points), points, y, noisy, warping=False)
+    mean, deviation = model.lengthscale_prior(5)
     thetas = np.random.default_rng(3).normal(0, 1, (4, 6)) - [0, 0, 0, 0, 0, 3]
     offsets = []
     for theta in thetas:
@@ -177,7 +177,7 @@ def test_fitting_finds_which_coordinates_matter_and_how_much_noise_there_is():
         y = (y - y.mean()) / y.std()
         process = fitted(CUBE, points, y)
         assert process.theta[1] + 1 < min(process.theta[0], process.theta[2])
-        found = math.sqrt(process.variance * math.exp(process.theta[-1]))
+        found = math.sqrt(process.variance * math.exp(process.theta[3]))
         assert found < 0.03 if noise == 0 else 0.2 < found < 0.6
         clean = fitted(CUBE, points, y, noisy=False)
         assert abs(clean.posterior(points)[0] - y).max() < 1e-2
@@ -185,7 +185,7 @@ def test_fitting_finds_which_coordinates_matter_and_how_much_noise_there_is():
 
 def test_spread_is_laplaces_approximation():
     points, y = problem(CUBE, 40)
-    likelihood = Likelihood(Embedding(CUBE, points).distances(points), y)
+    likelihood = Likelihood(Embedding(CUBE, points), points, y)
     theta = likelihood.maximise(evaluations=200)
     assert abs(likelihood(theta)[1]).max() < 0.05
     spread = likelihood.spread(theta)
@@ -194,8 +194,10 @@ def test_spread_is_laplaces_approximation():
     np.testing.assert_allclose(np.linalg.eigvalsh(spread @ spread.T), np.sort(1 / np.maximum(wanted, 1)), rtol=1e-2)
     if (wanted > 1).all():
         np.testing.assert_allclose(spread @ spread.T, np.linalg.inv(-hessian), rtol=1e-2, atol=1e-3)
-    far = model.bounded(np.array([-90.0, 90, 0, -90]))
-    np.testing.assert_array_equal(far, [*model.LENGTH_RANGE, 0, model.NOISE_RANGE[0]])
+    far = model.bounded(np.array([-90.0, 90, 0, -90, 90, 0, 0, 0, 0, 0]), 3)
+    np.testing.assert_array_equal(
+        far, [*model.LENGTH_RANGE, 0, model.NOISE_RANGE[0], model.WARPING_RANGE[1], 0, 0, 0, 0, 0]
+    )
 
 
 def test_a_believer_keeps_its_mean_and_is_sure_of_it():
@@ -451,11 +453,11 @@ def best(sampler, objective, n_trials, **options):
 
 def test_it_beats_random_search_widely():
     gaps = [best(GPSampler(seed=s), branin, 30) - 0.397887 for s in range(3)]
-    assert max(gaps) < 0.05
+    assert max(gaps) < 0.01
     assert np.mean([best(RandomSampler(seed=s), branin, 60) - 0.397887 for s in range(3)]) > 0.1
     ours = [best(GPSampler(seed=s), hartmann, 50) for s in range(3)]
     random = [best(RandomSampler(seed=s), hartmann, 300) for s in range(3)]
-    assert np.median(ours) < -3.1 and np.mean(ours) < np.mean(random) - 0.4
+    assert max(ours) < -3.1 and np.mean(ours) < np.mean(random) - 0.4
 
 
 def test_maximising_is_minimising_the_negative():
@@ -489,7 +491,7 @@ def test_a_heavy_tail_and_failures_do_not_hide_the_optimum():
     study.optimize(objective, n_trials=40)
     assert study.best_value < 1.02
     late = [t for t in study.trials[15:] if t.state is tuner.TrialState.FAIL]
-    assert len(late) <= 5
+    assert len(late) <= 3
 
 
 def test_proposals_side_by_side_differ_and_spread():

@@ -13,6 +13,7 @@ from tuner import Categorical, Float, Int, Ordinal, Space
 from tuner.pareto import hypervolume
 from tuner.samplers import CmaEsSampler, NSGAIISampler, RandomSampler, RegularizedEvolutionSampler, cmaes, surrogate
 from tuner.samplers.history import Observations
+from tuner.samplers.learning_rate import LearningRate
 from tuner.samplers.ranking import ranks
 from tuner.samplers.search_distribution import SearchDistribution, fold
 from tuner.samplers.variation import Variation
@@ -79,11 +80,12 @@ def test_with_several_objectives_fronts_come_in_order():
 # -------------------------------------------------------------------------------- the search distribution
 
 
-def test_updates_are_those_of_the_reference_implementation():
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_updates_are_those_of_the_reference_implementation(adaptive):
     reference = pytest.importorskip("cmaes")
-    n, population = 5, 8
-    theirs = reference.CMA(mean=np.full(n, 0.5), sigma=0.2, population_size=population, seed=0)
-    mine = SearchDistribution(np.full(n, 0.5), 0.2, [], population)
+    n, population, sigma = 5, 8, 0.05 if adaptive else 0.2
+    theirs = reference.CMA(mean=np.full(n, 0.5), sigma=sigma, population_size=population, seed=0, lr_adapt=adaptive)
+    mine = SearchDistribution(np.full(n, 0.5), sigma, [], population, adaptive=adaptive)
     np.testing.assert_allclose(mine.weights[: population // 2], theirs._weights[: population // 2], rtol=1e-12)
     np.testing.assert_allclose(
         [mine.c_1, mine.c_sigma, mine.c_c], [theirs._c1, theirs._c_sigma, theirs._cc], rtol=1e-12
@@ -94,12 +96,49 @@ def test_updates_are_those_of_the_reference_implementation():
         normals = rng.standard_normal((population, n))
         normals *= np.minimum(1, 3 / np.linalg.norm(normals, axis=1))[:, None]
         points = mine.mean + mine.sigma * (normals * mine.D) @ mine.B.T
-        losses = ((points - 0.45) ** 2) @ scale
+        losses = ((points - 0.45) ** 2) @ scale + adaptive * 1e3 * rng.standard_normal(population)
         theirs.tell(list(zip(points, losses, strict=True)))
         mine.update(points, np.empty((population, 0), dtype=int), stats.rankdata(losses) - 1)
-        np.testing.assert_allclose(mine.mean, theirs.mean, rtol=1e-9)
-        np.testing.assert_allclose(mine.sigma, theirs._sigma, rtol=1e-9)
-        np.testing.assert_allclose(mine.C, theirs._C, rtol=1e-7, atol=1e-12)
+        close = 1e-6 if adaptive else 1e-9  # theirs adds 1e-8 to lengths, which C^(-1/2) makes larger
+        np.testing.assert_allclose(mine.mean, theirs.mean, rtol=close)
+        np.testing.assert_allclose(mine.sigma, theirs._sigma, rtol=close)
+        np.testing.assert_allclose(mine.C, theirs._C, rtol=100 * close, atol=1e-12)
+    assert mine.rate < 0.95 if adaptive else mine.rate == 1
+
+
+def test_with_adapted_rates_noise_does_not_stop_the_search():
+    ends = {}  # at first 0.45 is to be gained, in noise of deviation 1
+    for adaptive in (False, True):
+        rng = np.random.default_rng(0)
+        search = SearchDistribution(np.full(5, 0.6), 0.2, [], 8, adaptive=adaptive)
+        for _ in range(600):
+            points = search.mean + search.sigma * (rng.standard_normal((8, 5)) * search.D) @ search.B.T
+            losses = ((points - 0.3) ** 2).sum(axis=1) + rng.standard_normal(8)
+            search.update(points, np.empty((8, 0), dtype=int), stats.rankdata(losses) - 1)
+        ends[adaptive] = ((search.mean - 0.3) ** 2).sum()
+    assert ends[True] < 0.03 < 0.1 < ends[False]
+
+
+def test_with_adapted_rates_the_sampler_comes_nearer_to_a_noisy_optimum():
+    def miss(adaptive, seed):
+        rng = np.random.default_rng(seed)
+        sampler = CmaEsSampler(seed=seed, surrogate=False, lr_adapt=adaptive)
+        study = tuner.create_study(space=unit_space(5), sampler=sampler)
+        study.optimize(lambda t: sum((x - 0.3) ** 2 for x in t.params.values()) + 0.3 * rng.standard_normal(), 600)
+        late = np.array([list(t.params.values()) for t in study.trials[-160:]])
+        return ((late.mean(axis=0) - 0.3) ** 2).sum()
+
+    assert miss(True, 0) + miss(True, 1) < 0.5 * (miss(False, 0) + miss(False, 1))
+
+
+def test_a_rate_stays_at_one_while_steps_agree_and_falls_while_they_do_not():
+    steady, noisy = LearningRate(0.1), LearningRate(0.1)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        steady.adapt(np.array([1.0, -2.0]))
+        noisy.adapt(rng.standard_normal(2))
+    assert steady.rate == 1
+    assert noisy.rate < 0.3
 
 
 def test_samples_have_the_mean_and_covariance_that_the_distribution_says():
@@ -236,7 +275,7 @@ def ellipsoid(trial):
     return float(((x - 0.3 - 0.05 * np.arange(len(x))) ** 2) @ 10.0 ** np.arange(len(x)))
 
 
-@pytest.mark.parametrize("options", [{}, {"surrogate": False}])
+@pytest.mark.parametrize("options", [{}, {"surrogate": False}, {"lr_adapt": True}])
 def test_cma_es_converges_on_an_ellipsoid(options):
     study = tuner.create_study(space=unit_space(3), sampler=CmaEsSampler(seed=1, **options))
     study.optimize(ellipsoid, n_trials=100 if not options else 250)

@@ -220,7 +220,11 @@ class Int(Domain):
     def _natural_places(self) -> np.ndarray:
         if not self.log:
             return super()._natural_places()
-        return np.array([self.natural(value) for value in range(self.low, self.high + 1)])
+        first, last = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        if last <= first:
+            return np.array([0.5])
+        places = [math.log(value) for value in range(self.low, self.high + 1)]  # to the bit what `natural` gives
+        return np.clip((np.array(places) - first) / (last - first), 0.0, 1.0)
 
     def _value(self, u: float) -> int:
         if not self.log:
@@ -431,6 +435,7 @@ class Space:
             if unknown:
                 raise SpaceError(f"{constraint} names {', '.join(map(repr, unknown))}, not among the parameters")
         self.defaults = [dict(settings) for settings in defaults]
+        self._last_key: tuple[bytes | None, bytes] = (None, b"")
         for settings in self.defaults:
             self._check_values(settings)
 
@@ -498,7 +503,12 @@ class Space:
 
         Inactive coordinates may be NaN.
         """
-        return self.keys(np.asarray(point, dtype=np.float64)[None])[0]
+        point = np.asarray(point, dtype=np.float64)
+        bits = point.tobytes()
+        last = self._last_key
+        if last[0] != bits:  # a proposal's key is asked for several times in a row
+            last = self._last_key = bits, self.keys(point[None])[0]
+        return last[1]
 
     def keys(self, points: np.ndarray) -> list[bytes]:
         """The `key` of each of the points (n, dimensions)."""

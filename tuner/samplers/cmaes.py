@@ -50,6 +50,9 @@ class CmaEsSampler(Sampler):
     restart_strategy: once converged or without progress start anew from a random point, "ipop" with a population that
         is inc_popsize times as large (Auger & Hansen 2005), "bipop" by turns with large and small ones (Hansen 2009),
         or None: go on.
+    lr_adapt: shorten the distribution's steps where they are mostly noise (Nomura et al. 2023): for noisy losses, or
+        many optima, and budgets of many hundreds of trials; slower elsewhere. Candidates are then tried as they are
+        drawn, as the surrogate's choice among them would pass for a signal.
     source_trials: trials of a similar study; the search starts where the best tenth of them lies (Nomura et al. 2021).
     """
 
@@ -66,6 +69,7 @@ class CmaEsSampler(Sampler):
         surrogate: bool = True,
         restart_strategy: str | None = "ipop",
         inc_popsize: int = 2,
+        lr_adapt: bool = False,
         source_trials: Sequence[FrozenTrial] | None = None,
         seed: int | None = None,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
@@ -87,8 +91,9 @@ class CmaEsSampler(Sampler):
             raise ValueError("CmaEsSampler: give either source_trials or x0 and sigma0, not both")
         self.x0, self.sigma0 = x0, 1 / 6 if sigma0 is None else float(sigma0)
         self.n_startup_trials, self.popsize = n_startup_trials, popsize
-        self.with_margin, self.surrogate = with_margin, surrogate
+        self.with_margin, self.surrogate = with_margin, surrogate and not lr_adapt
         self.restart_strategy, self.inc_popsize = restart_strategy, inc_popsize
+        self.lr_adapt = bool(lr_adapt)
         self.source_trials = None if source_trials is None else list(source_trials)
         self._cache: dict[str, tuple[Any, ...]] = {}
 
@@ -147,7 +152,7 @@ class CmaEsSampler(Sampler):
         if self.x0 is None and startup.any():
             best = int(np.argmin(np.where(startup, ranks(trials), np.inf)))
             start = np.where(np.isnan(trials.points[best]), start, trials.points[best])
-        return SearchDistribution(start[axes.numeric], sigma, axes.shares, max(population, 4), C)
+        return SearchDistribution(start[axes.numeric], sigma, axes.shares, max(population, 4), C, self.lr_adapt)
 
     # ------------------------------------------------------------------------------------ the search
 
@@ -187,7 +192,8 @@ class CmaEsSampler(Sampler):
         else:
             population, run.large_restarts = large, run.large_restarts + 1
         start = sobol_point(axes.space.dimensions, run.restarts, seed)
-        run.begin(SearchDistribution(start[axes.numeric], sigma, axes.shares, max(population, 4)), small)
+        search = SearchDistribution(start[axes.numeric], sigma, axes.shares, max(population, 4), adaptive=self.lr_adapt)
+        run.begin(search, small)
 
     @staticmethod
     def _key(trials: Observations, count: int) -> tuple[bytes, ...]:
@@ -277,7 +283,7 @@ class Run:
         continuous = np.array([edges is None for edges in axes.edges], dtype=bool)
         if continuous.any() and (self.search.deviations[continuous] < SMALL).all():
             return True
-        patience = 10 + 30 * axes.numeric.size / self.search.population
+        patience = (10 + 30 * axes.numeric.size / self.search.population) / self.search.rate
         return self.search.generation - self._progress > patience
 
     def likely(self, numbers: np.ndarray, categories: np.ndarray, count: int) -> np.ndarray:

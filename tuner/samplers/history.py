@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,12 +39,12 @@ class Observations:
     steps: np.ndarray
     """int64 (n,): the step that the loss belongs to; 0 for the final value of a trial without a curve."""
 
-    @property
+    @cached_property
     def pending(self) -> np.ndarray:
         """bool (n,): without a value and not failed: still running, or waiting to."""
-        return np.isnan(self.losses).any(axis=1) & ~self.failed
+        return ~self.done & ~self.failed
 
-    @property
+    @cached_property
     def done(self) -> np.ndarray:
         """bool (n,): has a value."""
         return ~np.isnan(self.losses).any(axis=1)

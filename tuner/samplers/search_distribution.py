@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .learning_rate import COVARIANCE_MEMORY, MEAN_MEMORY, LearningRate
+
 __all__ = ["SearchDistribution"]
 
 LEAST = 1e-14  # eigenvalue of C
@@ -19,17 +21,24 @@ class SearchDistribution:
     """N(mean, sigma^2 C) in n dimensions, and for each category of a parameter its probability.
 
     mean (n,) in the unit cube. shares: of each categorical parameter, its categories' probabilities.
-    population: points per update, lambda.
+    population: points per update, lambda. adaptive: shorten steps that are mostly noise, see `LearningRate`.
     """
 
     def __init__(
-        self, mean: np.ndarray, sigma: float, shares: Sequence[np.ndarray], population: int, C: np.ndarray | None = None
+        self,
+        mean: np.ndarray,
+        sigma: float,
+        shares: Sequence[np.ndarray],
+        population: int,
+        C: np.ndarray | None = None,
+        adaptive: bool = False,
     ):
         self.mean, self.sigma, self.population = np.array(mean, dtype=np.float64), float(sigma), population
         self.C = np.eye(len(mean)) if C is None else np.array(C)
         self.shares = [np.array(share) for share in shares]
         self.p_sigma, self.p_c = np.zeros(len(mean)), np.zeros(len(mean))
         self.generation = 0
+        self._rates = (LearningRate(MEAN_MEMORY), LearningRate(COVARIANCE_MEMORY)) if adaptive else None
         self._set_rates()
         self._decompose()
 
@@ -57,6 +66,11 @@ class SearchDistribution:
         self.C = (self.C + self.C.T) / 2
         values, self.B = np.linalg.eigh(self.C)
         self.D = np.sqrt(np.maximum(values, LEAST))
+
+    @property
+    def rate(self) -> float:
+        """By which steps of the mean were multiplied the last time."""
+        return 1.0 if self._rates is None else self._rates[0].rate
 
     @property
     def deviations(self) -> np.ndarray:
@@ -92,6 +106,7 @@ class SearchDistribution:
             self._shift(axis, share, categories[order, axis], self.weights)
 
     def _move(self, numbers: np.ndarray, weights: np.ndarray) -> None:
+        before = self.mean, self.sigma, self.C
         n, c_s, c_c, c_1, c_mu = len(self.mean), self.c_sigma, self.c_c, self.c_1, self.c_mu
         y = np.nan_to_num((numbers - self.mean) / self.sigma)
         whiten = (self.B / self.D) @ self.B.T  # C^(-1/2)
@@ -112,7 +127,24 @@ class SearchDistribution:
         kept = 1 + c_1 * (not moves) * c_c * (2 - c_c) - c_1 - c_mu * weights.sum()
         self.C = kept * self.C + c_1 * np.outer(self.p_c, self.p_c) + c_mu * (y.T * signed) @ y
         self.sigma *= math.exp(min(1.0, c_s / self.damping * (length / self.expected_norm - 1)))
+        if self._rates is not None:
+            self._shorten(*before, whiten)
         self._decompose()
+
+    def _shorten(self, mean: np.ndarray, sigma: float, C: np.ndarray, whiten: np.ndarray) -> None:
+        """Go only part of the way from the earlier mean, sigma and C, whose C^(-1/2) is whiten (Nomura et al. 2023).
+
+        The best sigma is in inverse proportion to the rate of the mean.
+        """
+        whiten, covariance = whiten / sigma, sigma**2 * C
+        ahead, change = self.mean - mean, self.sigma**2 * self.C - covariance
+        of_mean, of_covariance = self._rates
+        earlier = of_mean.rate
+        self.mean = mean + of_mean.adapt(whiten @ ahead) * ahead
+        covariance = covariance + of_covariance.adapt(whiten @ change @ whiten / math.sqrt(2)) * change
+        self.sigma = math.exp(np.linalg.slogdet(covariance)[1] / (2 * len(mean)))
+        self.C = covariance / self.sigma**2
+        self.sigma *= earlier / of_mean.rate
 
     def _shift(self, axis: int, share: np.ndarray, categories: np.ndarray, weights: np.ndarray) -> None:
         """Towards the categories of good points: the natural gradient of CatCMA (Hamano et al. 2024)."""

@@ -137,8 +137,11 @@ class TPESampler(Sampler):
             return [(axis,) for axis in every]
         if space.conditions or not self.group:
             return [tuple(every)]
+        missing = np.isnan(seen.points.T)
+        if not missing.any():
+            return [tuple(every)]
         groups: dict[bytes, list[int]] = {}
-        for axis, had in enumerate(~np.isnan(seen.points.T)):
+        for axis, had in enumerate(~missing):
             groups.setdefault(had.tobytes(), []).append(axis)
         return [tuple(axes) for axes in groups.values()]
 

@@ -46,6 +46,11 @@ class Embedding:
         """Which of the d coordinates each entry of a vector belongs to, (p,)."""
         self.sums = (self.owners[:, None] == np.arange(len(self.axes))).astype(np.float64)
         """(p, d): a product with it adds up the entries of each coordinate."""
+        numbers = [
+            j for j, axis in enumerate(self.axes) if domains[axis].kind != "categorical" and domains[axis].size != 2
+        ]
+        self.ordered = np.array(numbers, dtype=int)
+        """Which of the d coordinates are numbers of more than two values."""
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The vectors (m, p) of points (m, dimensions) and their squared norms by coordinate, (m, d)."""
@@ -79,6 +84,11 @@ class Embedding:
             vectors[:, at] = np.where(active, -np.sin(x), 0.0)
             vectors[:, at + 1] = np.where(active, np.cos(x), 0.0)
         return vectors, squares
+
+    def pull(self, outer: np.ndarray, points: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """sum_n outer_mn d D_j(x_m, x_n) / d x_mj: (m, d), where vectors are those of the points x_n."""
+        slopes, squares = self.slopes(points)
+        return squares * outer.sum(axis=1)[:, None] - 2.0 * (slopes * (outer @ vectors)) @ self.sums
 
     def distances(self, points: np.ndarray) -> np.ndarray:
         """The squared distances D_j between all pairs of points in the order of triu_indices(n, 1): (d, pairs)."""

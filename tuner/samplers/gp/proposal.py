@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container
+import math
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,15 +18,18 @@ from .activity import activity
 from .embedding import Embedding
 from .model import GaussianProcess, Likelihood, bounded
 from .search import Search
-from .warping import warp, warp_constraint
+from .warping import standard, warp, warp_constraint
 
 __all__ = ["Fits", "promising_point", "reference_point"]
 
 MOST = 300
 """A model learns from at most so many trials."""
+STRONG = 3.0
+"""Difference of log densities that is strong evidence (Kass & Raftery 1995)."""
 GOOD = 5
 """Near to how many good points is searched."""
 
+Transform = Callable[[np.ndarray], np.ndarray]
 Value = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -63,27 +68,88 @@ class Promise:
         return sum(values), sum(gradients)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What a model is made with."""
+
+    theta: np.ndarray
+    """The likeliest hyperparameters."""
+    spread: np.ndarray
+    """`Likelihood.spread` there."""
+    transform: Transform
+    """What makes targets of values."""
+
+
 class Fits:
-    """Remembers what is known of hyperparameters by the data that it was found from. Only saves time."""
+    """Remembers what models are made with by the data that it was found from. Only saves time."""
 
     MOST = 32
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        self._known: dict[bytes, Fit] = {}
 
-    def find(self, space: Space, points: np.ndarray, y: np.ndarray, noisy: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest hyperparameters for targets y (n,) at points (n, dimensions), and `Likelihood.spread` there."""
-        about = repr((space.parameters, sorted(space.conditions), noisy)).encode()
-        key = hashlib.blake2b(about + points.tobytes() + y.tobytes(), digest_size=16).digest()
+    def find(
+        self,
+        space: Space,
+        points: np.ndarray,
+        values: np.ndarray,
+        transforms: Sequence[Transform],
+        noisy: bool,
+        warping: bool,
+    ) -> Fit:
+        """For values (n,) at points (n, dimensions). See `_fit`."""
+        about = repr((space.parameters, sorted(space.conditions), [t.__name__ for t in transforms], noisy, warping))
+        key = hashlib.blake2b(about.encode() + points.tobytes() + values.tobytes(), digest_size=16).digest()
         found = self._known.get(key)
         if found is None:
-            likelihood = Likelihood(Embedding(space, points).distances(points), y, noisy)
-            theta = likelihood.maximise()
-            found = theta, likelihood.spread(theta)
+            found = _fit(Embedding(space, points), points, values, transforms, noisy, warping)
             while len(known := list(self._known)) >= self.MOST:
                 self._known.pop(known[0], None)
             self._known[key] = found
         return found
+
+
+class Attempt(NamedTuple):
+    density: float
+    transform: Transform
+    theta: np.ndarray
+    likelihood: Likelihood
+
+
+def _fit(
+    embedding: Embedding,
+    points: np.ndarray,
+    values: np.ndarray,
+    transforms: Sequence[Transform],
+    noisy: bool,
+    warping: bool,
+) -> Fit:
+    """With the first transform and inputs as they are, unless there is `STRONG` evidence for others.
+
+    What counts is the log density that a model gives to the better half of the values, each of them if all others are
+    known (Rasmussen & Williams 2006, 5.4.2). Transforms must be linear there, so that they can be compared.
+    """
+    better = values < np.median(values)
+    extent = np.ptp(values[better]) if better.any() else 0.0
+    if not extent > 0:  # nothing tells models apart
+        transforms, warping = transforms[:1], False
+
+    def attempt(transform: Transform, warping: bool, start: np.ndarray | None = None) -> Attempt:
+        y = transform(values)
+        likelihood = Likelihood(embedding, points, y, noisy, warping)
+        theta = likelihood.maximise(start)
+        foretold = GaussianProcess(embedding, theta, points, y, noisy).foretold()[better]
+        slope = np.ptp(y[better]) / extent if extent > 0 else 1.0
+        return Attempt(foretold.sum() + len(foretold) * math.log(max(slope, 1e-300)), transform, theta, likelihood)
+
+    best = attempt(transforms[0], False)
+    for transform in transforms[1:]:
+        other = attempt(transform, False)
+        best = other if other.density > best.density + STRONG else best
+    if warping and len(embedding.ordered):
+        other = attempt(best.transform, True, best.theta)
+        best = other if other.density > best.density + STRONG else best
+    return Fit(best.theta, best.likelihood.spread(best.theta), best.transform)
 
 
 def promising_point(
@@ -94,11 +160,14 @@ def promising_point(
     number: int,
     seed: int,
     deterministic: bool,
+    warping: bool,
     fits: Fits,
 ) -> np.ndarray | None:
     """The point for trial `number`, shape (dimensions,); None if nothing was found that was not tried.
 
     constraints: (len(seen), k), at most 0 where feasible, NaN where unknown. tried: points as `History.keys` has them.
+
+    warping: whether inputs may be warped. fits: remembers hyperparameters.
 
     Hyperparameters are found again at certain numbers of trials only, from what was known then. Two of three
     proposals take the likeliest ones, the third draws them from their posterior: some of the benefit of integrating
@@ -110,17 +179,19 @@ def promising_point(
     pending = seen.points[seen.pending]
     embedding = Embedding(space, seen.points)
 
-    def model(values: np.ndarray, warped: Callable[[np.ndarray], np.ndarray]) -> GaussianProcess:
+    def model(values: np.ndarray, *transforms: Transform) -> GaussianProcess:
         """Of values (len(seen),), of which NaN are left out."""
         now, then = (which[~np.isnan(values[which])] for which in (rows, early))
-        theta, spread = fits.find(space, seen.points[then], warped(values[then]), not deterministic)
+        fit = fits.find(space, seen.points[then], values[then], transforms, not deterministic, warping)
+        theta = fit.theta
         if number % 3 == 2:
-            theta = bounded(theta + spread @ rng.standard_normal(len(theta)))
-        process = GaussianProcess(embedding, theta, seen.points[now], warped(values[now]), not deterministic)
+            theta = bounded(theta + fit.spread @ rng.standard_normal(len(theta)), len(embedding.axes))
+        process = GaussianProcess(embedding, theta, seen.points[now], fit.transform(values[now]), not deterministic)
         return process.believing(pending)
 
     losses = _filled(seen)
     if losses.shape[1] > 2:
+        warping = False  # every trial has another scalarisation, whose bends are not those of the objectives
         losses = _scalarised(losses, np.random.default_rng(keyed_integer(seed, number, "weights")))
     several = losses.shape[1] > 1
     feasible = rows[(seen.violations[rows] <= 0) & ~seen.failed[rows]]
@@ -130,7 +201,7 @@ def promising_point(
         if (~np.isnan(column[early])).sum() >= 2
     ]
     if len(feasible) or not terms:
-        models = [model(column, warp) for column in losses.T]
+        models = [model(column, warp, standard) for column in losses.T]
         rated = np.concatenate([seen.points[feasible if len(feasible) else rows], pending])
         means = np.stack([process.posterior(rated)[0] for process in models], axis=1)
         terms.append(Term(models, _hypervolume(means) if several else _improvement(means.min())))

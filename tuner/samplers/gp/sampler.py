@@ -25,6 +25,9 @@ class GPSampler(Sampler):
     seed: fixes the random numbers; None takes the study's own seed.
     n_startup_trials: the space's defaults and then Sobol points around them are tried until there are so many trials.
     deterministic_objective: whether the same settings always give the same value; else the noise is estimated.
+    input_warping: whether each number may be stretched and squeezed along its range by a learned monotone function, as
+        where the loss changes fast at one end only. It is done with at most two objectives, where it foretells good
+        trials clearly better.
     constraints_func: FrozenTrial -> numbers, at most 0 where the trial is feasible. Each has a process of its own, and
         improvement counts in proportion to the probability that all of them hold.
     independent_sampler: proposes parameters that no earlier trial has asked for; Sobol points unless given.
@@ -32,9 +35,10 @@ class GPSampler(Sampler):
     One objective: log expected improvement (Ament et al. 2023). Two: the logarithm of the expected gain in hypervolume,
     exactly. More: expected improvement of a random scalarisation (ParEGO, Knowles 2006). Kernel: Matern 5/2 with a
     lengthscale for each parameter, Hamming distance between categories, the arc kernel for parameters that are absent
-    at times; hyperparameters are the likeliest ones, and at every third trial a draw from their posterior. Failed
-    trials count as the worst seen; trials that still run are believed to end as the model expects. One proposal depends
-    on nothing but the trials before it.
+    at times. The bad half of the losses counts by its ranks alone, unless good trials are clearly better foretold from
+    losses as they are. Hyperparameters are the likeliest ones, and at every third trial a draw from their posterior.
+    Failed trials count as the worst seen; trials that still run are believed to end as the model expects. One proposal
+    depends on nothing but the trials before it.
     """
 
     learns = True
@@ -45,6 +49,7 @@ class GPSampler(Sampler):
         seed: int | None = None,
         n_startup_trials: int = 10,
         deterministic_objective: bool = False,
+        input_warping: bool = True,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         independent_sampler: Sampler | None = None,
     ):
@@ -55,6 +60,7 @@ class GPSampler(Sampler):
             raise TypeError(f"GPSampler: independent_sampler must be a Sampler, got {independent_sampler!r}")
         self.n_startup_trials = int(n_startup_trials)
         self.deterministic_objective = bool(deterministic_objective)
+        self.input_warping = bool(input_warping)
         self.independent_sampler = independent_sampler
         self._fits: Fits | None = None
 
@@ -71,7 +77,7 @@ class GPSampler(Sampler):
                 self._fits = Fits()
             point = promising_point(
                 space, seen, _constraints(history, seen), history.keys(space), number, seed,
-                self.deterministic_objective, self._fits,
+                self.deterministic_objective, self.input_warping, self._fits,
             )  # fmt: skip
             if point is not None:
                 return np.nan_to_num(point, nan=0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtri
 
-__all__ = ["warp", "warp_constraint"]
+__all__ = ["standard", "warp", "warp_constraint"]
 
 
 def warp(losses: np.ndarray) -> np.ndarray:
@@ -34,6 +34,7 @@ def warp_constraint(excess: np.ndarray) -> np.ndarray:
 
 def standard(y: np.ndarray) -> np.ndarray:
     """Mean 0 and, unless all are as good as equal, variance 1."""
+    y = y / (np.abs(y).max() or 1.0)
     centred = y - y.mean()
     deviation = centred.std()
-    return centred / deviation if deviation > 1e-12 * np.abs(y).max() else np.zeros_like(y)
+    return centred / deviation if deviation > 1e-12 else np.zeros_like(y)
