@@ -166,7 +166,7 @@ class StackedRun:
             rates = np.array([each.dropout for each in self.settings], np.float32).reshape(-1, 1, 1)
             self._dropout = moved(rates, self._memory)
             seed = int(generator(*(each.seed for each in self.settings), "stacked").integers(2**62))
-            self._streams = [Stream(seed, i) for i, _ in enumerate(self.settings[0].hidden)]
+            self._streams = [Stream(seed, i).to(self._memory) for i, _ in enumerate(self.settings[0].hidden)]
         self._limits = None
         if any(each.clip_norm for each in self.settings):
             limits = np.array([each.clip_norm or np.inf for each in self.settings], np.float32)

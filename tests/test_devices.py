@@ -7,10 +7,12 @@ import pytest
 
 import nanonet
 import nanonet.functional as F
+import tuner
 from kernels import registry
 from nanonet import nn, optim
 from nanonet.errors import BackendUnavailable, DeviceError, OptionError, RecordingError
 from nanonet.settings import Settings
+from nanonet.stacked import StackedRun
 from nanonet.training import Run
 
 
@@ -198,3 +200,26 @@ def test_values_are_shared_through_dlpack():
     y = nanonet.from_dlpack(array)
     y.fill_(7)
     assert x.tolist() == [[7, 7], [7, 7]]
+
+
+def test_tune_trains_there_and_gives_a_model_of_the_host(cuda):
+    x, y = rows(60)
+    options = {"trials": 3, "max_epochs": 3, "validation": 2, "metric": ["accuracy", "fgsm(0.1)", "noise(0.1)"]}
+    results = [tuner.tune(x, y, device=device, n_jobs=1, **options) for device in ("cpu", cuda)]
+    for here, there in zip(*(result.study.trials for result in results), strict=True):
+        assert here.params == there.params
+        assert there.values == pytest.approx(here.values, abs=0.05)
+    assert {p.device for p in results[1].model.parameters()} == {"cpu"}
+    assert {p.device for p in results[1].run.model.parameters()} == {"cuda"}
+    assert len(results[1].predict(x)) == len(x)
+
+
+def test_a_stack_trains_there_as_here(cuda):
+    x, y = rows(50)
+    settings = [Settings(hidden=(4,), learning_rate=rate, dropout=0.2, clip_norm=1.0) for rate in (0.01, 0.1)]
+    stacks = [StackedRun(settings, x, y, (x, y), device=device) for device in ("cpu", cuda)]
+    for stack in stacks:
+        stack.advance(2)
+    for here, there in zip(*(stack.history for stack in stacks), strict=True):
+        for ours, theirs in zip(here, there, strict=True):
+            assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-5)

@@ -95,6 +95,9 @@ def _data(parser: argparse.ArgumentParser, name: str) -> None:
         help="share of the rows kept untouched for the test at the end; of no effect if the data has a test part of "
         "its own (default 0.2)",
     )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where networks are trained (default cpu)"
+    )
     parser.add_argument("--out", metavar="FOLDER", help=f"where to leave the results (default ./nanonet-{name}-DATA)")
 
 

@@ -91,6 +91,9 @@ def _wrong_input() -> tuple[type[Exception], ...]:
         errors.DataError,
         errors.ShapeError,
         errors.DtypeError,
+        errors.DeviceError,
+        errors.BackendUnavailable,
+        errors.OutOfMemory,
         errors.CheckpointError,
         SpaceError,
         StorageError,
@@ -129,6 +132,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             test=arguments.test,
             seed=arguments.seed,
             n_jobs=arguments.jobs,
+            device=arguments.device,
             finalists=arguments.finalists,
             refine=arguments.refine,
             out=folder,
@@ -285,14 +289,14 @@ def train(arguments: argparse.Namespace, console: Console) -> int:
     classes = dataset.outputs if dataset.task == "classification" else None
     validation = scaled(parts["validation"]) if "validation" in parts else None
     begin = time.monotonic()
-    run = Run(settings, *scaled((x, y)), validation, task=dataset.task, classes=classes)
+    run = Run(settings, *scaled((x, y)), validation, task=dataset.task, classes=classes, device=arguments.device)
     interrupted = _advance(run, console)
     if run.diverged:
         raise Failure(
             f"the loss became {run.history[-1]['loss']} in epoch {run.epoch}; a smaller --learning-rate may help"
         )
     run.restore_best()
-    predictor = Predictor(run.model, settings, dataset.schema, standardizer, target_scale)
+    predictor = Predictor(run.model.cpu(), settings, dataset.schema, standardizer, target_scale)
     scores = {
         f"{part} {name}": value
         for part in ("validation", "test")

@@ -6,6 +6,7 @@ The parts are in `tuner.tuning`: what is set aside (parts), how a trial trains (
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ import numpy as np
 
 from nanonet import data, losses, metrics, tensor
 from nanonet.data import Dataset
+from nanonet.device import memory
 from nanonet.errors import DataError, OptionError
 from nanonet.settings import Settings
 from nanonet.training import Run
@@ -123,6 +125,7 @@ def tune(
     warm_start: Any = (),
     lr_test: bool = False,
     n_jobs: int | None = None,
+    device: str = "cpu",
     executor: Executor | str | None = None,
     out: str | os.PathLike[str] | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
@@ -173,7 +176,8 @@ def tune(
         heart.
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
     lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
-    n_jobs: trials side by side, one per processor unless given.
+    n_jobs: trials side by side, one per processor unless given; on a GPU one.
+    device: "cpu" or "cuda", where networks are trained. The model at the end is on the CPU.
     executor: who trains them, as in `Study.optimize`: "threads" (the default), "processes", or any
         `concurrent.futures.Executor`, such as Dask's `client.get_executor()` or `tuner.devices.Devices`. The data are
         sent to each process once. Functions of your own as metrics must be picklable then. Without `out` and `storage`
@@ -199,6 +203,7 @@ def tune(
         raise OptionError(f"refine is {refine!r}; wanted 'gradient' or None")
     if refine and isinstance(pruner, PopulationTrainingPruner):
         raise OptionError("refine is 'gradient', and pruner changes settings in mid-run; wanted one of the two")
+    memory(device)
     datasets = _datasets(x, y, task)
     objectives = _objectives(metric, direction, datasets, seed)
     if finalists > 1 and len(objectives) > 1:
@@ -222,7 +227,7 @@ def tune(
         if not base.restart and course.ends[0] < max_epochs:
             base = base.replace(restart=course.ends[0])
     limits = Limits(constraints, objectives, datasets[0].task, datasets[0].outputs, seed) if constraints else None
-    work = Bounded(parts, objectives, base, course, limits.watched if limits else ())
+    work = Bounded(parts, objectives, base, course, limits.watched if limits else (), device)
     work.limits = limits
     excess = limits.excess(work) if limits else None
 
@@ -247,7 +252,7 @@ def tune(
     if lr_test and not any(trial.steps for trial in study.get_trials(deepcopy=False)):
         for settings in [*space.defaults, *settings_by_range_test(space, base, parts[0])]:
             study.enqueue_trial(settings, skip_if_exists=True)
-    workers = cores() if n_jobs is None else n_jobs
+    workers = n_jobs if n_jobs is not None else cores() if device == "cpu" else 1
     refined_share = SEARCH_SHARE - (FINALS_SHARE if finalists > 1 and repeats > 1 else 0)
     share = refined_share - (REFINE_SHARE if refine else 0)
     interrupted = False
@@ -382,13 +387,13 @@ def _finish(
     part = scaled(dataset.task, parts.x, parts.y)
     stages = stages_of(study, best.trial, work)
     settings = stages[0].settings.replace(early_stopping=0)
-    run = Run(settings, part.x, part.y, task=dataset.task, classes=parts.classes)
+    run = Run(settings, part.x, part.y, task=dataset.task, classes=parts.classes, device=work.device)
     run.advance(stages[0].epochs)
     for stage in stages[1:]:
         run = continued(run, stage.settings, part.x, part.y, early_stopping=0)
         run.advance(stage.epochs - run.epoch)
     result = TuneResult(
-        model=run.model,
+        model=run.model if work.device == "cpu" else copy.deepcopy(run.model).cpu(),
         settings=best.settings,
         stages=stages,
         watched=best.watched,

@@ -207,6 +207,9 @@ class Module:
                 array = moved(array, device)
             if array is not tensor.array:
                 tensor.array, tensor.grad = array, None
+        for _, stream in self.named_streams():
+            for device in devices:
+                stream.to(device)
         return self
 
     def cpu(self) -> Module:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
+from kernels.memory import Memory
 from kernels.registry import backend_of
 from nanonet import random
 from nanonet.device import memory, moved
@@ -26,6 +27,11 @@ class Stream:
         seed = next_seed() if seed is None else seed
         self.state = np.array([key(seed, bits=64) >> 1, stream, 0], np.int64)
 
+    def to(self, memory: Memory) -> Stream:
+        """Go on on another device."""
+        self.state = moved(self.state, memory)
+        return self
+
     def draw(
         self,
         kernel: str,
@@ -42,7 +48,7 @@ class Stream:
         backend = backend_of(out)
         if type(self.state) is not backend.memory.kind:
             forbid_recording("a random stream that moves from one device to another")
-            self.state = moved(self.state, backend.memory)
+            self.to(backend.memory)
         getattr(backend, kernel)(self.state, *constants, out=out)
         backend.advance(self.state[2:].reshape(()), 1)
         return Tensor(out)

@@ -114,7 +114,8 @@ def count_parameters(settings: Settings, shape: tuple[int, ...], outputs: int) -
 
 
 class Latency(Objective):
-    """Seconds to predict one row with the trained network: the median of `repeats` recorded calls, on one thread.
+    """Seconds to predict one row with the trained network: the median of `repeats` recorded calls, on one thread of the
+    CPU, wherever it is trained.
 
     Measured once for each architecture, so that equal ones get equal values.
     """
@@ -203,12 +204,15 @@ def attacked(model: Any, x: np.ndarray, y: np.ndarray, eps: float) -> np.ndarray
     """x + eps sign(dL / dx) for rows x (n, ...) float32 with labels y (n,); L is the model's cross-entropy in eval
     mode. Leaves the model, its gradients and its mode alone."""
     parts = []
+    device = next((p.device for p in model.parameters()), "cpu")
     before = model.training
     model.eval()
     try:
         for at in range(0, len(x), CHUNK):
-            rows = nanonet.tensor(np.ascontiguousarray(x[at : at + CHUNK], np.float32), requires_grad=True)
-            loss = losses.cross_entropy(model(rows), nanonet.tensor(np.asarray(y[at : at + CHUNK], np.int64)))
+            rows = nanonet.tensor(np.ascontiguousarray(x[at : at + CHUNK], np.float32), None, True, device)
+            loss = losses.cross_entropy(
+                model(rows), nanonet.tensor(np.asarray(y[at : at + CHUNK], np.int64), device=device)
+            )
             (slope,) = nanonet.grad(loss, [rows])
             parts.append(x[at : at + CHUNK] + np.float32(eps) * np.sign(slope.numpy()))
     finally:

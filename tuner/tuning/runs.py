@@ -57,11 +57,13 @@ class TrainingRuns(Resumable):
         base: Settings,
         course: Course,
         watched: Sequence[Objective] = (),
+        device: str = "cpu",
     ):
         self.parts = list(parts)
         self.objectives = list(objectives)
         self.watched = list(watched)
         self.course = course
+        self.device = device
         self.base = base.replace(epochs=course.ends[-1])
         self.max_steps = course.steps
         several = self.objectives if len(self.parts) > 1 else []
@@ -82,7 +84,15 @@ class TrainingRuns(Resumable):
     def runs(self, settings: Settings) -> list[Run]:
         """A run with these settings on each fold."""
         return [
-            Run(settings, f.x, f.y, (f.x_validation, f.y_validation), task=part.task, classes=part.classes)
+            Run(
+                settings,
+                f.x,
+                f.y,
+                (f.x_validation, f.y_validation),
+                task=part.task,
+                classes=part.classes,
+                device=self.device,
+            )
             for part in self.parts
             for f in part.folds
         ]
@@ -139,7 +149,7 @@ class TrainingRuns(Resumable):
     def load(self, path: Path) -> State:
         content = checkpoint.load(path)
         runs = [
-            Run.restore(state, f.x, f.y, (f.x_validation, f.y_validation))
+            Run.restore(state, f.x, f.y, (f.x_validation, f.y_validation), device=self.device)
             for state, f in zip(content["runs"], self.folds, strict=True)
         ]
         return State(runs, content["step"])

@@ -47,7 +47,7 @@ def continued(
     schedule counts its epochs from the beginning of training.
     """
     settings = settings.replace(**{name: getattr(run.settings, name) for name in KEPT}, **changes)
-    begun = Run(settings, x, y, validation, task=run.task, classes=run.outputs)
+    begun = Run(settings, x, y, validation, task=run.task, classes=run.outputs, device=run.device)
     state, fresh = run.state(), begun.state()
     # A dropout layer that comes or goes shifts the names of those behind it, so what there is counts by its place.
     for name in ("model", "best"):
@@ -58,7 +58,7 @@ def continued(
     for group, other in zip(state["optimizer"]["groups"], fresh["optimizer"]["groups"], strict=True):
         group["options"] = other["options"]
         group["states"] = {name: group["states"].get(name, arrays) for name, arrays in other["states"].items()}
-    return Run.restore({**state, "settings": settings.to_dict()}, x, y, validation)
+    return Run.restore({**state, "settings": settings.to_dict()}, x, y, validation, device=run.device)
 
 
 def stages_of(study: Study, trial: FrozenTrial, work: TrainingRuns) -> list[Stage]:
