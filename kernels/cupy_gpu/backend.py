@@ -7,15 +7,18 @@ from dataclasses import replace
 from kernels.contract import Backend
 from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import Elementwise
+from kernels.cupy_gpu.reduce import Reduce
 from kernels.reference import reference
 
 
 def backend(device: Device) -> Backend:
     """The contract's slots as kernels on this device."""
-    elementwise = Elementwise(device)
+    elementwise, reduce = Elementwise(device), Reduce(device)
     return replace(
         reference(device.xp),
         name="cupy_gpu",
         elementwise=elementwise.elementwise,
         copy=elementwise.copy,
+        reduce=reduce.reduce,
+        argmax=reduce.argmax,
     )
