@@ -1,4 +1,4 @@
-"""How kernels that combine rows are laid out: blocks of columns by rows, and chunks of rows. The shape decides alone."""
+"""How kernels that combine rows are laid out: blocks of columns by rows, and chunks of rows: fixed by the shape."""
 
 from __future__ import annotations
 

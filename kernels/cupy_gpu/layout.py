@@ -10,11 +10,11 @@ from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import Elementwise
 from kernels.cupy_gpu.walk import merged
 
-__all__ = ["Layout", "Matrix", "is_contiguous", "pair", "steps"]
+__all__ = ["Layout", "Matrix", "first_step", "is_contiguous", "pair", "steps"]
 
 
 class Matrix(NamedTuple):
-    """An array as rows of its last axis; steps in elements."""
+    """An array as rows and columns; steps in elements."""
 
     array: Any
     rows: int
@@ -26,6 +26,11 @@ class Matrix(NamedTuple):
 def steps(x: Any) -> tuple[int, ...]:
     """Strides in elements."""
     return tuple(stride // x.itemsize for stride in x.strides)
+
+
+def first_step(x: Any | None) -> int:
+    """The step of a vector; 0 for None."""
+    return 0 if x is None else steps(x)[0]
 
 
 def is_contiguous(x: Any) -> bool:
@@ -64,3 +69,10 @@ class Layout:
         if len(found) > 1:
             x, found = self.copied(x), (columns,)
         return Matrix(x, prod(lead), columns, found[0], steps(x)[-1])
+
+    def flat_rows(self, x: Any) -> Matrix:
+        """The rows of the first axis, with the other axes as one; a copy where they do not step evenly."""
+        _, (found,) = merged(x.shape[1:], [steps(x)[1:]])
+        if len(found) > 1:
+            x, found = self.copied(x), (1,)
+        return Matrix(x, len(x), prod(x.shape[1:]), steps(x)[0], found[0])

@@ -46,7 +46,7 @@ class Reduce:
         self._run(name, x, out, count, across, kept, counted)
 
     def finish(self, partial: Any, out: Any) -> None:
-        """out = the sum over the first axis of a C-contiguous array of float64, where that axis is a few hundred long."""
+        """out = the sum over the first axis of a C-contiguous float64 array, which is at most a few hundred long."""
         self._rows("sum", partial, out)
 
     def argmax(self, x: Any, out: Any) -> None:

@@ -8,6 +8,11 @@ typedef long long int64;
 typedef unsigned int uint32;
 typedef unsigned long long uint64;
 
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fc00000)
+#endif
+
 #ifndef EMULATED
 // The block's dynamic shared memory, as an array of `type`.
 #define DYNAMIC_SHARED(type, name)                                   \
