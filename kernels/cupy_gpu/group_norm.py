@@ -1,4 +1,4 @@
-"""The slots `group_norm` and `group_norm_backward`: groups that are runs of memory, and groups of channels of images."""
+"""The slots `group_norm` and `group_norm_backward`: groups that are runs of memory, and of channels of images."""
 
 from __future__ import annotations
 
