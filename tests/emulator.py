@@ -24,7 +24,9 @@ from kernels.cupy_gpu.device import Device, Function, Program
 
 HEADER = Path(__file__).with_name("emulator.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
-FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-w"]
+#: A wide access to an address that it is not aligned to ends the process, as it ends a kernel.
+ALIGNMENT = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-w", *ALIGNMENT]
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
 
 

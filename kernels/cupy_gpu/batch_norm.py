@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kernels import plan
 from kernels.cupy_gpu.columns import Columns, columns
-from kernels.cupy_gpu.device import Device, program
+from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import TYPES
 from kernels.cupy_gpu.layout import Layout, first_step
 
-__all__ = ["BatchNorm"]
+__all__ = ["BatchNorm", "gradient_totals"]
 
 
 class BatchNorm:
@@ -39,9 +40,15 @@ class BatchNorm:
         partial = self._partial(made, width)
         sizes = (rows, width, made.chunk, row_step, step, first_step(weight), first_step(bias))
         arguments = (x, weight, bias, float(eps), out, mean, variance, partial, *sizes)
-        totals = ("batch_moments", (x, partial, mean, variance, rows, width, made.chunks, step))
-        names = "batch_norm", "batch_statistics", "batch_normalize"
-        self._launch(made, width, names, arguments, totals, x.dtype, activation)
+        launch = self._launcher(made, x.dtype, activation, arguments)
+        if made.chunks == 1:
+            return launch("batch_norm")
+        launch("batch_statistics")
+        few = columns(made.chunks, width, 8)
+        sizes = (rows, width, made.chunks, step)
+        source = _program(x.dtype, activation)
+        self.device.launch(source, "batch_moments", few.grid[0], few.block, x, partial, mean, variance, *sizes)
+        launch("batch_normalize")
 
     def batch_norm_backward(
         self,
@@ -66,31 +73,35 @@ class BatchNorm:
         sizes = (rows, width, made.chunk, *g_steps, *steps, first_step(weight), first_step(bias))
         outs = (out, weight_gradient, bias_gradient)
         arguments = (g, x, weight, bias, mean, variance, float(eps), *outs, partial, *sizes)
-        totals = ("gradient_totals", (partial, weight_gradient, bias_gradient, width, made.chunks))
-        names = "batch_norm_backward", "batch_sums", "batch_gradient"
-        self._launch(made, width, names, arguments, totals, x.dtype, activation)
+        launch = self._launcher(made, x.dtype, activation, arguments)
+        if made.chunks == 1:
+            return launch("batch_norm_backward")
+        launch("batch_sums")
+        gradient_totals(self.device, partial, x.dtype, weight_gradient, bias_gradient)
+        launch("batch_gradient")
 
     def _partial(self, made: Columns, width: int) -> Any | None:
         return plan.empty(self.device.xp, (made.chunks, width, 2), np.float64) if made.chunks > 1 else None
 
-    def _launch(
-        self,
-        made: Columns,
-        width: int,
-        names: tuple[str, str, str],
-        arguments: tuple,
-        totals: tuple[str, tuple],
-        dtype: np.dtype,
-        activation: str | None,
-    ) -> None:
-        """The first of the kernels alone, or the others with `totals` between them."""
-        launch = self.device.launch
-        source = program("batch_norm.cu", f"REAL={TYPES[dtype.name]}", f"RELU={int(activation is not None)}")
-        whole, sums, last = names
-        if made.chunks == 1:
-            launch(source, whole, made.grid, made.block, *arguments)
-            return
-        launch(source, sums, made.grid, made.block, *arguments)
-        few = columns(made.chunks, width, 8)
-        launch(source, totals[0], few.grid[0], few.block, *totals[1])
-        launch(source, last, made.grid, made.block, *arguments)
+    def _launcher(self, made: Columns, dtype: np.dtype, activation: str | None, arguments: tuple) -> Callable:
+        """Launches the kernel of a name."""
+
+        def launch(name: str) -> None:
+            self.device.launch(_program(dtype, activation), name, made.grid, made.block, *arguments)
+
+        return launch
+
+
+def gradient_totals(
+    device: Device, partial: Any, dtype: np.dtype, weight_gradient: Any | None, bias_gradient: Any | None
+) -> None:
+    """The gradients for weight and bias, of this dtype, from sums over chunks, (chunks, c, 2), the bias's first."""
+    chunks, width, _ = partial.shape
+    made = columns(chunks, width, 8)
+    arguments = (partial, weight_gradient, bias_gradient, width, chunks)
+    source = program("gradient_totals.cu", f"REAL={TYPES[dtype.name]}")
+    device.launch(source, "gradient_totals", made.grid[0], made.block, *arguments)
+
+
+def _program(dtype: np.dtype, activation: str | None) -> Program:
+    return program("batch_norm.cu", f"REAL={TYPES[dtype.name]}", f"RELU={int(activation is not None)}")

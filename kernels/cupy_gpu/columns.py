@@ -10,8 +10,8 @@ __all__ = ["THREADS", "Columns", "columns", "power_of_two"]
 THREADS = 256
 #: As many blocks as are wanted where there is work for them.
 BLOCKS = 512
-#: Rows of each thread before another chunk begins.
-ROWS = 32
+#: Rows of each thread before another chunk begins, and those that it loads side by side (cuda/columns.cuh).
+ROWS, EACH = 32, 8
 
 
 class Columns(NamedTuple):
@@ -45,5 +45,5 @@ def columns(rows: int, width: int, most: int = 32) -> Columns:
 def split(count: int, lanes: int, blocks: int) -> tuple[int, int]:
     """(size of a chunk, chunks) of `count` elements that `lanes` threads combine, where there are `blocks` others."""
     wanted = max(1, min(-(-count // (lanes * ROWS)), BLOCKS // max(1, blocks)))
-    chunk = max(1, -(-count // (wanted * lanes)) * lanes)
+    chunk = max(1, -(-count // (wanted * lanes * EACH)) * lanes * EACH)
     return chunk, max(1, -(-count // chunk))

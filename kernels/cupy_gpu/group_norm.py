@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
+from kernels.cupy_gpu.batch_norm import gradient_totals
 from kernels.cupy_gpu.columns import THREADS, columns, power_of_two
 from kernels.cupy_gpu.device import Device, program
 from kernels.cupy_gpu.elementwise import TYPES
@@ -99,6 +100,4 @@ class GroupNorm:
         sizes = (images * places, channels, made.chunk, max(1, places), groups, channels // groups)
         arguments = (g, x, mean, scale, partial, *sizes, *steps(g), *steps(x))
         self.device.launch(source, "group_sums", made.grid, made.block, *arguments)
-        few = columns(made.chunks, channels, 8)
-        arguments = (partial, weight_gradient, bias_gradient, channels, made.chunks)
-        self.device.launch(source, "gradient_totals", few.grid[0], few.block, *arguments)
+        gradient_totals(self.device, partial, x.dtype, weight_gradient, bias_gradient)

@@ -41,7 +41,7 @@ class Rows:
         places = size | self.device.address(x) | self.device.address(out)
         width, word = next((width, word) for width, word in WORDS if places % width == 0)
         words = size // width
-        blocks = blocks_for(self.device, len(out) * words)
+        blocks = blocks_for(self.device, len(out) * words, 1)
         arguments = (x, *indices, out, len(out), words, *sizes)
         self.device.launch(program("take.cu", f"WORD={word}"), name, blocks, THREADS, *arguments)
 

@@ -17,8 +17,10 @@ from kernels.updates import Update
 
 __all__ = ["Updates", "generated"]
 
-#: Elements of a parameter that a block takes at a time, and of them each thread side by side.
-CHUNK, EACH = 1024, 4
+#: Elements of a parameter that a block takes at a time (cuda/update.cu).
+CHUNK = 1024
+#: Scalars are computed by a warp each.
+WARP = 32
 
 
 class Updates:
@@ -51,7 +53,7 @@ class Updates:
         key = (id(rule), parameters[0].dtype.name)
         if key not in self._programs:
             self._programs[key] = rule, generated(rule, TYPES[key[1]])
-        blocks = min(count, 8 * self.device.multiprocessors)
+        blocks = min(count, 4 * self.device.multiprocessors)
         arguments = (self.uploads.copy_of(table), len(parameters), count, values)
         self.device.launch(self._programs[key][1], "update", blocks, THREADS, *arguments)
         recorder = plan.current()
@@ -67,68 +69,24 @@ class Updates:
 
 
 def generated(rule: Update, real: str) -> Program:
-    """The kernel of a rule. Its arguments: the table, the numbers of parameters and of chunks, the rule's values.
-
-    A row of the table holds a parameter's size and the addresses of it, its gradient and its states; after the rows,
-    for each chunk of CHUNK elements, the number of its parameter << 32 plus its own within that.
-    """
-    arrays = ("w", "g", *rule.states)
-    numbers = [*rule.values, *(name for name, _ in rule.scalars)]
-    doubles = {name: f"{name}_" for name in numbers}
-    names = {**doubles, **{name: f"{name}s.v[j]" for name in arrays}}
-    lines = [f"double {name}_ = values[{i}];" for i, name in enumerate(rule.values)]
+    """The kernel of a rule; `real` is a C++ type."""
+    arrays = {name: f"own[{i}].v[j]" for i, name in enumerate(("w", "g", *rule.states))}
+    exact = {name: f"values[{i}]" for i, name in enumerate(rule.values)}
+    numbers, compute = dict(exact), []
     for i, (name, text) in enumerate(rule.scalars):
-        known = numbers[: len(rule.values) + i]
-        lines.append(f"double {name}_ = {expression(Formula.of(text, *known).tree, doubles, 'double')};")
-    lines += [f"numbers[{i}] = real({name}_);" for i, name in enumerate(numbers)]
-    body = [
-        f"{names[name]} = {expression(Formula.of(text, *numbers, *arrays).tree, names)};"
-        for name, text in rule.statements
+        exact[name] = expression(Formula.of(text, *exact).tree, exact, "double")
+        compute.append(f"if (threadIdx.x == {WARP * i}) scalars[{i}] = real({exact[name]});")
+        numbers[name] = f"scalars[{i}]"
+    names = {**{name: f"{name}_" for name in numbers}, **arrays}
+    statements = [
+        f"{arrays[name]} = {expression(Formula.of(text, *names).tree, names)};" for name, text in rule.statements
     ]
-    fields = len(arrays) + 1
-    return Program(
-        f"""
-struct __align__(16) Pack {{ real v[{EACH}]; }};
-
-extern "C" __global__ void __launch_bounds__({THREADS})
-update(const int64* table, int64 parameters, int64 chunks, const double* values) {{
-    __shared__ real numbers[{len(numbers)}];
-    if (threadIdx.x == 0) {{
-        {" ".join(lines)}
-    }}
-    __syncthreads();
-    {" ".join(f"real {name}_ = numbers[{i}];" for i, name in enumerate(numbers))}
-    for (int64 k = blockIdx.x; k < chunks; k += gridDim.x) {{
-        int64 chunk = table[parameters * {fields} + k];
-        const int64* row = table + (chunk >> 32) * {fields};
-        int64 at = (chunk & 0xffffffff) * {CHUNK} + threadIdx.x * {EACH}, left = row[0] - at;
-        if (left <= 0) continue;
-        {" ".join(f"real* {name}_at = reinterpret_cast<real*>(row[{i + 1}]) + at;" for i, name in enumerate(arrays))}
-        bool packed = left >= {EACH} && ({" | ".join(f"row[{i + 1}]" for i in range(len(arrays)))}) % 16 == 0;
-        Pack {", ".join(f"{name}s" for name in arrays)};
-        if (packed) {{
-            {" ".join(f"{name}s = *reinterpret_cast<const Pack*>({name}_at);" for name in arrays)}
-        }} else {{
-#pragma unroll
-            for (int j = 0; j < {EACH}; j++) {{
-                {" ".join(f"{name}s.v[j] = j < left ? {name}_at[j] : real(0);" for name in arrays)}
-            }}
-        }}
-#pragma unroll
-        for (int j = 0; j < {EACH}; j++) {{
-            {" ".join(body)}
-        }}
-        if (packed) {{
-            {" ".join(f"*reinterpret_cast<Pack*>({name}_at) = {name}s;" for name in arrays if name != "g")}
-        }} else {{
-#pragma unroll
-            for (int j = 0; j < {EACH}; j++)
-                if (j < left) {{
-                    {" ".join(f"{name}_at[j] = {name}s.v[j];" for name in arrays if name != "g")}
-                }}
-        }}
-    }}
-}}
-""",
-        (f"REAL={real}",),
+    return program(
+        "update.cu",
+        f"REAL={real}",
+        f"ARRAYS={len(arrays)}",
+        f"SCALARS={max(1, len(compute))}",
+        f"COMPUTE={' '.join(compute)}",
+        f"NUMBERS={' '.join(f'real {names[name]} = {value};' for name, value in numbers.items())}",
+        f"STATEMENTS={' '.join(statements)}",
     )

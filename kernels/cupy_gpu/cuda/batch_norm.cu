@@ -31,11 +31,12 @@ struct Affine {
 
 __device__ __forceinline__ Sums statistics(const Walk& walk, const real* x, int64 row_step, wide shift) {
     Sums sums = {0, 0};
-    walk.each([&](int64 i) {
-        wide away = wide(x[i * row_step]) - shift;
-        sums.first += away;
-        sums.second += away * away;
-    });
+    walk.each([&](int64 i) { return x[i * row_step]; },
+              [&](int64, real v) {
+                  wide away = wide(v) - shift;
+                  sums.first += away;
+                  sums.second += away * away;
+              });
     sums.first = down_columns(sums.first);
     sums.second = down_columns(sums.second);
     return sums;
@@ -44,10 +45,11 @@ __device__ __forceinline__ Sums statistics(const Walk& walk, const real* x, int6
 __device__ __forceinline__ void normalized(const Walk& walk, const real* x, int64 row_step, Affine affine, real mean,
                                            real variance, double eps, real* out, int64 width) {
     real scale = affine.weight / sqrt(variance + real(eps));
-    walk.each([&](int64 i) {
-        real y = (x[i * row_step] - mean) * scale + affine.bias;
-        out[i * width + walk.column] = RELU ? greater_of(y, real(0)) : y;
-    });
+    walk.each([&](int64 i) { return x[i * row_step]; },
+              [&](int64 i, real v) {
+                  real y = (v - mean) * scale + affine.bias;
+                  out[i * width + walk.column] = RELU ? greater_of(y, real(0)) : y;
+              });
 }
 
 #define FORWARD                                                                                                        \
@@ -105,21 +107,21 @@ struct Column {
           affine(weights, weight_step, biases, bias_step, j), mean(means[j]),
           scale(1 / sqrt(variances[j] + real(eps))) {}
 
-    __device__ __forceinline__ real z(int64 i) const { return (x[i * x_row] - mean) * scale; }
-
-    // g where the activation lets it through.
-    __device__ __forceinline__ real through(int64 i, real z) const {
-        real own = g[i * g_row];
-        return !RELU || z * affine.weight + affine.bias > 0 ? own : real(0);
+    // f(row, normalized x, g where the activation lets it through) for each row.
+    template <typename F> __device__ __forceinline__ void each(const Walk& walk, F f) const {
+        walk.each([&](int64 i) { return Pair{g[i * g_row], x[i * x_row]}; },
+                  [&](int64 i, Pair part) {
+                      real z = (part.x - mean) * scale;
+                      f(i, z, !RELU || z * affine.weight + affine.bias > 0 ? part.g : real(0));
+                  });
     }
 
     // Sums of the gradients for the bias and for the weight.
     __device__ __forceinline__ Sums sums(const Walk& walk) const {
         Sums sums = {0, 0};
-        walk.each([&](int64 i) {
-            real normal = z(i), own = through(i, normal);
+        each(walk, [&](int64, real z, real own) {
             sums.first += own;
-            sums.second += wide(own) * wide(normal);
+            sums.second += wide(own) * wide(z);
         });
         return {down_columns(sums.first), down_columns(sums.second)};
     }
@@ -127,9 +129,8 @@ struct Column {
     __device__ __forceinline__ void gradient(const Walk& walk, real for_weight, real for_bias, real* out, int64 rows,
                                              int64 width) const {
         real outer = scale * affine.weight, along = for_weight / rows, middle = for_bias / rows;
-        walk.each([&](int64 i) {
-            real normal = z(i), own = through(i, normal);
-            out[i * width + walk.column] = outer * (own - (middle + normal * along));
+        each(walk, [&](int64 i, real z, real own) {
+            out[i * width + walk.column] = outer * (own - (middle + z * along));
         });
     }
 };

@@ -1,6 +1,7 @@
 // The columns of a matrix, by blocks of (columns, rows) threads and chunks of rows: see columns.py.
 
-#define EACH 4
+// Rows that a thread loads side by side, of which each takes so many bytes.
+#define EACH(bytes) ((bytes) > 4 ? 4 : 8)
 
 // What this thread walks: every blockDim.y-th row of the block's chunk, in one column.
 struct Walk {
@@ -10,13 +11,18 @@ struct Walk {
         : column(int64(blockIdx.x) * blockDim.x + threadIdx.x), start(blockIdx.y * chunk + threadIdx.y),
           stop(blockIdx.y * chunk + chunk < rows ? blockIdx.y * chunk + chunk : rows) {}
 
-    // f(row) for each row, EACH of them side by side.
-    template <typename F> __device__ __forceinline__ void each(F f) const {
-        int64 i = start;
-        for (; i + (EACH - 1) * int64(blockDim.y) < stop; i += EACH * blockDim.y)
+    // use(row, load(row)) for each row; several are loaded before the first is used.
+    template <typename L, typename U> __device__ __forceinline__ void each(L load, U use) const {
+        constexpr int many = EACH(sizeof(load(0)));
+        for (int64 i = start; i < stop; i += many * blockDim.y) {
+            decltype(load(i)) part[many];
 #pragma unroll
-            for (int k = 0; k < EACH; k++) f(i + k * blockDim.y);
-        for (; i < stop; i += blockDim.y) f(i);
+            for (int k = 0; k < many; k++)
+                if (i + k * blockDim.y < stop) part[k] = load(i + k * blockDim.y);
+#pragma unroll
+            for (int k = 0; k < many; k++)
+                if (i + k * blockDim.y < stop) use(i + k * blockDim.y, part[k]);
+        }
     }
 };
 
@@ -28,6 +34,10 @@ struct Sums {
     wide first, second;
 };
 
+struct Pair {
+    real g, x;
+};
+
 // Threads beyond the last column walk it once more, and write nothing.
 #define WALK(rows)                             \
     Walk walk(rows, chunk);                    \
@@ -37,20 +47,10 @@ struct Sums {
 // The sum of `chunks` partial sums; `chunk` is their number, too.
 __device__ __forceinline__ Sums summed(const Walk& walk, const Sums* partial, int64 width) {
     Sums sums = {0, 0};
-    walk.each([&](int64 i) {
-        Sums part = partial[i * width + walk.column];
-        sums.first += part.first;
-        sums.second += part.second;
-    });
+    walk.each([&](int64 i) { return partial[i * width + walk.column]; },
+              [&](int64, Sums part) {
+                  sums.first += part.first;
+                  sums.second += part.second;
+              });
     return {down_columns(sums.first), down_columns(sums.second)};
-}
-
-// The gradients for weight and bias, either of which may be null, from the sums of the chunks.
-extern "C" __global__ void __launch_bounds__(256)
-gradient_totals(const Sums* partial, real* weight_gradient, real* bias_gradient, int64 width, int64 chunk) {
-    WALK(chunk)
-    Sums sums = summed(walk, partial, width);
-    if (!inside || threadIdx.y) return;
-    if (bias_gradient) bias_gradient[walk.column] = real(sums.first);
-    if (weight_gradient) weight_gradient[walk.column] = real(sums.second);
 }

@@ -19,11 +19,20 @@ struct Bundle {
         if (!single) group += min(int(threadIdx.x), width - 1) / size;  // that of this thread
     }
 
-    // f(place, channel) for the elements of this thread.
-    template <typename F> __device__ __forceinline__ void each(int places, F f) const {
-        for (int j = threadIdx.x; j < width; j += blockDim.x)
-#pragma unroll 4
-            for (int i = threadIdx.y; i < places; i += blockDim.y) f(i, first + j);
+    // use(place, channel, load(place, channel)) for the elements of this thread; several are loaded before the first is
+    // used.
+    template <typename L, typename U> __device__ __forceinline__ void each(int places, L load, U use) const {
+        constexpr int many = EACH(sizeof(load(0, 0)));
+        for (int j = first + threadIdx.x; j < first + width; j += blockDim.x)
+            for (int i = threadIdx.y; i < places; i += many * blockDim.y) {
+                decltype(load(i, j)) part[many];
+#pragma unroll
+                for (int k = 0; k < many; k++)
+                    if (i + k * blockDim.y < places) part[k] = load(i + k * blockDim.y, j);
+#pragma unroll
+                for (int k = 0; k < many; k++)
+                    if (i + k * blockDim.y < places) use(i + k * blockDim.y, j, part[k]);
+            }
     }
 
     // The sum over the group of this thread.
@@ -54,8 +63,9 @@ group_norm(const real* x, const real* weight, const real* bias, double eps, real
     x += bundle.image * image_step;
     wide shift = means && places && size ? wide(x[int64(bundle.group) * size * step]) : wide(0);
     Sums sums = {0, 0};
-    bundle.each(places, [&](int i, int j) {
-        wide away = wide(x[i * row_step + j * step]) - shift;
+    auto load = [&](int i, int j) { return x[i * row_step + j * step]; };
+    bundle.each(places, load, [&](int, int, real v) {
+        wide away = wide(v) - shift;
         sums.first += away;
         sums.second += away * away;
     });
@@ -64,8 +74,8 @@ group_norm(const real* x, const real* weight, const real* bias, double eps, real
     real mean = real(shift + away), scale = 1 / sqrt(real(spread < 0 ? wide(0) : spread) + real(eps));
     int64 at = bundle.image * groups + bundle.group, channels = int64(groups) * size;
     out += bundle.image * places * channels;
-    bundle.each(places, [&](int i, int j) {
-        real z = (x[i * row_step + j * step] - mean) * scale * (weight ? weight[j * weight_step] : real(1));
+    bundle.each(places, load, [&](int i, int j, real v) {
+        real z = (v - mean) * scale * (weight ? weight[j * weight_step] : real(1));
         out[i * channels + j] = z + (bias ? bias[j * bias_step] : real(0));
     });
     if (!bundle.leads()) return;
@@ -82,23 +92,21 @@ group_norm_backward(const real* g, const real* x, const real* weight, const real
     x += bundle.image * image_step;
     int64 at = bundle.image * groups + bundle.group, channels = int64(groups) * size;
     real mean = means ? means[at] : real(0), scale = scales[at];
-    auto normal = [&](int i, int j) { return (x[i * row_step + j * step] - mean) * scale; };
-    auto weighted = [&](int i, int j) {
-        real own = g[i * g_row + j * g_step];
-        return weight ? own * weight[j * weight_step] : own;
+    auto load = [&](int i, int j) {
+        real own = g[i * g_row + j * g_step], z = (x[i * row_step + j * step] - mean) * scale;
+        return Pair{weight ? own * weight[j * weight_step] : own, z};
     };
     Sums sums = {0, 0};
-    bundle.each(places, [&](int i, int j) {
-        real h = weighted(i, j);
-        sums.first += h;
-        sums.second += wide(h) * wide(normal(i, j));
+    bundle.each(places, load, [&](int, int, Pair part) {
+        sums.first += part.g;
+        sums.second += wide(part.g) * wide(part.x);
     });
     wide count = wide(places) * size;
     real middle = means ? real(bundle.sum(sums.first) / count) : real(0);
     real slope = real(bundle.sum(sums.second) / count);
     out += bundle.image * places * channels;
-    bundle.each(places, [&](int i, int j) {
-        out[i * channels + j] = scale * (weighted(i, j) - middle - normal(i, j) * slope);
+    bundle.each(places, load, [&](int i, int j, Pair part) {
+        out[i * channels + j] = scale * (part.g - middle - part.x * slope);
     });
 }
 
@@ -112,12 +120,14 @@ group_sums(const real* g, const real* x, const real* means, const real* scales, 
     g += walk.column * g_step;
     x += walk.column * step;
     Sums sums = {0, 0};
-    walk.each([&](int64 i) {
+    auto load = [&](int64 i) {
         int64 image = quotient(i, places), place = i - image * places, at = image * groups + group;
-        real own = g[image * g_image + place * g_row];
-        real z = (x[image * image_step + place * row_step] - (means ? means[at] : real(0))) * scales[at];
-        sums.first += own;
-        sums.second += wide(own) * wide(z);
+        real v = x[image * image_step + place * row_step];
+        return Pair{g[image * g_image + place * g_row], (v - (means ? means[at] : real(0))) * scales[at]};
+    };
+    walk.each(load, [&](int64, Pair part) {
+        sums.first += part.g;
+        sums.second += wide(part.g) * wide(part.x);
     });
     sums.first = down_columns(sums.first);
     sums.second = down_columns(sums.second);

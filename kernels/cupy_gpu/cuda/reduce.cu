@@ -13,7 +13,7 @@
 #define ELEMENT(x) x
 #endif
 
-#define EACH 4
+#define EACH 8
 
 extern "C" __global__ void __launch_bounds__(256)
 reduce(const FROM* x, TO* out, int64 outputs, int64 count, int64 chunk, int64 across, int64 kept_side, int64 kept_outer,
@@ -36,7 +36,11 @@ reduce(const FROM* x, TO* out, int64 outputs, int64 count, int64 chunk, int64 ac
                     part[k] = ELEMENT(v);
                 }
             }
-            total = OP::of(total, SUM(OP::of(OP::of(part[0], part[1]), OP::of(part[2], part[3]))));
+#pragma unroll
+            for (int half = EACH / 2; half > 0; half /= 2)
+#pragma unroll
+                for (int k = 0; k < half; k++) part[k] = OP::of(part[k], part[k + half]);
+            total = OP::of(total, SUM(part[0]));
         }
     }
     total = tree_reduce<OP>(total, lane, lanes, across ? 1 : blockDim.x);

@@ -85,30 +85,43 @@ place_digits(const int64* keys, const int64* places, const int64* counts, int64*
     }
 }
 
-#define AHEAD 4
+// The sorted places, and a column of the source.
+struct Sorted {
+    const int64 *keys, *places;
+    int64 n;
+    const real* source;
+    int64 step;
 
-// One thread for each sorted place and column; source (n, columns) with a step along either axis.
+    // Adds the rows of the places i, i + 1, ... of this key, up to N of them, all loaded before the first is added.
+    // Whether there were N.
+    template <int N> __device__ __forceinline__ bool add(int64 i, int64 key, real& sum) const {
+        real part[N];
+        bool mine[N];
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            int64 place = i + k < n ? places[i + k] : 0;
+            mine[k] = i + k < n && keys[i + k] == key;
+            part[k] = mine[k] ? source[place * step] : real(0);
+        }
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            if (mine[k]) sum += part[k];
+        return mine[N - 1];
+    }
+};
+
+// One thread for each sorted place and column: that at the first place of an index adds all its rows, in their order.
+// source (n, columns) with a step along either axis.
 extern "C" __global__ void add_sorted(const int64* keys, const int64* places, const real* source, real* out, int64 n,
                                       int64 columns, int64 row_step, int64 column_step) {
     int64 pace = int64(gridDim.x) * blockDim.x;
     for (int64 at = int64(blockIdx.x) * blockDim.x + threadIdx.x; at < n * columns; at += pace) {
-        int64 i = quotient(at, columns), j = at - i * columns, key = keys[i];
+        int64 i = quotient(at, columns), column = at - i * columns, key = keys[i];
         if (i > 0 && keys[i - 1] == key) continue;
-        real sum = out[key * columns + j];
-        bool more = true;
-        for (; more; i += AHEAD) {
-            real part[AHEAD];
-            bool mine[AHEAD];
-#pragma unroll
-            for (int k = 0; k < AHEAD; k++) {
-                mine[k] = i + k < n && keys[i + k] == key;
-                part[k] = mine[k] ? source[places[i + k] * row_step + j * column_step] : real(0);
-            }
-#pragma unroll
-            for (int k = 0; k < AHEAD; k++)
-                if (mine[k]) sum += part[k];
-            more = mine[AHEAD - 1];
-        }
-        out[key * columns + j] = sum;
+        Sorted sorted = {keys, places, n, source + column * column_step, row_step};
+        real sum = out[key * columns + column];
+        if (sorted.add<4>(i, key, sum))
+            for (i += 4; sorted.add<16>(i, key, sum); i += 16);
+        out[key * columns + column] = sum;
     }
 }
