@@ -70,7 +70,7 @@ def _library(program: Program) -> ctypes.CDLL:
 def _header() -> Path:
     """The header, in a folder of its own together with what the compiler has made of it."""
     text = HEADER.read_text()
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(" ".join([*FLAGS, text]).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"nanonet-emulator-{os.getuid()}-{digest}"
     folder.mkdir(exist_ok=True)
     header = folder / "emulator.h"
