@@ -201,6 +201,21 @@ template <typename T> T __shfl_down_sync(unsigned, T value, int step) {
     return emulator::shuffle(value, lane + step < 32 ? lane + step : lane);
 }
 template <typename T> T __shfl_sync(unsigned, T value, int lane) { return emulator::shuffle(value, lane % 32); }
+template <typename T> unsigned __match_any_sync(unsigned, T value) {
+    unsigned equal = 0;
+    for (int lane = 0; lane < emulator::LANES; lane++) equal |= unsigned(emulator::shuffle(value, lane) == value) << lane;
+    return equal;
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline void sincospi(double x, double* s, double* c) {
+    double a = 3.14159265358979323846 * x;
+    *s = std::sin(a), *c = std::cos(a);
+}
+inline void sincospif(float x, float* s, float* c) {
+    double a, b;
+    sincospi(double(x), &a, &b);
+    *s = float(a), *c = float(b);
+}
 template <typename T> T __ldg(const T* p) { return *p; }
 template <typename T> T atomicAdd(T* p, T value) {
     T before = *p;

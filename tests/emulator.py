@@ -26,7 +26,9 @@ from kernels.memory import HOST, HostMemory, Memory
 
 HEADER = Path(__file__).with_name("emulator.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
-FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-w"]
+#: A wide access to an address that it is not aligned to ends the process, as it ends a kernel.
+ALIGNMENT = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-w", *ALIGNMENT]
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
 
 
@@ -122,7 +124,7 @@ def _library(program: Program) -> ctypes.CDLL:
 def _header() -> Path:
     """The header, in a folder of its own together with what the compiler has made of it."""
     text = HEADER.read_text()
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(" ".join([*FLAGS, text]).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"nanonet-emulator-{os.getuid()}-{digest}"
     folder.mkdir(exist_ok=True)
     header = folder / "emulator.h"

@@ -5,18 +5,54 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kernels.contract import Backend
+from kernels.cupy_gpu.activation import Activation
+from kernels.cupy_gpu.batch_norm import BatchNorm
 from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import Elementwise
+from kernels.cupy_gpu.group_norm import GroupNorm
+from kernels.cupy_gpu.pool import Pool
+from kernels.cupy_gpu.random import Random
+from kernels.cupy_gpu.reduce import Reduce
+from kernels.cupy_gpu.rows import Rows
+from kernels.cupy_gpu.softmax import Softmax
+from kernels.cupy_gpu.updates import Updates
 from kernels.reference import reference
 
 
 def backend(device: Device) -> Backend:
     """The contract's slots as kernels on this device."""
-    elementwise = Elementwise(device)
+    elementwise, reduce, softmax = Elementwise(device), Reduce(device), Softmax(device)
+    rows, updates, random, pool = Rows(device), Updates(device), Random(device), Pool(device)
+    batches, groups = BatchNorm(device), GroupNorm(device)
     return replace(
         reference(device.xp),
         name="cupy_gpu",
         memory=device.memory,
         elementwise=elementwise.elementwise,
         copy=elementwise.copy,
+        reduce=reduce.reduce,
+        argmax=reduce.argmax,
+        softmax=softmax.softmax,
+        log_softmax=softmax.log_softmax,
+        softmax_backward=softmax.softmax_backward,
+        log_softmax_backward=softmax.log_softmax_backward,
+        cross_entropy=softmax.cross_entropy,
+        cross_entropy_backward=softmax.cross_entropy_backward,
+        activation_gradient=Activation(device).activation_gradient,
+        max_pool2d=pool.max_pool2d,
+        max_pool2d_backward=pool.max_pool2d_backward,
+        avg_pool2d=pool.avg_pool2d,
+        avg_pool2d_backward=pool.avg_pool2d_backward,
+        batch_norm=batches.batch_norm,
+        batch_norm_backward=batches.batch_norm_backward,
+        group_norm=groups.group_norm,
+        group_norm_backward=groups.group_norm_backward,
+        take=rows.take,
+        take_batch=rows.take_batch,
+        scatter_add=rows.scatter_add,
+        update=updates.update,
+        advance=updates.advance,
+        random_uniform=random.random_uniform,
+        random_normal=random.random_normal,
+        dropout_mask=random.dropout_mask,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ def program(file: str, *macros: str) -> Program:
 
 @cache
 def _text(file: str) -> str:
-    return (CUDA / file).read_text()
+    """The text of a file, with that of the files which it includes."""
+    return re.sub(r'#include "(.+)"\n', lambda found: _text(found[1]), (CUDA / file).read_text())
 
 
 class Device(ABC):

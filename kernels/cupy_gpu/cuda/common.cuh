@@ -8,12 +8,20 @@ typedef long long int64;
 typedef unsigned int uint32;
 typedef unsigned long long uint64;
 
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fc00000)
+#endif
+
 #ifndef EMULATED
 // The block's dynamic shared memory, as an array of `type`.
 #define DYNAMIC_SHARED(type, name)                                   \
     extern __shared__ __align__(128) unsigned char dynamic_shared[]; \
     type* name = reinterpret_cast<type*>(dynamic_shared)
 #endif
+
+// What many numbers are added in.
+typedef double wide;
 
 #define WARP 32
 #define ALL_LANES 0xffffffffu
@@ -65,4 +73,31 @@ template <typename Op, typename T> __device__ __forceinline__ T block_reduce(T v
     __syncthreads();
     value = lane < warps ? parts[lane] : Op::template none<T>();
     return warp_reduce<Op>(value);
+}
+
+// Combined over `count` threads (a power of two) whose places are 0, 1, ... and whose numbers in the block lie `step`
+// apart, in each of them, in an order that does not change. All threads of the block, up to 256, must come here.
+template <typename Op, typename T> __device__ __forceinline__ T tree_reduce(T value, int place, int count, int step) {
+    __shared__ T parts[256];
+    int me = threadIdx.y * blockDim.x + threadIdx.x;
+    __syncthreads();  // parts may still be read from the call before
+    parts[me] = value;
+    for (int half = count / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (place < half) parts[me] = Op::of(parts[me], parts[me + half * step]);
+    }
+    __syncthreads();
+    return parts[me - place * step];
+}
+
+// a / b for numbers that are not negative; b > 0.
+__device__ __forceinline__ int64 quotient(int64 a, int64 b) {
+    return ((a | b) >> 32) == 0 ? int64(uint32(a) / uint32(b)) : a / b;
+}
+
+// Where element i of a walk over two axes lies, the inner of which has `side` elements; 0: there is but the inner one.
+__device__ __forceinline__ int64 place_of(int64 i, int64 side, int64 outer, int64 inner) {
+    if (side == 0) return i * inner;
+    int64 q = quotient(i, side);
+    return q * outer + (i - q * side) * inner;
 }

@@ -1,0 +1,48 @@
+// Reductions of an array that is walked as outputs x counted elements, each of them along up to two axes.
+//
+//   across: the threads of a row of the block share an output, and its elements lie side by side in memory;
+//   else those of a column do, and outputs lie side by side.
+//
+// Block (i, k) combines the k-th chunk of the elements of the i-th outputs into row k of `out`.
+
+#ifndef FROM
+#define FROM real
+#define TO real
+#define SUM wide
+#define OP Sum
+#define ELEMENT(x) x
+#endif
+
+#define EACH 8
+
+extern "C" __global__ void __launch_bounds__(256)
+reduce(const FROM* x, TO* out, int64 outputs, int64 count, int64 chunk, int64 across, int64 kept_side, int64 kept_outer,
+       int64 kept_inner, int64 side, int64 outer, int64 inner) {
+    int lane = across ? threadIdx.x : threadIdx.y, lanes = across ? blockDim.x : blockDim.y;
+    int own = across ? threadIdx.y : threadIdx.x, owners = across ? blockDim.y : blockDim.x;
+    int64 o = int64(blockIdx.x) * owners + own;
+    int64 start = blockIdx.y * chunk, stop = start + chunk < count ? start + chunk : count;
+    SUM total = OP::none<SUM>();
+    if (o < outputs) {
+        const FROM* first = x + place_of(o, kept_side, kept_outer, kept_inner);
+        for (int64 i = start + lane; i < stop; i += EACH * lanes) {
+            FROM part[EACH];
+#pragma unroll
+            for (int k = 0; k < EACH; k++) {
+                int64 at = i + k * lanes;
+                part[k] = OP::none<FROM>();
+                if (at < stop) {
+                    FROM v = first[place_of(at, side, outer, inner)];
+                    part[k] = ELEMENT(v);
+                }
+            }
+#pragma unroll
+            for (int half = EACH / 2; half > 0; half /= 2)
+#pragma unroll
+                for (int k = 0; k < half; k++) part[k] = OP::of(part[k], part[k + half]);
+            total = OP::of(total, SUM(part[0]));
+        }
+    }
+    total = tree_reduce<OP>(total, lane, lanes, across ? 1 : blockDim.x);
+    if (lane == 0 && o < outputs) out[blockIdx.y * outputs + o] = TO(total);
+}

@@ -1,0 +1,92 @@
+"""The slots `update` and `advance`: one launch for all parameters of a group, from the table of `kernels.updates`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kernels import plan
+from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.elementwise import THREADS, TYPES
+from kernels.cupy_gpu.expression import expression
+from kernels.cupy_gpu.uploads import Uploads
+from kernels.formula import Formula
+from kernels.updates import Update
+
+__all__ = ["Updates", "generated"]
+
+#: Elements of a parameter that a block takes at a time (cuda/update.cu).
+CHUNK = 1024
+#: Scalars are computed by a warp each.
+WARP = 32
+
+
+class Updates:
+    """Addresses and sizes of all arrays lie in a table on the device, which is made once for each list of arrays."""
+
+    def __init__(self, device: Device):
+        self.device = device
+        self.uploads = Uploads(device)
+        #: By the rule's identity; the rule is kept, so that no other can have it.
+        self._programs: dict[tuple[int, str], tuple[Update, Program]] = {}
+
+    def update(
+        self,
+        rule: Update,
+        parameters: Sequence[Any],
+        gradients: Sequence[Any],
+        states: Sequence[Sequence[Any]],
+        values: Any,
+    ) -> None:
+        """See `kernels.contract.Backend.update`."""
+        address = self.device.address
+        rows, chunks = [], []
+        for i, (w, *others) in enumerate(zip(parameters, gradients, *states, strict=True)):
+            rows.append([w.size, address(w), *(address(x) for x in others)])
+            chunks.append((i << 32) + np.arange(-(-w.size // CHUNK)))
+        count = sum(len(chunk) for chunk in chunks)
+        if count == 0:
+            return
+        table = np.concatenate([np.array(rows, np.uint64).view(np.int64).reshape(-1), *chunks])
+        key = (id(rule), parameters[0].dtype.name)
+        if key not in self._programs:
+            self._programs[key] = rule, generated(rule, TYPES[key[1]])
+        blocks = min(count, 4 * self.device.multiprocessors)
+        arguments = (self.uploads.copy_of(table), len(parameters), count, values)
+        self.device.launch(self._programs[key][1], "update", blocks, THREADS, *arguments)
+        recorder = plan.current()
+        if recorder is not None:
+            arrays = [*parameters, *gradients, *(x for group in states for x in group)]
+            recorder.keep += [x for x in arrays if not recorder.arena.owns(x)]
+
+    def advance(self, counter: Any, amount: float) -> None:
+        """See `kernels.contract.Backend.advance`."""
+        name = counter.dtype.name
+        number = int(amount) if name == "int64" else float(amount)
+        self.device.launch(program("advance.cu"), f"advance_{name}", 1, 1, counter, number)
+
+
+def generated(rule: Update, real: str) -> Program:
+    """The kernel of a rule; `real` is a C++ type."""
+    arrays = {name: f"own[{i}].v[j]" for i, name in enumerate(("w", "g", *rule.states))}
+    exact = {name: f"values[{i}]" for i, name in enumerate(rule.values)}
+    numbers, compute = dict(exact), []
+    for i, (name, text) in enumerate(rule.scalars):
+        exact[name] = expression(Formula.of(text, *exact).tree, exact, "double")
+        compute.append(f"if (threadIdx.x == {WARP * i}) scalars[{i}] = real({exact[name]});")
+        numbers[name] = f"scalars[{i}]"
+    names = {**{name: f"{name}_" for name in numbers}, **arrays}
+    statements = [
+        f"{arrays[name]} = {expression(Formula.of(text, *names).tree, names)};" for name, text in rule.statements
+    ]
+    return program(
+        "update.cu",
+        f"REAL={real}",
+        f"ARRAYS={len(arrays)}",
+        f"SCALARS={max(1, len(compute))}",
+        f"COMPUTE={' '.join(compute)}",
+        f"NUMBERS={' '.join(f'real {names[name]} = {value};' for name, value in numbers.items())}",
+        f"STATEMENTS={' '.join(statements)}",
+    )
