@@ -7,15 +7,19 @@ from dataclasses import replace
 from kernels.contract import Backend
 from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import Elementwise
+from kernels.cupy_gpu.gemm import Gemm
 from kernels.reference import reference
 
 
 def backend(device: Device) -> Backend:
     """The contract's slots as kernels on this device."""
     elementwise = Elementwise(device)
+    gemm = Gemm(device)
     return replace(
         reference(device.xp),
         name="cupy_gpu",
         elementwise=elementwise.elementwise,
         copy=elementwise.copy,
+        matmul=gemm.matmul,
+        linear=gemm.linear,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ def program(file: str, *macros: str) -> Program:
 
 @cache
 def _text(file: str) -> str:
-    return (CUDA / file).read_text()
+    """The text of a file of the folder `cuda`, with the files that it includes from there in their places."""
+    return re.sub(r'#include "([^"]+)"', lambda found: _text(found[1]), (CUDA / file).read_text())
 
 
 class Device(ABC):
@@ -74,7 +76,8 @@ class Device(ABC):
         """Run a kernel, and enter it into the plan that is recorded.
 
         arguments: arrays of `xp`, whose address is given; None, a null pointer; NumPy scalars, given as they are;
-        int and float, given as `long long` and `double`.
+        int and float, given as `long long` and `double`; structured
+        scalars of NumPy, structs.
         """
         grid = (grid,) if isinstance(grid, int) else grid
         block = (block,) if isinstance(block, int) else block
@@ -93,6 +96,8 @@ class Device(ABC):
             recorder.host(call, name)
 
     def _word(self, argument: Any) -> np.generic:
+        if isinstance(argument, np.void):
+            return np.asarray(argument)
         if isinstance(argument, np.generic):
             return argument
         if isinstance(argument, (bool, int)):
