@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kernels.contract import Backend
+from kernels.cupy_gpu.convolution import Convolution
 from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import Elementwise
 from kernels.cupy_gpu.gemm import Gemm
@@ -15,6 +16,7 @@ def backend(device: Device) -> Backend:
     """The contract's slots as kernels on this device."""
     elementwise = Elementwise(device)
     gemm = Gemm(device)
+    convolution = Convolution(gemm)
     return replace(
         reference(device.xp),
         name="cupy_gpu",
@@ -22,4 +24,7 @@ def backend(device: Device) -> Backend:
         copy=elementwise.copy,
         matmul=gemm.matmul,
         linear=gemm.linear,
+        conv2d=convolution.conv2d,
+        conv2d_transpose=convolution.conv2d_transpose,
+        conv2d_weight_gradient=convolution.conv2d_weight_gradient,
     )

@@ -24,7 +24,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 #: struct Task of operands.cuh.
 TASK = np.dtype(
     [
-        ("operands", "i8", 12),
+        ("operands", "i8", 13),
         ("image", "i8", 4),
         ("window", "i4", 8),
         ("steps", "i8", 6),
@@ -144,7 +144,6 @@ class Gemm:
             self.matrix(a, m, k, a_side, of_a[-1], *a_rows),
             self.matrix(b, n, k, of_b[-1], of_b[-2], *b_rows),
             bias,
-            0,
             activation,
             Target(out, row, *rows),
         )
@@ -167,12 +166,14 @@ class Gemm:
         a: Operand,
         b: Operand,
         bias: Any,
-        bias_inner: int,
         activation: str | None,
         out: Target,
         image: Image = NO_IMAGE,
     ) -> None:
-        """out = activation(a b + bias) for each product; kind: MATRIX, CORRELATION or WEIGHT_GRADIENT of operands.cuh."""
+        """out = activation(a b + bias) for each product; kind: MATRIX, CORRELATION or WEIGHT_GRADIENT of operands.cuh.
+
+        bias holds n elements for each of the inner products, one after another.
+        """
         if max(size.m, size.n, size.k) >= LIMIT:
             raise ValueError(f"a product of {size.m} x {size.k} and {size.k} x {size.n} is too large: a side is 2**31 or more")
         name = out.array.dtype.name
@@ -203,9 +204,11 @@ class Gemm:
         made_program = program("gemm.cu", *[f"{key}={value}" for key, value in macros.items()])
         steps = out.steps or (0, 0, 0)
         wide = self.aligned(out.array, size.n, out.row, out.outer, out.inner, *steps)
+        bias_n = 0 if bias is None else strides_of(bias)[0]
         task = np.array(
             (
-                (a.side, a.k, a.outer, a.inner, b.side, b.k, b.outer, b.inner, out.row, out.outer, out.inner, bias_inner),
+                (a.side, a.k, a.outer, a.inner, b.side, b.k, b.outer, b.inner)
+                + (out.row, out.outer, out.inner, size.n * bias_n if out.steps or image is not NO_IMAGE else 0, bias_n),
                 image.strides,
                 image.window,
                 image.steps + steps,

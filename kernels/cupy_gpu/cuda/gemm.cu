@@ -305,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm(const real* a, const 
         real results[COUNT];
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            real z = values[i] + (bias && column + i < task.n ? bias[column + i] : real(0));
+            real z = values[i] + (bias && column + i < task.n ? bias[(column + i) * task.bias_n] : real(0));
             results[i] = activated(task.activation, z);
         }
         write(out + (out_row(task, row) + column), results, task.n - column, task.wide);
@@ -340,7 +340,7 @@ extern "C" __global__ void finish(const real* parts, const real* bias, real* out
         real sum = 0;
 #pragma unroll 8
         for (int part = 0; part < task.splits; part++) sum += parts[part * all + at];
-        if (bias) sum += bias[inner * task.bias_inner + column];
+        if (bias) sum += bias[inner * task.bias_inner + column * task.bias_n];
         out[outer * task.out_outer + inner * task.out_inner + out_row(task, row) + column] =
             activated(task.activation, sum);
     }
