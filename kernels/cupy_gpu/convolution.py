@@ -125,9 +125,7 @@ class Convolution:
             self.gemm.matmul(x.reshape(-1, c).T, g.reshape(-1, o), out.reshape(c, o))
             return
         n, *size, o = g.shape
-        rows, columns = (
-            forward_axis(size[i], out.shape[i], stride[i], padding[i][0], dilation[i]) for i in (0, 1)
-        )
+        rows, columns = (forward_axis(size[i], out.shape[i], stride[i], padding[i][0], dilation[i]) for i in (0, 1))
         of_g, of_x = strides_of(g), strides_of(x)
         inputs, outputs = out.shape[2], o // groups
         image = gathered(x, rows, columns, inputs, of_g[:3])
@@ -188,12 +186,11 @@ class Convolution:
             activation,
             Target(out, 0, 0, outputs, steps),
             image,
+            bias_of_inner=True,
         )
 
 
-def gathered(
-    x: Any, rows: Axis, columns: Axis, inputs: int, steps: tuple[int, ...]
-) -> Image:
+def gathered(x: Any, rows: Axis, columns: Axis, inputs: int, steps: tuple[int, ...]) -> Image:
     """What is gathered from x, and the steps of the other operand."""
     axes = (rows, columns)
     window = (*x.shape[1:3], *(a.step for a in axes), *(a.first for a in axes), *(a.apart for a in axes))

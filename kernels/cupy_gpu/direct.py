@@ -59,7 +59,12 @@ class Direct:
         lone = ins == outs == 1 and image.strides[3] == by_group == strides_of(out)[3] == 1
         vector = wide if lone and self._aligned(arrays, (results, *steps)) else 1
         task = self._task(
-            *(image, image.steps, strides_of(out)[:3], (by_result, by_group, 0 if bias is None else strides_of(bias)[0])),
+            *(
+                image,
+                image.steps,
+                strides_of(out)[:3],
+                (by_result, by_group, 0 if bias is None else strides_of(bias)[0]),
+            ),
             *(places, results, ins, outs, *w.shape[:2], number(activation), 1, places),
         )
         lanes = min(THREADS, 1 << (-(-results // vector) - 1).bit_length())

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
-from kernels.cupy_gpu.device import Device, program
+from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
 from kernels.cupy_gpu.expression import expression
-from kernels.cupy_gpu.tiles import Cut, cut
+from kernels.cupy_gpu.tiles import Cut, Tile, cut
 from kernels.cupy_gpu.walk import broadcast_strides, merged
 from kernels.elementwise import BY_NAME, FUSABLE
 
@@ -65,7 +65,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Image:
-    """What a convolution tells a kernel: struct Image, the steps of the other operand, Places and Taps of operands.cuh."""
+    """What a convolution tells a kernel: Image (in two parts), the steps of the other operand, Places and Taps of
+    image.cuh."""
 
     strides: tuple[int, ...]
     window: tuple[int, ...]
@@ -87,12 +88,16 @@ class Product:
     def batch(self) -> int:
         return self.outer * self.inner
 
+    @property
+    def elements(self) -> int:
+        return self.batch * self.m * self.n
+
 
 NO_IMAGE = Image((0,) * 4, (0,) * 8, (0,) * 3, (0,) * 12)
 
 
 def divisor(n: int) -> tuple[int, int, int]:
-    """struct Divisor of operands.cuh."""
+    """struct Divisor of image.cuh."""
     shift = max(n - 1, 0).bit_length()
     return n, (((1 << shift) - n) << 32) // n + 1, shift
 
@@ -169,21 +174,49 @@ class Gemm:
         activation: str | None,
         out: Target,
         image: Image = NO_IMAGE,
+        bias_of_inner: bool = False,
     ) -> None:
-        """out = activation(a b + bias) for each product; kind: MATRIX, CORRELATION or WEIGHT_GRADIENT of operands.cuh.
+        """out = activation(a b + bias) for each product; kind: MATRIX, CORRELATION or WEIGHT_GRADIENT.
 
-        bias holds n elements for each of the inner products, one after another.
+        bias holds n elements; bias_of_inner: n for each of the inner products, one after another.
         """
-        if max(size.m, size.n, size.k) >= LIMIT:
-            raise ValueError(f"a product of {size.m} x {size.k} and {size.k} x {size.n} is too large: a side is 2**31 or more")
-        name = out.array.dtype.name
-        precision = self.precision if name == "float32" else name
-        made = self.cut(precision, size)
-        tile = made.tile
+        tiles = self.cut(self._precision(out.array), size)
+        blocks = -(-size.m // tiles.tile.m) * -(-size.n // tiles.tile.n) * size.batch * tiles.splits
+        if max(size.m, size.n, size.k, blocks) >= LIMIT:
+            raise ValueError(f"{size} is too large: a side or its {blocks} blocks are 2**31 or more")
+        made, shared = self._program(kind, a, b, out.array, tiles.tile)
+        steps = out.steps or (0, 0, 0)
+        wide = self.aligned(out.array, size.n, out.row, out.outer, out.inner, *steps)
+        bias_n = 0 if bias is None else strides_of(bias)[0]
+        operands = (a.side, a.k, a.outer, a.inner, b.side, b.k, b.outer, b.inner)
+        target = (out.row, out.outer, out.inner, size.n * bias_n if bias_of_inner else 0, bias_n)
+        sizes = (size.m, size.n, size.k, size.batch, size.inner, tiles.splits, tiles.span)
+        flags = (number(activation), wide, out.steps is not None)
+        table = (operands + target, image.strides, image.window, image.steps + steps, sizes + flags, image.divisors)
+        task = np.array(table, TASK)[()]
+        parts = None
+        if tiles.splits > 1:
+            parts = plan.empty(self.device.xp, (tiles.splits * size.elements,), out.array.dtype)
+        arguments = (a.array, b.array, bias, out.array, parts, task)
+        self.device.launch(made, "gemm", blocks, tiles.tile.threads, *arguments, shared=shared)
+        if parts is not None:
+            blocks = blocks_for(self.device, size.elements, 1)
+            self.device.launch(made, "finish", blocks, THREADS, parts, bias, out.array, task)
+
+    def cut(self, precision: str, size: Product) -> Cut:
+        """How a product is cut into blocks."""
+        return cut(precision, size.m, size.n, size.k, size.batch)
+
+    def _precision(self, out: Any) -> str:
+        return self.precision if out.dtype.name == "float32" else "float64"
+
+    def _program(self, kind: str, a: Operand, b: Operand, out: Any, tile: Tile) -> tuple[Program, int]:
+        """The program, and its bytes of shared memory."""
+        precision = self._precision(out)
         tensor = precision in ("tf32", "bf16")
-        shared = tile.shared(tensor, out.array.itemsize, a.along_k, b.along_k)
+        shared = tile.shared(tensor, out.itemsize, a.along_k, b.along_k)
         macros = {
-            "REAL": "double" if name == "float64" else "float",
+            "REAL": "double" if precision == "float64" else "float",
             "KIND": kind,
             "TENSOR": precision.upper() if tensor else 0,
             "A_ALONG_K": int(a.along_k),
@@ -201,38 +234,7 @@ class Gemm:
             "SHARED": shared,
             "ACTIVATED(kind, z)": ACTIVATED,
         }
-        made_program = program("gemm.cu", *[f"{key}={value}" for key, value in macros.items()])
-        steps = out.steps or (0, 0, 0)
-        wide = self.aligned(out.array, size.n, out.row, out.outer, out.inner, *steps)
-        bias_n = 0 if bias is None else strides_of(bias)[0]
-        task = np.array(
-            (
-                (a.side, a.k, a.outer, a.inner, b.side, b.k, b.outer, b.inner)
-                + (out.row, out.outer, out.inner, size.n * bias_n if out.steps or image is not NO_IMAGE else 0, bias_n),
-                image.strides,
-                image.window,
-                image.steps + steps,
-                (size.m, size.n, size.k, size.batch, size.inner, made.splits, made.span, number(activation), wide)
-                + (out.steps is not None,),
-                image.divisors,
-            ),
-            TASK,
-        )[()]
-        parts = None
-        if made.splits > 1:
-            elements = made.splits * size.batch * size.m * size.n
-            parts = plan.empty(self.device.xp, (elements,), out.array.dtype)
-        blocks = -(-size.m // tile.m) * -(-size.n // tile.n) * size.batch * made.splits
-        if blocks >= LIMIT:
-            raise ValueError(f"{size} is too large: it takes {blocks} blocks")
-        arguments = (a.array, b.array, bias, out.array, parts, task)
-        self.device.launch(made_program, "gemm", blocks, tile.threads, *arguments, shared=shared)
-        if parts is not None:
-            blocks = blocks_for(self.device, size.batch * size.m * size.n, 1)
-            self.device.launch(made_program, "finish", blocks, THREADS, parts, bias, out.array, task)
-
-    def cut(self, precision: str, size: Product) -> Cut:
-        return cut(precision, size.m, size.n, size.k, size.batch)
+        return program("gemm.cu", *[f"{name}={value}" for name, value in macros.items()]), shared
 
     def _vector(self, operand: Operand, tensor: bool) -> int:
         """Elements copied at once. Plain sums read slices that lie as [k][m], which copies along k fill one by one."""

@@ -88,7 +88,7 @@ def cut(precision: str, m: int, n: int, k: int, batch: int) -> Cut:
         tiles = -(-m // tile.m) * -(-n // tile.n) * batch
         splits = 1
         while splits == 1 or (splits <= 256 and k >= splits * LEAST):
-            span = -(-(-(-k // splits)) // tile.k) * tile.k
+            span = -(-k // (splits * tile.k)) * tile.k
             parts = max(1, -(-k // max(span, 1)))
             waves = -(-tiles * parts // MULTIPROCESSORS)
             cycles = waves * (tile.start + span * tile.m * tile.n / tile.rate)

@@ -85,7 +85,7 @@ using PlacedB = Layout<TILE_N, B_ALONG_K>;
 // The sums of a warp, in the layout of mma.cuh. The elements of a step of 16 along k are taken in an order that lets bf16
 // be read like tf32: it is the same for a and b.
 struct Sums {
-    static constexpr int ROWS = THREAD_M / 16, COLUMNS = THREAD_N / 8;
+    static constexpr int ROWS = THREAD_M / 16, COLUMNS = THREAD_N / 8, PIECE = 2;
     float sums[ROWS][COLUMNS][4] = {};
     int lane = threadIdx.x % WARP, m, n;
 
@@ -183,6 +183,7 @@ struct Sums {
 // The sums of a thread: pieces of 4 x 4, TILE / (THREAD / 4) apart. The threads of a warp are 4 x 8.
 struct Sums {
     static constexpr int ACROSS = TILE_N / THREAD_N, DOWN = TILE_M / THREAD_M, PER_SLICE = TILE_K / SLICES;
+    static constexpr int PIECE = 4;
     static constexpr int APART_M = 4 * DOWN, APART_N = 4 * ACROSS;
     static_assert(ACROSS % 8 == 0 && DOWN % 4 == 0 && THREADS == ACROSS * DOWN * SLICES);
     real sums[THREAD_M][THREAD_N] = {};
@@ -294,17 +295,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm(const real* a, const 
     out += outer * task.out_outer + inner * task.out_inner;
     if (bias) bias += inner * task.bias_inner;
     if (task.splits > 1) parts += (int64(part) * task.batch + product) * task.m * task.n;
-    auto store = [&](int row, int column, auto& values) {
-        constexpr int COUNT = sizeof(values) / sizeof(real);
+    auto store = [&](int row, int column, const real (&values)[Sums::PIECE]) {
         row += first_m, column += first_n;
         if (row >= task.m || column >= task.n) return;
         if (task.splits > 1) {
             write(parts + int64(row) * task.n + column, values, task.n - column, task.n % WIDE == 0);
             return;
         }
-        real results[COUNT];
+        real results[Sums::PIECE];
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) {
+        for (int i = 0; i < Sums::PIECE; i++) {
             real z = values[i] + (bias && column + i < task.n ? bias[(column + i) * task.bias_n] : real(0));
             results[i] = activated(task.activation, z);
         }
@@ -314,16 +314,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm(const real* a, const 
     static_assert(SHARED >= SLICES * TILE_M * TILE_N * sizeof(real));
     wait_for_copies<0>();
     __syncthreads();
-    sums.each([&](int row, int column, auto& values) {
+    sums.each([&](int row, int column, const real (&values)[Sums::PIECE]) {
         write(shared + (sums.slice * TILE_M + row) * TILE_N + column, values, TILE_N, true);
     });
     __syncthreads();
-    for (int at = threadIdx.x * 4; at < TILE_M * TILE_N; at += THREADS * 4) {
-        real values[4] = {};
+    for (int at = threadIdx.x * Sums::PIECE; at < TILE_M * TILE_N; at += THREADS * Sums::PIECE) {
+        real values[Sums::PIECE] = {};
 #pragma unroll
         for (int slice = 0; slice < SLICES; slice++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) values[i] += shared[slice * TILE_M * TILE_N + at + i];
+            for (int i = 0; i < Sums::PIECE; i++) values[i] += shared[slice * TILE_M * TILE_N + at + i];
         store(at / TILE_N, at % TILE_N, values);
     }
 #else
