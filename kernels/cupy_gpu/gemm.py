@@ -227,6 +227,7 @@ class Gemm:
             "TILE_N": tile.n,
             "TILE_K": tile.k,
             "THREADS": tile.threads,
+            "BLOCKS": tile.blocks,
             "STAGES": tile.stages,
             "THREAD_M": tile.part[0],
             "THREAD_N": tile.part[1],

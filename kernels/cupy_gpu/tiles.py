@@ -13,6 +13,7 @@ class Tile:
     """The part of a product that a block makes, m x n, with slices of the operands k deep in `stages` buffers.
 
     part: what a thread sums of it, or a warp on tensor cores. slices: groups of threads that share each k.
+    blocks: so many have registers and shared memory on a multiprocessor, at least.
     rate, start: products of two numbers that a multiprocessor is expected to make in a cycle, and cycles before and
     after; not measured, they only weigh tiles against each other.
     """
@@ -21,6 +22,7 @@ class Tile:
     n: int
     k: int
     threads: int
+    blocks: int
     stages: int
     part: tuple[int, int]
     rate: int
@@ -43,23 +45,23 @@ class Tile:
 #: Precision -> tiles. Those of float32 and float64 are summed by plain multiplication.
 TILES = {
     "float32": (
-        Tile(128, 128, 8, 256, 4, (8, 8), rate=110),
-        Tile(64, 64, 16, 128, 4, (8, 4), rate=80),
-        Tile(32, 32, 32, 256, 3, (4, 4), rate=50, slices=4),
+        Tile(128, 128, 8, 256, 2, 4, (8, 8), rate=110),
+        Tile(64, 64, 16, 128, 4, 4, (8, 4), rate=80),
+        Tile(32, 32, 32, 256, 2, 3, (4, 4), rate=50, slices=4),
     ),
     "float64": (
-        Tile(64, 64, 8, 128, 4, (8, 4), rate=50),
-        Tile(32, 32, 16, 256, 3, (4, 4), rate=25, slices=4),
+        Tile(64, 64, 8, 128, 3, 4, (8, 4), rate=50),
+        Tile(32, 32, 16, 256, 2, 3, (4, 4), rate=25, slices=4),
     ),
     "tf32": (
-        Tile(128, 128, 32, 128, 3, (64, 64), rate=550),
-        Tile(64, 64, 32, 128, 3, (32, 32), rate=300),
-        Tile(32, 32, 32, 128, 4, (16, 16), rate=120),
+        Tile(128, 128, 32, 128, 2, 3, (64, 64), rate=550),
+        Tile(64, 64, 32, 128, 3, 3, (32, 32), rate=300),
+        Tile(32, 32, 32, 128, 4, 4, (16, 16), rate=120),
     ),
     "bf16": (
-        Tile(128, 128, 32, 128, 3, (64, 64), rate=900),
-        Tile(64, 64, 32, 128, 3, (32, 32), rate=400),
-        Tile(32, 32, 32, 128, 4, (16, 16), rate=150),
+        Tile(128, 128, 32, 128, 2, 3, (64, 64), rate=900),
+        Tile(64, 64, 32, 128, 3, 3, (32, 32), rate=400),
+        Tile(32, 32, 32, 128, 4, 4, (16, 16), rate=150),
     ),
 }
 

@@ -11,7 +11,7 @@
 // tf32 (TF32) or bf16 (BF16). A_ALONG_K, B_ALONG_K: neighbouring threads copy what follows along k, else along m or n.
 // A_VECTOR, B_VECTOR: elements that are copied at once; they are aligned, and inside or outside together. THREAD_M,
 // THREAD_N: the part of the tile of a thread (TENSOR 0) or a warp. SLICES: so many groups of threads share each TILE_K.
-// ACTIVATED(kind, z): the activation with that number, of z.
+// BLOCKS: that a multiprocessor should have room for. ACTIVATED(kind, z): the activation with that number, of z.
 #include "async.cuh"
 #include "mma.cuh"
 #include "operands.cuh"
@@ -114,7 +114,7 @@ struct Sums {
         }
     }
     __device__ __forceinline__ void add(const float* a_slice, const float* b_slice) {
-#pragma unroll
+#pragma unroll 2
         for (int k = 0; k < TILE_K; k += TENSOR == TF32 ? 8 : 16) {
             uint32 a[ROWS][4], b[COLUMNS][2];
 #pragma unroll
@@ -258,8 +258,8 @@ __device__ __forceinline__ int64 out_row(const Task& task, int row) {
     return task.spread ? task.to.place(task.places, row) : row * task.out_row;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) gemm(const real* a, const real* b, const real* bias, real* out,
-                                                           real* parts, const Task task) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+    gemm(const real* a, const real* b, const real* bias, real* out, real* parts, const Task task) {
     DYNAMIC_SHARED(real, shared);
     static_assert(SHARED >= STAGES * (PlacedA::SIZE + PlacedB::SIZE) * sizeof(real));
     real *a_slices = shared, *b_slices = shared + STAGES * PlacedA::SIZE;
