@@ -89,6 +89,10 @@ class Device(ABC):
         def call() -> None:
             function(grid, block, words, shared)
 
+        self.carry_out(call, name, arguments)
+
+    def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
+        """Make a call, and enter it into the plan that is recorded, which keeps the arrays among its arguments."""
         call()
         recorder = plan.current()
         if recorder is not None:

@@ -10,7 +10,8 @@ import numpy as np
 from kernels import plan
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
-from kernels.cupy_gpu.gemm import ACTIVATED, LIMIT, Image, number, strides_of
+from kernels.cupy_gpu.gemm import ACTIVATED, LIMIT, Image, number
+from kernels.cupy_gpu.operand import strides_of
 
 __all__ = ["Direct"]
 

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
+from kernels.cupy_gpu.cublas import Cublas, columns
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
 from kernels.cupy_gpu.expression import expression
+from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
 from kernels.cupy_gpu.tiles import Cut, Tile, cut
 from kernels.cupy_gpu.walk import broadcast_strides, merged
 from kernels.elementwise import BY_NAME, FUSABLE
 
-__all__ = ["PRECISIONS", "Gemm", "Image", "Operand", "Product", "Target", "divisor", "strides_of"]
+__all__ = ["ACTIVATED", "LIMIT", "PRECISIONS", "Gemm", "Image", "divisor", "number"]
 
 #: How products of float32 are made: exactly, or of operands rounded to tf32 or bf16 and summed in float32.
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -36,34 +38,6 @@ LIMIT = 2**31
 
 
 @dataclass(frozen=True)
-class Operand:
-    """a(m, k) or b(k, n): strides in elements along m or n (`side`), along k, and of the two axes of the batch.
-
-    along_k: what follows along k is close in memory; else what follows along m or n. vector: along that axis, elements
-    are side by side, 16 bytes of them aligned, and inside or outside together.
-    """
-
-    array: Any
-    side: int
-    k: int
-    outer: int
-    inner: int
-    along_k: bool
-    vector: bool
-
-
-@dataclass(frozen=True)
-class Target:
-    """out(m, n) with n side by side; steps: of (image, row, column) of the places that m counts, if they are apart."""
-
-    array: Any
-    row: int
-    outer: int = 0
-    inner: int = 0
-    steps: tuple[int, int, int] | None = None
-
-
-@dataclass(frozen=True)
 class Image:
     """What a convolution tells a kernel: Image (in two parts), the steps of the other operand, Places and Taps of
     image.cuh."""
@@ -72,25 +46,6 @@ class Image:
     window: tuple[int, ...]
     steps: tuple[int, int, int]
     divisors: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Product:
-    """Sizes of outer * inner products m x n over k."""
-
-    m: int
-    n: int
-    k: int
-    outer: int = 1
-    inner: int = 1
-
-    @property
-    def batch(self) -> int:
-        return self.outer * self.inner
-
-    @property
-    def elements(self) -> int:
-        return self.batch * self.m * self.n
 
 
 NO_IMAGE = Image((0,) * 4, (0,) * 8, (0,) * 3, (0,) * 12)
@@ -102,19 +57,18 @@ def divisor(n: int) -> tuple[int, int, int]:
     return n, (((1 << shift) - n) << 32) // n + 1, shift
 
 
-def strides_of(x: Any) -> tuple[int, ...]:
-    """In elements; 0 along axes of one element."""
-    return tuple(0 if side == 1 else stride // x.itemsize for side, stride in zip(x.shape, x.strides))
-
-
 class Gemm:
-    """The slots `matmul` and `linear`; precision: one of PRECISIONS, for float32."""
+    """The slots `matmul` and `linear`.
 
-    def __init__(self, device: Device, precision: str = "float32"):
+    precision: one of PRECISIONS, for float32. library: makes the products that `cublas.columns` finds fit for it.
+    """
+
+    def __init__(self, device: Device, precision: str = "float32", library: Cublas | None = None):
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}, want one of {', '.join(PRECISIONS)}")
         self.device = device
         self.precision = precision
+        self.library = library
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         self._multiply(a, b, None, None, out)
@@ -180,25 +134,31 @@ class Gemm:
 
         bias holds n elements; bias_of_inner: n for each of the inner products, one after another.
         """
-        tiles = self.cut(self._precision(out.array), size)
+        precision = self._precision(out.array)
+        tiles = self.cut(precision, size)
         blocks = -(-size.m // tiles.tile.m) * -(-size.n // tiles.tile.n) * size.batch * tiles.splits
         if max(size.m, size.n, size.k, blocks) >= LIMIT:
             raise ValueError(f"{size} is too large: a side or its {blocks} blocks are 2**31 or more")
         made, shared = self._program(kind, a, b, out.array, tiles.tile)
+        large = columns(size, a, b, out) if self.library is not None and kind == "MATRIX" else None
         steps = out.steps or (0, 0, 0)
         wide = self.aligned(out.array, size.n, out.row, out.outer, out.inner, *steps)
         bias_n = 0 if bias is None else strides_of(bias)[0]
         operands = (a.side, a.k, a.outer, a.inner, b.side, b.k, b.outer, b.inner)
         target = (out.row, out.outer, out.inner, size.n * bias_n if bias_of_inner else 0, bias_n)
-        sizes = (size.m, size.n, size.k, size.batch, size.inner, tiles.splits, tiles.span)
+        splits = tiles.splits if large is None else 1
+        sizes = (size.m, size.n, size.k, size.batch, size.inner, splits, tiles.span)
         flags = (number(activation), wide, out.steps is not None)
         table = (operands + target, image.strides, image.window, image.steps + steps, sizes + flags, image.divisors)
         task = np.array(table, TASK)[()]
-        parts = None
-        if tiles.splits > 1:
-            parts = plan.empty(self.device.xp, (tiles.splits * size.elements,), out.array.dtype)
-        arguments = (a.array, b.array, bias, out.array, parts, task)
-        self.device.launch(made, "gemm", blocks, tiles.tile.threads, *arguments, shared=shared)
+        if large is not None:
+            library, arrays = self.library, (a.array, b.array, out.array)
+            self.device.carry_out(lambda: library.multiply(precision, large), "cublas", arrays)
+            parts = out.array if bias is not None or activation is not None else None
+        else:
+            parts = plan.empty(self.device.xp, (splits * size.elements,), out.array.dtype) if splits > 1 else None
+            arguments = (a.array, b.array, bias, out.array, parts, task)
+            self.device.launch(made, "gemm", blocks, tiles.tile.threads, *arguments, shared=shared)
         if parts is not None:
             blocks = blocks_for(self.device, size.elements, 1)
             self.device.launch(made, "finish", blocks, THREADS, parts, bias, out.array, task)
