@@ -14,8 +14,7 @@ class Tile:
 
     part: what a thread sums of it, or a warp on tensor cores. slices: groups of threads that share each k.
     blocks: so many have registers and shared memory on a multiprocessor, at least.
-    rate, start: products of two numbers that a multiprocessor is expected to make in a cycle, and cycles before and
-    after; not measured, they only weigh tiles against each other.
+    rate: products of two numbers that a multiprocessor is expected to make in a cycle.
     """
 
     m: int
@@ -27,7 +26,6 @@ class Tile:
     part: tuple[int, int]
     rate: int
     slices: int = 1
-    start: int = 1500
 
     def shared(self, tensor: bool, itemsize: int, a_along_k: bool, b_along_k: bool) -> int:
         """Bytes of shared memory: the slices, padded as Layout in gemm.cu, or the sums of all groups."""
@@ -71,10 +69,11 @@ TILES = {
 
 #: Multiprocessors of the GPU that cuts are made for; others run the same blocks.
 MULTIPROCESSORS = 132
-#: Cycles that a second kernel costs, and bytes that a multiprocessor moves in a cycle.
-SECOND, MOVED = 3000, 16
-#: The least part of k.
-LEAST = 256
+#: Cycles of a kernel before its first product and after its last, of each block, and of a second kernel; and bytes that
+#: a multiprocessor moves in a cycle. Not measured, as the rates of the tiles are not.
+START, EACH, SECOND, MOVED = 1500, 300, 3000, 16
+#: The least part of k that is worth a block, and the most that is summed one by one.
+LEAST, MOST = 256, 8192
 
 
 @dataclass(frozen=True)
@@ -92,15 +91,16 @@ def cut(precision: str, m: int, n: int, k: int, batch: int) -> Cut:
     best, least = None, float("inf")
     for tile in TILES[precision]:
         tiles = -(-m // tile.m) * -(-n // tile.n) * batch
-        splits = 1
-        while splits == 1 or (splits <= 256 and k >= splits * LEAST):
-            span = -(-k // (splits * tile.k)) * tile.k
-            parts = max(1, -(-k // max(span, 1)))
+        for splits in (1, 2, 3, 4, *(waves * MULTIPROCESSORS // tiles for waves in range(1, 9))):
+            splits = max(1, splits, -(-k // MOST))
+            if splits > 1 and k < splits * LEAST:
+                continue
+            span = max(1, -(-k // (splits * tile.k))) * tile.k
+            parts = max(1, -(-k // span))
             waves = -(-tiles * parts // MULTIPROCESSORS)
-            cycles = waves * (tile.start + span * tile.m * tile.n / tile.rate)
+            cycles = START + waves * (EACH + span * tile.m * tile.n / tile.rate)
             if parts > 1:
                 cycles += SECOND + 2 * parts * batch * m * n * 4 / (MULTIPROCESSORS * MOVED)
             if cycles < least:
                 best, least = Cut(tile, parts, span), cycles
-            splits *= 2
     return best
