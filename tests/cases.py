@@ -362,7 +362,7 @@ KERNELS = [
 FROM_REFERENCE = {
     "reference": set(SLOTS),
     "numba_cpu": set(),
-    "cupy_gpu": {"matmul", "linear", "conv2d", "conv2d_transpose", "conv2d_weight_gradient"},
+    "cupy_gpu": set(),
 }
 
 

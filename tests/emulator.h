@@ -49,10 +49,23 @@ struct Barrier {
     long generation = 0;
 };
 
+// One to shared memory that a thread has begun (cp.async), and the number of its group.
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes;
+    bool valid;
+    int group;
+
+    void carry_out() const { valid ? memcpy(to, from, bytes) : memset(to, 0, bytes); }
+};
+
 struct Fiber {
     ucontext_t context;
     std::vector<char> stack = std::vector<char>(STACK);
     bool done = false;
+    std::vector<Copy> copies;
+    int group = 0;
 };
 
 inline std::vector<Fiber*> fibers;
@@ -128,6 +141,8 @@ inline void run_block() {
         if (int(fibers.size()) <= i) fibers.push_back(new Fiber);
         Fiber& fiber = *fibers[i];
         fiber.done = false;
+        fiber.copies.clear();
+        fiber.group = 0;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.data();
         fiber.context.uc_stack.ss_size = STACK;
@@ -182,6 +197,33 @@ template <typename T> T shuffle(T value, int from) {
     memcpy(&value, &exchange[warp * LANES + from], sizeof value);
     wait(warp_barriers[warp], live_lanes[warp]);
     return value;
+}
+
+// f(what all lanes of this warp gave), once they have.
+template <typename T, typename F> void together(const T& mine, F f) {
+    static std::vector<T> given(1024);
+    Barrier& barrier = warp_barriers[current / LANES];
+    given[current] = mine;
+    wait(barrier, live_lanes[current / LANES]);
+    f(&given[current / LANES * LANES]);
+    wait(barrier, live_lanes[current / LANES]);
+}
+
+// A copy is carried out at some time between its beginning and the wait for it: here, at one or the other.
+inline void begin_copy(void* to, const void* from, int bytes, bool valid) {
+    if ((uintptr_t(to) | (valid ? uintptr_t(from) : 0)) % bytes) {
+        fprintf(stderr, "emulator: a copy of %d bytes is not aligned to them\n", bytes);
+        abort();
+    }
+    Copy copy = {to, from, bytes, valid, fibers[current]->group};
+    random() % 2 ? copy.carry_out() : fibers[current]->copies.push_back(copy);
+}
+inline void commit_copies() { fibers[current]->group++; }
+inline void wait_for_copies(int open) {
+    std::vector<Copy> later;
+    for (Copy& copy : fibers[current]->copies)
+        copy.group < fibers[current]->group - open ? copy.carry_out() : later.push_back(copy);
+    fibers[current]->copies = later;
 }
 
 }  // namespace emulator

@@ -2,10 +2,15 @@
 
 import re
 
+import emulator
+import numpy as np
 import pytest
 
+from kernels.cupy_gpu.convolution import Convolution
 from kernels.cupy_gpu.device import CUDA, program
 from kernels.cupy_gpu.elementwise import generated
+from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
+from kernels.cupy_gpu.tiles import TILES, Cut
 from kernels.cupy_gpu.updates import generated as generated_update
 from kernels.elementwise import TABLE
 from kernels.updates import TABLE as UPDATES
@@ -13,7 +18,9 @@ from kernels.updates import TABLE as UPDATES
 nvrtc = pytest.importorskip("cupy", reason="CuPy is not installed").cuda.nvrtc
 
 ARCHITECTURES = ("sm_80", "sm_90")
-FILES = sorted(path.name for path in CUDA.glob("*.cu"))
+#: They make sense with the macros that their slots give them.
+WITH_MACROS = {"gemm.cu", "direct.cu"}
+FILES = sorted({path.name for path in CUDA.glob("*.cu")} - WITH_MACROS)
 #: Each file with the types it is compiled for; those that know no type once.
 PROGRAMS = [
     (file, real)
@@ -76,3 +83,52 @@ def test_elementwise_functions_compile(real, architecture):
         for formula in (row.forward, *row.backward.values()):
             out = result if formula is row.forward else real
             assert compiled(generated(formula, (out, *[real] * len(formula.variables)), 2), architecture)
+
+
+class Collector(emulator.Emulator):
+    """Keeps the last program that it is given, and runs none."""
+
+    def function(self, program, name, shared):
+        self.program = program
+        return lambda *launch: None
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+def product_program(precision, tile, turned):
+    """The program of a product in this tile, of operands as they are or turned."""
+    device = Collector()
+    gemm = Gemm(device, precision if precision in PRECISIONS else "float32")
+    gemm.cut = lambda precision, size: Cut(tile, 1, size.k)
+    a, b, out = (zeros(64, 64, dtype=np.float64 if precision == "float64" else np.float32) for _ in range(3))
+    gemm.matmul(*((a.T, b.T) if turned else (a, b)), out)
+    return device.program
+
+
+PRODUCTS = [(precision, tile) for precision in TILES for tile in TILES[precision]]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("precision", "tile"), PRODUCTS, ids=lambda x: x if isinstance(x, str) else f"{x.m}x{x.n}")
+def test_products_compile(precision, tile, turned):
+    """Each layout for one of the architectures: large tiles take seconds."""
+    assert compiled(product_program(precision, tile, turned), ARCHITECTURES[turned == (precision == "bf16")])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("channels", [(4, 4, 1), (8, 1, 8), (6, 1, 6)])
+def test_convolutions_compile(precision, channels, architecture):
+    c, inputs, groups = channels
+    device = Collector()
+    convolution = Convolution(Gemm(device, precision))
+    x, w, constants = zeros(1, 8, 8, c), zeros(3, 3, inputs, c), ((1, 1), ((1, 1), (1, 1)), (1, 1), groups)
+    for call in (
+        lambda: convolution.conv2d(x, w, None, *constants, "tanh", zeros(*x.shape)),
+        lambda: convolution.conv2d_transpose(x, w, None, *constants, None, zeros(*x.shape)),
+        lambda: convolution.conv2d_weight_gradient(x, x, *constants, w),
+    ):
+        call()
+        assert compiled(device.program, architecture)

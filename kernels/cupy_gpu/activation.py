@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from kernels import plan
 from kernels.cupy_gpu.columns import columns
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import TYPES
@@ -36,7 +35,7 @@ class Activation:
         if width == 0:
             return
         made = columns(rows, width)
-        partial = sums if made.chunks == 1 else plan.empty(self.device.xp, (made.chunks, width), np.float64)
+        partial = sums if made.chunks == 1 else self.device.empty((made.chunks, width), np.float64)
         arguments = (g, y, out, partial, rows, width, made.chunk, *g_steps, *y_steps)
         kernel = _program(activation, g.dtype.name, partial.dtype.name)
         self.device.launch(kernel, "activation_gradient", made.grid, made.block, *arguments)

@@ -7,8 +7,10 @@ from dataclasses import replace
 from kernels.contract import Backend
 from kernels.cupy_gpu.activation import Activation
 from kernels.cupy_gpu.batch_norm import BatchNorm
+from kernels.cupy_gpu.convolution import Convolution
 from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import Elementwise
+from kernels.cupy_gpu.gemm import Gemm
 from kernels.cupy_gpu.group_norm import GroupNorm
 from kernels.cupy_gpu.pool import Pool
 from kernels.cupy_gpu.random import Random
@@ -24,6 +26,8 @@ def backend(device: Device) -> Backend:
     elementwise, reduce, softmax = Elementwise(device), Reduce(device), Softmax(device)
     rows, updates, random, pool = Rows(device), Updates(device), Random(device), Pool(device)
     batches, groups = BatchNorm(device), GroupNorm(device)
+    gemm = Gemm(device)
+    convolution = Convolution(gemm)
     return replace(
         reference(device.xp),
         name="cupy_gpu",
@@ -55,4 +59,9 @@ def backend(device: Device) -> Backend:
         random_uniform=random.random_uniform,
         random_normal=random.random_normal,
         dropout_mask=random.dropout_mask,
+        matmul=gemm.matmul,
+        linear=gemm.linear,
+        conv2d=convolution.conv2d,
+        conv2d_transpose=convolution.conv2d_transpose,
+        conv2d_weight_gradient=convolution.conv2d_weight_gradient,
     )

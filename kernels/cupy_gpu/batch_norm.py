@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from kernels import plan
 from kernels.cupy_gpu.columns import Columns, columns
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import TYPES
@@ -81,7 +80,7 @@ class BatchNorm:
         launch("batch_gradient")
 
     def _partial(self, made: Columns, width: int) -> Any | None:
-        return plan.empty(self.device.xp, (made.chunks, width, 2), np.float64) if made.chunks > 1 else None
+        return self.device.empty((made.chunks, width, 2), np.float64) if made.chunks > 1 else None
 
     def _launcher(self, made: Columns, dtype: np.dtype, activation: str | None, arguments: tuple) -> Callable:
         """Launches the kernel of a name."""

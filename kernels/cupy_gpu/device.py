@@ -47,8 +47,8 @@ def program(file: str, *macros: str) -> Program:
 
 @cache
 def _text(file: str) -> str:
-    """The text of a file, with that of the files which it includes."""
-    return re.sub(r'#include "(.+)"\n', lambda found: _text(found[1]), (CUDA / file).read_text())
+    """The text of a file of the folder `cuda`, with the files that it includes from there in their places."""
+    return re.sub(r'#include "([^"]+)"', lambda found: _text(found[1]), (CUDA / file).read_text())
 
 
 class Device(ABC):
@@ -83,7 +83,8 @@ class Device(ABC):
         """Run a kernel, and enter it into the plan that is recorded.
 
         arguments: arrays of `xp`, whose address is given; None, a null pointer; NumPy scalars, given as they are;
-        int and float, given as `long long` and `double`.
+        int and float, given as `long long` and `double`; structured
+        scalars of NumPy, structs.
         """
         grid = (grid,) if isinstance(grid, int) else grid
         block = (block,) if isinstance(block, int) else block
@@ -91,7 +92,10 @@ class Device(ABC):
             return
         function = self.function(program, name, shared)
         words = [self._word(argument, name) for argument in arguments]
-        call = partial(function, grid, block, words, shared)
+        self.carry_out(partial(function, grid, block, words, shared), name, arguments)
+
+    def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
+        """Make a call, and enter it into the plan that is recorded, which keeps the arrays among its arguments."""
         call()
         recorder = plan.current()
         if recorder is not None:
@@ -110,6 +114,8 @@ class Device(ABC):
         return call
 
     def _word(self, argument: Any, name: str) -> np.generic:
+        if isinstance(argument, np.void):
+            return np.asarray(argument)
         if isinstance(argument, np.generic):
             return argument
         if isinstance(argument, int):

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from kernels import plan
 from kernels.cupy_gpu.batch_norm import gradient_totals
 from kernels.cupy_gpu.columns import THREADS, columns, power_of_two
 from kernels.cupy_gpu.device import Device, program
@@ -95,7 +94,7 @@ class GroupNorm:
         if channels == 0:
             return
         made = columns(images * places, channels)
-        partial = plan.empty(self.device.xp, (made.chunks, channels, 2), np.float64)
+        partial = self.device.empty((made.chunks, channels, 2), np.float64)
         source = program("group_norm.cu", f"REAL={TYPES[x.dtype.name]}")
         sizes = (images * places, channels, made.chunk, max(1, places), groups, channels // groups)
         arguments = (g, x, mean, scale, partial, *sizes, *steps(g), *steps(x))

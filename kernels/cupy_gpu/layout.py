@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import Any, NamedTuple
 
-from kernels import plan
 from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import Elementwise
 from kernels.cupy_gpu.walk import merged
@@ -55,7 +54,7 @@ class Layout:
 
     def copied(self, x: Any) -> Any:
         """A C-contiguous copy."""
-        out = plan.empty(self.device.xp, x.shape, x.dtype)
+        out = self.device.empty(x.shape, x.dtype)
         self._copy(x, out)
         return out
 

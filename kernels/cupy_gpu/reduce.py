@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from kernels import plan
 from kernels.cupy_gpu.columns import THREADS, columns, power_of_two, split
 from kernels.cupy_gpu.device import Device, program
 from kernels.cupy_gpu.elementwise import TYPES
@@ -68,7 +67,7 @@ class Reduce:
             (blocks, chunks), block, chunk = columns(count, outputs)
         target = out
         if chunks > 1:
-            target = plan.empty(self.device.xp, (chunks, outputs), np.float64 if "sum" in name else out.dtype)
+            target = self.device.empty((chunks, outputs), np.float64 if "sum" in name else out.dtype)
         self._launch(name, x, target, (blocks, chunks), block, (outputs, count, chunk, across, *kept, *counted))
         if chunks > 1:
             self._rows("sum" if "sum" in name else name, target, out)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from kernels import plan
 from kernels.cupy_gpu.device import Device, program
 from kernels.cupy_gpu.elementwise import THREADS, TYPES, blocks_for
 from kernels.cupy_gpu.layout import Layout, steps
@@ -76,4 +75,4 @@ class Rows:
         return keys, places
 
     def _places(self, n: int) -> Any:
-        return plan.empty(self.device.xp, (n,), np.int64)
+        return self.device.empty((n,), np.int64)

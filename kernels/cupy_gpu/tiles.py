@@ -1,0 +1,106 @@
+"""How a product is cut into blocks, from its shape alone: so its bits do not depend on the GPU that it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+__all__ = ["TILES", "Cut", "Tile", "cut"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The part of a product that a block makes, m x n, with slices of the operands k deep in `stages` buffers.
+
+    part: what a thread sums of it, or a warp on tensor cores. slices: groups of threads that share each k.
+    blocks: so many have registers and shared memory on a multiprocessor, at least.
+    rate: products of two numbers that a multiprocessor is expected to make in a cycle.
+    """
+
+    m: int
+    n: int
+    k: int
+    threads: int
+    blocks: int
+    stages: int
+    part: tuple[int, int]
+    rate: int
+    slices: int = 1
+
+    def shared(self, tensor: bool, itemsize: int, a_along_k: bool, b_along_k: bool) -> int:
+        """Bytes of shared memory: the slices, padded as Layout in gemm.cu, or the sums of all groups."""
+        wide = 16 // itemsize
+
+        def slice_of(extent: int, along_k: bool) -> int:
+            if tensor and along_k:
+                return extent * (self.k + 4)
+            return self.k * (extent + (8 if tensor else wide))
+
+        slices = self.stages * (slice_of(self.m, a_along_k) + slice_of(self.n, b_along_k))
+        return itemsize * max(slices, self.slices * self.m * self.n if self.slices > 1 else 0)
+
+
+#: Precision -> tiles. Those of float32 and float64 are summed by plain multiplication.
+TILES = {
+    "float32": (
+        Tile(128, 128, 8, 256, 2, 4, (8, 8), rate=110),
+        Tile(64, 64, 16, 128, 4, 4, (8, 4), rate=80),
+        Tile(32, 32, 32, 256, 2, 3, (4, 4), rate=50, slices=4),
+    ),
+    "float64": (
+        Tile(64, 64, 8, 128, 3, 4, (8, 4), rate=50),
+        Tile(32, 32, 16, 256, 2, 3, (4, 4), rate=25, slices=4),
+    ),
+    "tf32": (
+        Tile(256, 128, 32, 256, 1, 3, (64, 64), rate=500),
+        Tile(128, 128, 32, 128, 2, 3, (64, 64), rate=384),
+        Tile(128, 64, 32, 128, 2, 3, (64, 32), rate=256),
+        Tile(64, 64, 32, 128, 3, 3, (32, 32), rate=192),
+        Tile(32, 32, 32, 128, 4, 4, (16, 16), rate=90),
+    ),
+    "bf16": (
+        Tile(256, 128, 32, 256, 1, 3, (64, 64), rate=550),
+        Tile(128, 128, 32, 128, 2, 3, (64, 64), rate=420),
+        Tile(128, 64, 32, 128, 2, 3, (64, 32), rate=280),
+        Tile(64, 64, 32, 128, 3, 3, (32, 32), rate=200),
+        Tile(32, 32, 32, 128, 4, 4, (16, 16), rate=90),
+    ),
+}
+
+#: Multiprocessors of the GPU that cuts are made for; others run the same blocks.
+MULTIPROCESSORS = 132
+#: Cycles of a kernel before its first product and after its last, of each block, and of a second kernel; and bytes that
+#: a multiprocessor moves in a cycle. Not measured, as the rates of the tiles are not.
+START, EACH, SECOND, MOVED = 1500, 300, 3000, 16
+#: The least part of k that is worth a block, and the most that is summed one by one.
+LEAST, MOST = 256, 8192
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tile, and k in `splits` parts of `span`."""
+
+    tile: Tile
+    splits: int
+    span: int
+
+
+@lru_cache(4096)
+def cut(precision: str, m: int, n: int, k: int, batch: int) -> Cut:
+    """The cut that is expected to take the fewest cycles, of `batch` products m x n over k."""
+    best, least = None, float("inf")
+    for tile in TILES[precision]:
+        tiles = -(-m // tile.m) * -(-n // tile.n) * batch
+        for splits in (1, 2, 3, 4, *(waves * MULTIPROCESSORS // tiles for waves in range(1, 9))):
+            splits = max(1, splits, -(-k // MOST))
+            if splits > 1 and k < splits * LEAST:
+                continue
+            span = max(1, -(-k // (splits * tile.k))) * tile.k
+            parts = max(1, -(-k // span))
+            waves = -(-tiles * parts // MULTIPROCESSORS)
+            cycles = START + waves * (EACH + span * tile.m * tile.n / tile.rate)
+            if parts > 1:
+                cycles += SECOND + 2 * parts * batch * m * n * 4 / (MULTIPROCESSORS * MOVED)
+            if cycles < least:
+                best, least = Cut(tile, parts, span), cycles
+    return best
