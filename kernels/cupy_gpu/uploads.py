@@ -25,7 +25,7 @@ class Uploads:
         key = table.tobytes()
         if key not in self._copies:
             with plan.paused():
-                self._copies[key] = self.device.xp.asarray(np.frombuffer(key, np.int64))
+                self._copies[key] = self.device.memory.from_host(np.frombuffer(key, np.int64))
             if len(self._copies) > self.most:
                 self._copies.popitem(last=False)
         self._copies.move_to_end(key)
