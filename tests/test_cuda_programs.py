@@ -33,11 +33,12 @@ VARIANTS = [
     *[
         (file, *row)
         for file in ("softmax.cu", "layer_norm.cu")
-        for row in (("GROUP=4", "EACH=1"), ("GROUP=256", "EACH=16"))
+        for row in (("GROUP=4", "EACH=1"), ("GROUP=512", "EACH=8"))
     ],
     *[(file, "GROUP=1024", "EACH=0") for file in ("softmax.cu", "layer_norm.cu")],
     ("reduce.cu", "FROM=double", "TO=float", "SUM=double", "OP=Sum", "ELEMENT(x)=x * x"),
     ("reduce.cu", "FROM=float", "TO=float", "SUM=float", "OP=Max", "ELEMENT(x)=x"),
+    ("layer_norm.cu", "GROUP=512", "EACH=8", "SUMS=1"),
     ("pool.cu", "PACK=4"),
     ("batch_norm.cu", "RELU=1"),
     ("take.cu", "WORD=unsigned char"),

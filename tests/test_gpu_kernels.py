@@ -272,7 +272,9 @@ def test_batch_norm_of_several_chunks(gpu, mean):
         compare(gpu, "batch_norm_backward", arguments, x.shape, 5, 5, scale=100)
 
 
-@pytest.mark.parametrize("shape, groups", [((4, 1, 600), 1), ((2, 1, 5000), 1), ((3, 400, 12), 2), ((2, 300, 3), 3)])
+@pytest.mark.parametrize(
+    "shape, groups", [((700, 1, 20), 1), ((3, 1, 600), 1), ((2, 1, 5000), 1), ((3, 400, 12), 2), ((2, 300, 3), 3)]
+)
 def test_group_norm_of_long_rows_and_large_images(gpu, shape, groups):
     n, _, c = shape
     x, g, weight, bias = drawn(*shape, mean=100), drawn(*shape), drawn(c), drawn(c)

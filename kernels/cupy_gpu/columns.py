@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["THREADS", "Columns", "columns", "power_of_two"]
+__all__ = ["BLOCKS", "THREADS", "Columns", "columns", "power_of_two"]
 
 THREADS = 256
 #: As many blocks as are wanted where there is work for them.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels.cupy_gpu.batch_norm import gradient_totals
-from kernels.cupy_gpu.columns import THREADS, columns, power_of_two
+from kernels.cupy_gpu.columns import BLOCKS, THREADS, columns, power_of_two
 from kernels.cupy_gpu.device import Device, program
 from kernels.cupy_gpu.elementwise import TYPES
 from kernels.cupy_gpu.layout import Layout, first_step, steps
@@ -61,21 +61,35 @@ class GroupNorm:
     ) -> None:
         """See `kernels.contract.Backend.group_norm_backward`."""
         mean = None if mean is None else self.layout.contiguous(mean)
-        scale = self.layout.contiguous(scale)
-        operands = (g, x, weight, mean, scale, out)
-        if out.size and x.shape[1] == 1:
-            outer_steps = (*steps(g)[::2], *steps(x)[::2], first_step(weight))
-            self._rows("layer_norm_backward", operands, x.shape, groups, outer_steps)
-        elif out.size:
+        operands = (g, x, weight, mean, self.layout.contiguous(scale), out)
+        gradients = (weight_gradient, bias_gradient)
+        wanted = any(gradient is not None for gradient in gradients)
+        if x.shape[1] == 1 and x.size:
+            strides = (*steps(g)[::2], *steps(x)[::2], first_step(weight))
+            if wanted and groups == 1 and row_groups(x.shape[2]).each:
+                self._rows_and_sums(operands, x.shape, strides, gradients)
+                return
+            self._rows("layer_norm_backward", (*operands, None), x.shape, groups, strides)
+        elif x.size:
             self._images("group_norm_backward", operands, x.shape, groups, (*steps(g), *steps(x), first_step(weight)))
-        if weight_gradient is not None or bias_gradient is not None:
-            self._sums(g, x, groups, mean, scale, weight_gradient, bias_gradient)
+        if wanted:
+            self._sums(operands, groups, gradients)
 
     def _rows(self, name: str, operands: tuple, shape: tuple, groups: int, strides: tuple) -> None:
         runs, size = shape[0] * groups, shape[2] // groups
         made = row_groups(size)
         source = made.program("layer_norm.cu", operands[0].dtype)
         self.device.launch(source, name, made.grid(runs), made.block, *operands, runs, groups, size, *strides)
+
+    def _rows_and_sums(self, operands: tuple, shape: tuple, strides: tuple, gradients: tuple) -> None:
+        """The gradient for x and, on the way, sums for the gradients of weight and bias; of rows that are one group."""
+        (rows, _, size), dtype = shape, operands[0].dtype
+        made = row_groups(size)
+        blocks = min(made.grid(rows), BLOCKS)
+        partial = plan.empty(self.device.xp, (blocks, size, 2), np.float64)
+        source, sizes = made.program("layer_norm.cu", dtype, "SUMS=1"), (rows, 1, size)
+        self.device.launch(source, "layer_norm_backward", blocks, made.block, *operands, partial, *sizes, *strides)
+        gradient_totals(self.device, partial, dtype, *gradients)
 
     def _images(self, name: str, operands: tuple, shape: tuple, groups: int, strides: tuple) -> None:
         images, places, channels = shape
@@ -87,9 +101,8 @@ class GroupNorm:
         source = program("group_norm.cu", f"REAL={TYPES[operands[0].dtype.name]}")
         self.device.launch(source, name, images * -(-groups // together), block, *operands, *sizes, *strides)
 
-    def _sums(
-        self, g: Any, x: Any, groups: int, mean: Any | None, scale: Any, weight_gradient: Any, bias_gradient: Any
-    ) -> None:
+    def _sums(self, operands: tuple, groups: int, gradients: tuple) -> None:
+        g, x, _, mean, scale, _ = operands
         images, places, channels = x.shape
         if channels == 0:
             return
@@ -99,4 +112,4 @@ class GroupNorm:
         sizes = (images * places, channels, made.chunk, max(1, places), groups, channels // groups)
         arguments = (g, x, mean, scale, partial, *sizes, *steps(g), *steps(x))
         self.device.launch(source, "group_sums", made.grid, made.block, *arguments)
-        gradient_totals(self.device, partial, x.dtype, weight_gradient, bias_gradient)
+        gradient_totals(self.device, partial, x.dtype, *gradients)

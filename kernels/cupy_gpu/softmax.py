@@ -14,6 +14,10 @@ from kernels.cupy_gpu.layout import Layout, first_step
 __all__ = ["RowGroups", "Softmax", "row_groups"]
 
 
+#: (threads, elements of each) for a row, the shortest rows first.
+GROUPS = [(4, 1), (8, 1), (16, 1), (32, 1), (32, 2), (32, 4), (32, 8), (128, 4), (128, 8), (256, 8), (512, 8)]
+
+
 class RowGroups(NamedTuple):
     """How threads are shared out among rows: see cuda/row.cuh."""
 
@@ -37,7 +41,7 @@ class RowGroups(NamedTuple):
 @cache
 def row_groups(columns: int) -> RowGroups:
     """Few threads for short rows, a warp, and then a block; rows that registers do not hold are read again."""
-    for group, each in [(4, 1), (8, 1), (16, 1), (32, 1), (32, 2), (32, 4), (32, 8), (32, 16), (128, 8), (256, 16)]:
+    for group, each in GROUPS:
         if columns <= group * each:
             return RowGroups(group, each)
     return RowGroups(1024, 0)

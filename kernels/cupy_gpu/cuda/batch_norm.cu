@@ -54,7 +54,8 @@ __device__ __forceinline__ void normalized(const Walk& walk, const real* x, int6
 
 #define FORWARD                                                                                                        \
     const real *x, const real *weights, const real *biases, double eps, real *out, real *means, real *variances,       \
-        Sums *partial, int64 rows, int64 width, int64 chunk, int64 row_step, int64 step, int64 weight_step, int64 bias_step
+        Sums *partial, int64 rows, int64 width, int64 chunk, int64 row_step, int64 step, int64 weight_step,            \
+        int64 bias_step
 
 // All in one launch, where there is but one chunk.
 extern "C" __global__ void __launch_bounds__(256) batch_norm(FORWARD) {
@@ -85,7 +86,8 @@ batch_moments(const real* x, const Sums* partial, real* means, real* variances, 
 extern "C" __global__ void __launch_bounds__(256) batch_normalize(FORWARD) {
     WALK(rows)
     Affine affine(weights, weight_step, biases, bias_step, walk.column);
-    normalized(walk, x + walk.column * step, row_step, affine, means[walk.column], variances[walk.column], eps, out, width);
+    real mean = means[walk.column], variance = variances[walk.column];
+    normalized(walk, x + walk.column * step, row_step, affine, mean, variance, eps, out, width);
 }
 
 // ------------------------------------------------------------------------------------ backward

@@ -82,8 +82,8 @@ using PlacedA = Layout<TILE_M, A_ALONG_K>;
 using PlacedB = Layout<TILE_N, B_ALONG_K>;
 
 #if TENSOR
-// The sums of a warp, in the layout of mma.cuh. The elements of a step of 16 along k are taken in an order that lets bf16
-// be read like tf32: it is the same for a and b.
+// The sums of a warp, in the layout of mma.cuh. The elements of a step of 16 along k are taken in an order that lets
+// bf16 be read like tf32: it is the same for a and b.
 struct Sums {
     static constexpr int ROWS = THREAD_M / 16, COLUMNS = THREAD_N / 8, PIECE = 2;
     float sums[ROWS][COLUMNS][4] = {};
@@ -183,7 +183,7 @@ struct Sums {
 // The sums of a thread: pieces of 4 x 4, TILE / (THREAD / 4) apart. The threads of a warp are 4 x 8.
 struct Sums {
     static constexpr int ACROSS = TILE_N / THREAD_N, DOWN = TILE_M / THREAD_M, PER_SLICE = TILE_K / SLICES;
-    static constexpr int PIECE = 4;
+    static constexpr int PIECE = 4, UNROLL = THREAD_M * THREAD_N < 64 ? PER_SLICE : 2;  // with 64, registers are scarce
     static constexpr int APART_M = 4 * DOWN, APART_N = 4 * ACROSS;
     static_assert(ACROSS % 8 == 0 && DOWN % 4 == 0 && THREADS == ACROSS * DOWN * SLICES);
     real sums[THREAD_M][THREAD_N] = {};
@@ -205,7 +205,7 @@ struct Sums {
         }
     }
     __device__ __forceinline__ void add(const real* a_slice, const real* b_slice) {
-#pragma unroll
+#pragma unroll UNROLL
         for (int i = 0; i < PER_SLICE; i++) {
             int k = slice * PER_SLICE + i;
             real a[THREAD_M], b[THREAD_N];
@@ -266,13 +266,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 
     // Tiles of 8 rows of tiles one below the other follow each other, so that they find b in the cache.
     uint32 down = (task.m + TILE_M - 1) / TILE_M, across = (task.n + TILE_N - 1) / TILE_N, tiles = down * across;
-    uint32 tile = blockIdx.x % tiles, part = blockIdx.x / tiles % task.splits, product = blockIdx.x / tiles / task.splits;
+    uint32 tile = blockIdx.x % tiles, rest = blockIdx.x / tiles;
+    uint32 part = rest % task.splits, product = rest / task.splits;
     uint32 band = tile / (8 * across), rows = min(8u, down - band * 8);
     int first_m = (band * 8 + tile % (8 * across) % rows) * TILE_M, first_n = tile % (8 * across) / rows * TILE_N;
     int64 outer = product / task.inner, inner = product % task.inner;
 
-    Loader<A, TILE_M, A_ALONG_K, A_VECTOR> load_a(task, a + outer * task.a_outer + inner * task.a_inner, first_m, task.m);
-    Loader<B, TILE_N, B_ALONG_K, B_VECTOR> load_b(task, b + outer * task.b_outer + inner * task.b_inner, first_n, task.n);
+    a += outer * task.a_outer + inner * task.a_inner, b += outer * task.b_outer + inner * task.b_inner;
+    Loader<A, TILE_M, A_ALONG_K, A_VECTOR> load_a(task, a, first_m, task.m);
+    Loader<B, TILE_N, B_ALONG_K, B_VECTOR> load_b(task, b, first_n, task.n);
     int k = part * task.span, end = min(task.k, k + task.span), steps = (end - k + TILE_K - 1) / TILE_K;
     auto load = [&](int step) {
         if (step < steps) {
@@ -335,7 +337,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 extern "C" __global__ void finish(const real* parts, const real* bias, real* out, const Task task) {
     int64 each = int64(task.m) * task.n, all = each * task.batch, step = int64(gridDim.x) * blockDim.x;
     for (int64 at = int64(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step) {
-        int64 product = at / each, rest = at - product * each, outer = product / task.inner, inner = product % task.inner;
+        int64 product = at / each, rest = at - product * each;
+        int64 outer = product / task.inner, inner = product % task.inner;
         int row = int(rest / task.n), column = int(rest - int64(row) * task.n);
         real sum = 0;
 #pragma unroll 8

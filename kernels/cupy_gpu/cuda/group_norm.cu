@@ -110,7 +110,7 @@ group_norm_backward(const real* g, const real* x, const real* weight, const real
     });
 }
 
-// Sums of g, and of g times the normalized x, over the rows (image, place) of a chunk, for each channel: see columns.py.
+// Sums of g, and of g times the normalized x, over the rows (image, place) of a chunk, for each channel.
 extern "C" __global__ void __launch_bounds__(256)
 group_sums(const real* g, const real* x, const real* means, const real* scales, Sums* partial, int64 rows, int64 width,
            int64 chunk, int64 places, int64 groups, int64 size, int64 g_image, int64 g_row, int64 g_step,

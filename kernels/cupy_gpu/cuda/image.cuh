@@ -7,8 +7,8 @@ struct Divisor {
     __device__ __forceinline__ uint32 quotient(uint32 n) const { return (__umulhi(n, factor) + n) >> shift; }
 };
 
-// A part of where an element is: offsets of its parts add up, and so do y and x, its place in an image, outside of which
-// there are zeros.
+// A part of where an element is: offsets of its parts add up, and so do y and x, its place in an image, outside of
+// which there are zeros.
 struct Spot {
     int64 offset;
     int y, x;
@@ -24,8 +24,8 @@ struct Taps {
     Divisor channel, column;  // channels of a tap, taps of a row
 };
 
-// The image that is gathered from: place (image, i, j) and tap (p, q, c) meet at y = i * step_y + first_y + p * apart_y,
-// x likewise, and c.
+// The image that is gathered from: place (image, i, j) and tap (p, q, c) meet at channel c and
+// y = i * step_y + first_y + p * apart_y, x likewise.
 struct Image {
     int64 image, row, column, channel;  // strides
     int height, width, step_y, step_x, first_y, first_x, apart_y, apart_x;

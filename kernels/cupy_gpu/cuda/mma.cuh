@@ -1,4 +1,4 @@
-// Products of small matrices by the tensor cores of sm_80 and later: d += a b for a warp, a (16, k), b (k, 8), d (16, 8).
+// Products of small matrices by the tensor cores of sm_80 and later: for a warp, d (16, 8) += a (16, k) b (k, 8).
 //
 // With g = lane / 4 and t = lane % 4, a lane holds of d: rows g, g, g + 8, g + 8, columns 2t, 2t + 1, 2t, 2t + 1, and
 //     tf32, k = 8     a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)               b: (t, g), (t + 4, g)

@@ -80,7 +80,8 @@ extern "C" __global__ void normal(const int64* state, int64 stride, real* out, i
     });
 }
 
-extern "C" __global__ void dropout_mask(const int64* state, int64 stride, real* out, int64 n, float rate, double scale) {
+extern "C" __global__ void dropout_mask(const int64* state, int64 stride, real* out, int64 n, float rate,
+                                        double scale) {
     real kept = real(scale);
     draw<4>(state, stride, out, n, [=](const Words& words) {
         Pack<4> made;

@@ -5,6 +5,8 @@
 #define EACH 4  // elements of a thread, which stay in registers; 0: any number, read again each time
 #endif
 
+#define ROW_THREADS (GROUP > 128 ? GROUP : 128)  // of a block
+
 // What the numbers of a row are added in: those of a thread are few, or not.
 #if EACH
 typedef real total;
@@ -27,13 +29,14 @@ template <typename Op, typename T> __device__ __forceinline__ T group_reduce(T v
 #endif
 }
 
-// Elements of one row; `T` is const where they cannot be changed.
+// The elements of one row.
 struct Row {
     const real* first;
     int64 step, count;
     real held[EACH ? EACH : 1];
 
-    __device__ __forceinline__ Row(const real* first, int64 step, int64 count) : first(first), step(step), count(count) {
+    __device__ __forceinline__ Row(const real* first, int64 step, int64 count)
+        : first(first), step(step), count(count) {
 #pragma unroll
         for (int k = 0; k < EACH; k++) {
             int j = group_lane() + k * GROUP;

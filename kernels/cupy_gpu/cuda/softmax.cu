@@ -4,7 +4,8 @@
 
 // All threads of a group come to every reduction: those beyond the last row take it once more, and write nothing.
 
-extern "C" __global__ void softmax(const real* x, real* out, int64 rows, int64 columns, int64 row_step, int64 step) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+softmax(const real* x, real* out, int64 rows, int64 columns, int64 row_step, int64 step) {
     int64 place = group_row(), at = place < rows ? place : rows - 1;
     Row row(x + at * row_step, step, columns);
     real top = -INFINITY;
@@ -20,8 +21,8 @@ extern "C" __global__ void softmax(const real* x, real* out, int64 rows, int64 c
     if (place < rows) row.each([&](int64 j, real v) { out[at * columns + j] = (EACH ? v : exp(v - top)) * inverse; });
 }
 
-extern "C" __global__ void log_softmax(const real* x, real* out, int64 rows, int64 columns, int64 row_step,
-                                       int64 step) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+log_softmax(const real* x, real* out, int64 rows, int64 columns, int64 row_step, int64 step) {
     int64 place = group_row(), at = place < rows ? place : rows - 1;
     Row row(x + at * row_step, step, columns);
     real top = -INFINITY;
@@ -33,8 +34,9 @@ extern "C" __global__ void log_softmax(const real* x, real* out, int64 rows, int
     if (place < rows) row.each([&](int64 j, real v) { out[at * columns + j] = v - top - whole; });
 }
 
-extern "C" __global__ void softmax_backward(const real* g, const real* y, real* out, int64 rows, int64 columns,
-                                            int64 g_row, int64 g_step, int64 y_row, int64 y_step) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+softmax_backward(const real* g, const real* y, real* out, int64 rows, int64 columns, int64 g_row, int64 g_step,
+                 int64 y_row, int64 y_step) {
     int64 place = group_row(), at = place < rows ? place : rows - 1;
     Row gs(g + at * g_row, g_step, columns), ys(y + at * y_row, y_step, columns);
     total sum = 0;
@@ -43,8 +45,9 @@ extern "C" __global__ void softmax_backward(const real* g, const real* y, real* 
     if (place < rows) each_pair(gs, ys, [&](int64 j, real a, real b) { out[at * columns + j] = b * (a - mean); });
 }
 
-extern "C" __global__ void log_softmax_backward(const real* g, const real* y, real* out, int64 rows, int64 columns,
-                                                int64 g_row, int64 g_step, int64 y_row, int64 y_step) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+log_softmax_backward(const real* g, const real* y, real* out, int64 rows, int64 columns, int64 g_row, int64 g_step,
+                     int64 y_row, int64 y_step) {
     int64 place = group_row(), at = place < rows ? place : rows - 1;
     Row gs(g + at * g_row, g_step, columns), ys(y + at * y_row, y_step, columns);
     total sum = 0;
@@ -61,7 +64,8 @@ struct Wanted {
     int64 weight_step;
     real hit, each;
 
-    __device__ __forceinline__ Wanted(int64 target, const real* weight, int64 weight_step, double smoothing, int64 columns)
+    __device__ __forceinline__ Wanted(int64 target, const real* weight, int64 weight_step, double smoothing,
+                                      int64 columns)
         : target(target), weight(weight), weight_step(weight_step), hit(1 - smoothing), each(smoothing / columns) {}
 
     __device__ __forceinline__ real at(int64 j) const {
@@ -70,9 +74,9 @@ struct Wanted {
     }
 };
 
-extern "C" __global__ void cross_entropy(const real* x, const int64* target, const real* weight, double smoothing,
-                                         real* loss, real* probabilities, int64 rows, int64 columns, int64 row_step,
-                                         int64 step, int64 target_step, int64 weight_step) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+cross_entropy(const real* x, const int64* target, const real* weight, double smoothing, real* loss, real* probabilities,
+              int64 rows, int64 columns, int64 row_step, int64 step, int64 target_step, int64 weight_step) {
     int64 place = group_row(), at = place < rows ? place : rows - 1;
     Row row(x + at * row_step, step, columns);
     Wanted wanted(target[at * target_step], weight, weight_step, smoothing, columns);
@@ -94,10 +98,10 @@ extern "C" __global__ void cross_entropy(const real* x, const int64* target, con
     if (place < rows && group_lane() == 0) loss[at] = is_class ? real(terms) : real(NAN);
 }
 
-extern "C" __global__ void cross_entropy_backward(const real* g, const real* probabilities, const int64* target,
-                                                  const real* weight, double smoothing, real* out, int64 rows,
-                                                  int64 columns, int64 row_step, int64 step, int64 g_step,
-                                                  int64 target_step, int64 weight_step) {
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
+cross_entropy_backward(const real* g, const real* probabilities, const int64* target, const real* weight,
+                       double smoothing, real* out, int64 rows, int64 columns, int64 row_step, int64 step, int64 g_step,
+                       int64 target_step, int64 weight_step) {
     int64 place = group_row(), at = place < rows ? place : rows - 1;
     Row row(probabilities + at * row_step, step, columns);
     Wanted wanted(target[at * target_step], weight, weight_step, smoothing, columns);
