@@ -200,7 +200,7 @@ class _Model:
         self._active = activity(space, seen.points)
         self._seed = study.seed
         y = (losses - losses.mean()) / losses.std()
-        theta = Likelihood(self._embedding.distances(self.points), y).maximise()
+        theta = Likelihood(self._embedding, self.points, y, warping=False).maximise()
         self.process = GaussianProcess(self._embedding, theta, self.points, y)
 
     @property
