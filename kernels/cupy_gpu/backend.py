@@ -12,10 +12,10 @@ from kernels.cupy_gpu.gemm import Gemm
 from kernels.reference import reference
 
 
-def backend(device: Device) -> Backend:
-    """The contract's slots as kernels on this device."""
+def backend(device: Device, precision: str = "float32") -> Backend:
+    """The contract's slots as kernels on this device; precision: that of products, one of gemm.PRECISIONS."""
     elementwise = Elementwise(device)
-    gemm = Gemm(device)
+    gemm = Gemm(device, precision)
     convolution = Convolution(gemm)
     return replace(
         reference(device.xp),
