@@ -198,7 +198,8 @@ class Backend:
 
     rule is a row of kernels.updates; parameters and gradients are equally long lists of C-contiguous arrays of one
     dtype; states[s][i] is state s of parameter i; values is a float64 vector in the order of rule.values, read at every
-    call. Gradients are not changed.
+    call. Gradients are not changed. values may also be (m, n), C-contiguous: then the parameters are m equal shares,
+    one after the other, and each takes its own row.
     """
 
     advance: Kernel

@@ -12,7 +12,7 @@ from kernels import elementwise as table
 from kernels import plan
 from kernels.contract import SLOTS, Backend, Kernel
 from kernels.formula import Formula
-from kernels.updates import Update
+from kernels.updates import Update, shares
 
 
 def reference(xp: ModuleType) -> Backend:
@@ -262,6 +262,10 @@ class _Reference:
     # --------------------------------------------------------------------------- optimizers
 
     def update(self, rule: Update, parameters, gradients, states, values):
+        if values.ndim == 2:
+            for share in shares(parameters, gradients, states, values):
+                self.update(rule, *share)
+            return
         scope = dict(zip(rule.values, (float(v) for v in values), strict=True))
         functions = {**self.functions, **{name: _scalar(f) for name, f in self.functions.items()}}
         for name, text in rule.scalars:

@@ -5,7 +5,9 @@ In each row w is the parameter, g its gradient, `states` are arrays of w's shape
 float64; then `statements` are carried out for each element, in w's dtype, in their order.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -92,3 +94,13 @@ TABLE = [
 
 #: name -> row
 BY_NAME = {row.name: row for row in TABLE}
+
+
+def shares(
+    parameters: Sequence[Any], gradients: Sequence[Any], states: Sequence[Sequence[Any]], values: Any
+) -> Iterator[tuple[Sequence[Any], Sequence[Any], list[Sequence[Any]], Any]]:
+    """(parameters, gradients, states, values) of each share of an update with a row of values for each."""
+    each = len(parameters) // len(values)
+    for i, row in enumerate(values):
+        part = slice(i * each, (i + 1) * each)
+        yield parameters[part], gradients[part], [state[part] for state in states], row

@@ -270,16 +270,15 @@ class StackedRun:
             backend.copy(rates.reshape(count), out=part[:, 1])
         steps = self._values[:, 0]
         backend.elementwise(_NEXT, steps, out=steps)
-        for group, chosen in enumerate((self._parameters[::2], self._parameters[1::2])):
-            places = range(group, len(self._parameters), 2)
-            for k in range(count):
-                backend.update(
-                    self._rule,
-                    [p.array[k] for p in chosen],
-                    [p.grad.array[k] for p in chosen],
-                    [[state[i][k] for i in places] for state in self._states],
-                    self._values[group * count + k],
-                )
+        weights, biases = range(0, len(self._parameters), 2), range(1, len(self._parameters), 2)
+        places = [(i, k) for group in (weights, biases) for k in range(count) for i in group]
+        backend.update(
+            self._rule,
+            [self._parameters[i].array[k] for i, k in places],
+            [self._parameters[i].grad.array[k] for i, k in places],
+            [[state[i][k] for i, k in places] for state in self._states],
+            self._values,
+        )
 
     def _validate(self) -> None:
         x, y = self._validation

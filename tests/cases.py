@@ -45,6 +45,13 @@ class Out:
     start: np.ndarray | None = None
 
 
+@dataclass
+class Wide:
+    """An array that is float64 whatever the dtype of the call."""
+
+    array: np.ndarray
+
+
 SIDES = st.integers(0, 9)
 WIDE = st.integers(1, 40)
 
@@ -131,12 +138,17 @@ def _scatter_add(draw, arrays):
 def _update_case(rule):
     def arguments(draw, arrays):
         shapes = draw(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=3))
+        count = draw(st.integers(0, 3))  # of shares with values of their own, if any
+        shapes = shapes * max(count, 1)
         numbers = {"t": draw(st.integers(1, 5)), "lr": 0.1, "decay": 0.01, "l1": 0.02, "eps": 1e-3}
         values = np.array([numbers.get(name, 0.9) for name in rule.values])
+        if count:
+            values = values * np.linspace(1, 0.8, count)[:, None]
+            values[:, 0] = numbers["t"]
         parameters = [Out(shape, start=np.ascontiguousarray(arrays(shape))) for shape in shapes]
         gradients = [np.ascontiguousarray(arrays(shape)) for shape in shapes]
         states = [[Out(s, start=np.ascontiguousarray(arrays(s, low=0.1))) for s in shapes] for _ in rule.states]
-        return [rule, parameters, gradients, states, values]
+        return [rule, parameters, gradients, states, Wide(values)]
 
     return KernelCase("update", arguments, label=rule.name)
 

@@ -15,44 +15,46 @@ settings.register_profile("quick", max_examples=15, derandomize=True, **COMMON)
 settings.register_profile("thorough", max_examples=500, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-BACKENDS = ("reference", "numba_cpu", "cupy_gpu")
+HOST_BACKENDS = ("reference", "numba_cpu")
+BACKENDS = (*HOST_BACKENDS, "cupy_gpu")
 
 
 #: The kernels of cupy_gpu, run on the host by `emulator`.
 EMULATED = "cupy_gpu-emulated"
 
 
-@pytest.fixture(scope="session", params=[*BACKENDS, EMULATED])
+@pytest.fixture(scope="session", params=[*HOST_BACKENDS, EMULATED])
 def backend(request):
-    """Each backend in turn, as a kernels.Backend; that for the GPU a second time on the host."""
-    return emulated_backend() if request.param == EMULATED else _real(request.param)
+    """Each backend that computes on NumPy arrays in turn, as a kernels.Backend; that for the GPU on the host."""
+    return emulated_backend("Emulator") if request.param == EMULATED else real_backend(request.param)
 
 
-def _real(name):
+def real_backend(name):
+    """The backend of that name; skips with the reason where it does not work."""
     registry = pytest.importorskip("kernels.registry")
-    reason = registry.available()[name]
+    reason = registry.reason(name)
     if reason is not None:
         pytest.skip(f"{name}: {reason}")
     return registry.get(name)
 
 
 @cache
-def emulated_backend():
-    """The GPU backend on NumPy arrays; skips where there is no C++ compiler."""
+def emulated_backend(device):
+    """The GPU backend on a device of `emulator`; skips where there is no C++ compiler."""
     import emulator
 
     from kernels.cupy_gpu.backend import backend
 
     if emulator.COMPILER is None:
         pytest.skip("no C++ compiler, which the emulator of the GPU needs")
-    return backend(emulator.ApartEmulator())
+    return backend(getattr(emulator, device)())
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=HOST_BACKENDS)
 def backend_in_use(request):
     """Each backend in turn; during the test, it computes for every tensor on the CPU."""
     from kernels import registry
 
     before = registry.cpu()
-    yield registry.use(_real(request.param))
+    yield registry.use(real_backend(request.param))
     registry.use(before)

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from cases import FROM_REFERENCE, KERNELS, Out
+from cases import FROM_REFERENCE, KERNELS, Out, Wide
+from conftest import BACKENDS, EMULATED, emulated_backend, real_backend
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,12 @@ from kernels import SLOTS
 from kernels.reference import reference
 
 ORACLE = reference(np)
+
+
+@pytest.fixture(scope="session", params=[*BACKENDS, EMULATED])
+def backend(request):
+    """Each backend in turn; the GPU's a second time on the host, with arrays that are not the host's."""
+    return emulated_backend("ApartEmulator") if request.param == EMULATED else real_backend(request.param)
 
 
 class Arrays:
@@ -49,8 +56,10 @@ def instance(argument, dtype, place):
         return out
     if isinstance(argument, list):
         return [instance(item, dtype, place) for item in argument]
+    if isinstance(argument, Wide):
+        return argument.array
     if isinstance(argument, np.ndarray) and argument.dtype.kind == "f" and argument.dtype != dtype:
-        return argument if argument.ndim == 1 and argument.dtype == np.float64 else argument.astype(dtype)
+        return argument.astype(dtype)
     return argument
 
 

@@ -21,12 +21,15 @@ from kernels.cupy_gpu.updates import Updates
 from kernels.reference import reference
 
 
-def backend(device: Device) -> Backend:
-    """The contract's slots as kernels on this device."""
+def backend(device: Device, precision: str | None = None) -> Backend:
+    """The contract's slots as kernels on this device.
+
+    precision: that of products, one of `kernels.precision.PRODUCTS`; unless given, what is set there.
+    """
     elementwise, reduce, softmax = Elementwise(device), Reduce(device), Softmax(device)
     rows, updates, random, pool = Rows(device), Updates(device), Random(device), Pool(device)
     batches, groups = BatchNorm(device), GroupNorm(device)
-    gemm = Gemm(device)
+    gemm = Gemm(device, precision)
     convolution = Convolution(gemm)
     return replace(
         reference(device.xp),

@@ -86,7 +86,7 @@ class GroupNorm:
         (rows, _, size), dtype = shape, operands[0].dtype
         made = row_groups(size)
         blocks = min(made.grid(rows), BLOCKS)
-        partial = plan.empty(self.device.xp, (blocks, size, 2), np.float64)
+        partial = self.device.empty((blocks, size, 2), np.float64)
         source, sizes = made.program("layer_norm.cu", dtype, "SUMS=1"), (rows, 1, size)
         self.device.launch(source, "layer_norm_backward", blocks, made.block, *operands, partial, *sizes, *strides)
         gradient_totals(self.device, partial, dtype, *gradients)

@@ -30,7 +30,7 @@ class Updates:
         self.device = device
         self.uploads = Uploads(device)
         #: By the rule's identity; the rule is kept, so that no other can have it.
-        self._programs: dict[tuple[int, str], tuple[Update, Program]] = {}
+        self._programs: dict[tuple[int, str, bool], tuple[Update, Program]] = {}
 
     def update(
         self,
@@ -50,11 +50,13 @@ class Updates:
         if count == 0:
             return
         table = np.concatenate([np.array(rows, np.uint64).view(np.int64).reshape(-1), *chunks])
-        key = (id(rule), parameters[0].dtype.name)
+        shared = values.ndim == 1
+        key = (id(rule), parameters[0].dtype.name, shared)
         if key not in self._programs:
-            self._programs[key] = rule, generated(rule, TYPES[key[1]])
+            self._programs[key] = rule, generated(rule, TYPES[key[1]], shared)
         blocks = min(count, 4 * self.device.multiprocessors)
-        arguments = (self.uploads.copy_of(table), len(parameters), count, values)
+        each = len(parameters) if shared else len(parameters) // len(values)
+        arguments = (self.uploads.copy_of(table), len(parameters), each, count, values)
         self.device.launch(self._programs[key][1], "update", blocks, THREADS, *arguments)
         recorder = plan.current()
         if recorder is not None:
@@ -68,8 +70,8 @@ class Updates:
         self.device.launch(program("advance.cu"), f"advance_{name}", 1, 1, counter, number)
 
 
-def generated(rule: Update, real: str) -> Program:
-    """The kernel of a rule; `real` is a C++ type."""
+def generated(rule: Update, real: str, shared: bool = True) -> Program:
+    """The kernel of a rule; `real` is a C++ type. shared: all parameters take the same values."""
     arrays = {name: f"own[{i}].v[j]" for i, name in enumerate(("w", "g", *rule.states))}
     exact = {name: f"values[{i}]" for i, name in enumerate(rule.values)}
     numbers, compute = dict(exact), []
@@ -89,4 +91,6 @@ def generated(rule: Update, real: str) -> Program:
         f"COMPUTE={' '.join(compute)}",
         f"NUMBERS={' '.join(f'real {names[name]} = {value};' for name, value in numbers.items())}",
         f"STATEMENTS={' '.join(statements)}",
+        f"SHARED={int(shared)}",
+        f"VALUES={len(rule.values)}",
     )

@@ -8,7 +8,7 @@ import numpy as np
 from kernels.numba_cpu import threads
 from kernels.numba_cpu.compiler import compile_kernel
 from kernels.numba_cpu.executor import LIMIT, address, emit, launch, pack
-from kernels.updates import Update
+from kernels.updates import Update, shares
 
 #: Elements that are worth a thread of their own.
 LEAST = 1 << 14
@@ -24,6 +24,10 @@ def update(
     values: np.ndarray,
 ) -> None:
     """One optimizer step, in place, for a list of parameters; see the contract."""
+    if values.ndim == 2:
+        for share in shares(parameters, gradients, states, values):
+            update(rule, *share)
+        return
     if not parameters:
         return
     size, arguments = 0, [values, len(parameters)]
