@@ -153,8 +153,8 @@ class Cuda(Device):
         found = self._functions.get(key)
         if found is None:
             if program not in self._modules:
-                options = ("--std=c++17", "--restrict")
-                self._modules[program] = self.xp.RawModule(code=program.source, options=options, backend="nvrtc")
+                text = program.source
+                self._modules[program] = self.xp.RawModule(code=text, options=("--std=c++17",), backend="nvrtc")
             kernel = self._modules[program].get_function(name)
             if shared > 48 << 10:
                 kernel.max_dynamic_shared_size_bytes = shared

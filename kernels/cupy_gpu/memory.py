@@ -34,8 +34,11 @@ class CudaMemory(Memory):
         return cupy.asnumpy(array)
 
     def write(self, array: cupy.ndarray, values: np.ndarray) -> None:
-        values = np.broadcast_to(np.asarray(values, array.dtype), array.shape)
-        array.set(np.ascontiguousarray(values))
+        values = np.ascontiguousarray(np.broadcast_to(np.asarray(values, array.dtype), array.shape))
+        if array.flags.c_contiguous:
+            array.set(values.reshape(array.shape))
+        else:
+            array[...] = cupy.asarray(values)
 
     def broadcast(self, array: cupy.ndarray, shape: tuple[int, ...]) -> cupy.ndarray:
         return cupy.broadcast_to(array, shape)
