@@ -90,9 +90,11 @@ class Arena:
         self._free: dict[Memory, dict[int, list[Any]]] = {}
         self._leases: dict[int, tuple[weakref.ref, Any, int, Memory]] = {}
         self._numbers = itertools.count(1)
+        self._memories: dict[type, Memory] = {np.ndarray: HOST}
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, memory: Memory = HOST) -> Any:
         need = max(ALIGN, -(-prod(shape) * dtype.itemsize // ALIGN) * ALIGN)
+        self._memories[memory.kind] = memory
         block = self._block(memory, need)
         lent, lease = memory.lend(block)
         array = memory.over(lent, shape, dtype)
@@ -101,16 +103,16 @@ class Arena:
         return array
 
     def owns(self, array: Any) -> bool:
-        return _key(array) in self._leases
+        return self._key(array) in self._leases
 
     def lease(self, array: Any) -> int:
         """The number of the `empty` that gave the array's memory; 0 if it is not of the arena."""
-        found = self._leases.get(_key(array))
+        found = self._leases.get(self._key(array))
         return found[2] if found is not None else 0
 
     def holder(self, array: Any) -> weakref.ref:
         """A reference to what lives as long as any view of an array of the arena does."""
-        return self._leases[_key(array)][0]
+        return self._leases[self._key(array)][0]
 
     def open_leases(self) -> set[int]:
         """Numbers of those whose arrays somebody still has."""
@@ -118,8 +120,12 @@ class Arena:
 
     def plain(self, array: Any) -> Any:
         """The memory of a C-contiguous array of the arena as one that does not keep it from being reused."""
-        _, block, _, memory = self._leases[_key(array)]
+        _, block, _, memory = self._leases[self._key(array)]
         return memory.over(block, array.shape, array.dtype)
+
+    def _key(self, array: Any) -> int:
+        memory = self._memories.get(type(array))
+        return memory.key(array) if memory is not None else 0
 
     def _block(self, memory: Memory, need: int) -> Any:
         free = self._free.get(memory, {})
@@ -132,10 +138,6 @@ class Arena:
     def _release(self, key: int) -> None:
         _, block, _, memory = self._leases.pop(key)
         self._free.setdefault(memory, {}).setdefault(block.nbytes, []).append(block)
-
-
-def _key(array: Any) -> int:
-    return HOST.key(array) if type(array) is np.ndarray else memory_of(array).key(array)
 
 
 class Label(str):
