@@ -223,3 +223,22 @@ def test_a_stack_trains_there_as_here(cuda):
     for here, there in zip(*(stack.history for stack in stacks), strict=True):
         for ours, theirs in zip(here, there, strict=True):
             assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-5)
+
+
+def test_autocast_rounds_operands_and_recorded_steps_know_of_it(cuda):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 16, 16)).astype(np.float32)
+
+    def rounded(x):
+        """To bfloat16, ties to even."""
+        bits = x.view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+    step = nanonet.jit(lambda x, y: x @ y)
+    there = nanonet.tensor(a, device=cuda), nanonet.tensor(b, device=cuda)
+    exact, coarse = a.astype(np.float64) @ b, rounded(a).astype(np.float64) @ rounded(b)
+    assert np.abs(exact - coarse).max() > 1e-3
+    for _ in range(2):
+        np.testing.assert_allclose(step(*there).numpy(), exact, rtol=1e-4, atol=1e-5)
+        with nanonet.autocast("bf16"):
+            np.testing.assert_allclose(step(*there).numpy(), coarse, rtol=1e-4, atol=1e-5)
