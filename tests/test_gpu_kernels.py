@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def gpu():
-    return emulated_backend()
+    return emulated_backend("Emulator")
 
 
 @pytest.fixture(scope="module")

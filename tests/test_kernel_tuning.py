@@ -271,6 +271,6 @@ def test_doctor_tune_says_what_it_wants(run, monkeypatch):
     assert code == 2 and "--reset is for --tune" in err
     code, _, err = run("doctor", "--tune", "--minutes", "0")
     assert code == 2 and "argument --minutes" in err
-    monkeypatch.setattr(registry, "available", lambda: {"numba_cpu": "numba is not installed", "reference": None})
+    monkeypatch.setattr(registry, "reason", lambda name: "numba is not installed")
     code, _, err = run("doctor", "--tune")
     assert code == 1 and "no compiled kernels to tune: numba is not installed" in err
