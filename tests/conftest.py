@@ -6,6 +6,10 @@ from functools import cache
 import pytest
 from hypothesis import HealthCheck, settings
 
+#: Two processes with as many threads of BLAS each would be in each other's way. (Before NumPy is imported.)
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 #: `backend_in_use` is meant to stay as it is from one example to the next.
 COMMON = {
     "deadline": None,
