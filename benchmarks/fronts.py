@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ if str(ROOT) not in sys.path:  # when run as a script
     sys.path.insert(0, str(ROOT))
 
 import tuner  # noqa: E402
-from benchmarks.search import interval, suggest  # noqa: E402
+from benchmarks.search import interval, suggest, version  # noqa: E402
 from tuner.pareto import hypervolume  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -208,7 +207,7 @@ def _id(*cell: Any) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, print the table and keep it if that was asked for."""
     options = _parser().parse_args(arguments)
-    if not _version("optuna"):
+    if not version("optuna"):
         print("benchmarks/fronts.py compares with Optuna, which is not installed", file=sys.stderr)
         return 2
     kept = json.loads(options.cells.read_text()) if options.cells and options.cells.exists() else {}
@@ -227,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = markdown(kept, options.groups, options.seeds)
     print(text)
     if options.write:
-        about = f"Optuna {_version('optuna')}, NumPy {np.__version__}"
+        about = f"Optuna {version('optuna')}, NumPy {np.__version__}"
         head = f"# Pareto fronts\n\n`python benchmarks/fronts.py`; {about}.\n\n"
         (RESULTS / "fronts.md").write_text(head + text + "\n")
     return 0
@@ -254,13 +253,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cells", type=Path, help="JSON file that keeps single results, so that a run can go on")
     parser.add_argument("--write", action="store_true", help="keep the table in benchmarks/results/fronts.md")
     return parser
-
-
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 if __name__ == "__main__":

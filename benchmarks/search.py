@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = markdown(cells, groups, searches)
     print(text)
     if options.write:
-        about = f"{options.seeds} seeds, Optuna {_version('optuna')}, NumPy {np.__version__}"
+        about = f"{options.seeds} seeds, Optuna {version('optuna')}, NumPy {np.__version__}"
         head = f"# Search\n\n`python benchmarks/search.py --tables FOLDER`; {about}.\n\n"
         (RESULTS / "search.md").write_text(head + text + "\n")
     return 0
@@ -266,10 +266,11 @@ def _run(wanted: Sequence[tuple[Task, str, int]], jobs: int, folder: Path | None
 def _available(search: str) -> bool:
     """Whether the libraries of a peer are installed."""
     needs = {"optuna GP": ("optuna", "torch"), "optuna CMA-ES": ("optuna", "cmaes")}
-    return not search.startswith("optuna") or all(_version(n) for n in needs.get(search, ("optuna",)))
+    return not search.startswith("optuna") or all(version(n) for n in needs.get(search, ("optuna",)))
 
 
-def _version(library: str) -> str:
+def version(library: str) -> str:
+    """The version of a library that is installed, or ""."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

@@ -83,11 +83,6 @@ def gpu() -> Backend:
     return found or register(get("cupy_gpu"))
 
 
-def registered(device: str) -> bool:
-    """Whether a backend serves arrays on that device already."""
-    return any(backend.memory.device == device for backend in others.values())
-
-
 def register(backend: Backend) -> Backend:
     """Make a backend the one for its own kind of arrays, which are not NumPy's, and return it."""
     others[backend.memory.kind] = backend

@@ -11,7 +11,7 @@ from kernels.memory import HOST, Memory
 from kernels.plan import memory_of
 from nanonet.errors import BackendUnavailable, DeviceError
 
-__all__ = ["available", "host", "memory", "memory_of", "moved", "same_device", "write"]
+__all__ = ["host", "memory", "memory_of", "moved", "same_device", "write"]
 
 
 def memory(device: Any) -> Memory:
@@ -27,15 +27,6 @@ def memory(device: Any) -> Memory:
         except BackendUnavailable as error:
             raise BackendUnavailable(f"device: {device!r} is not available here: {error}") from None
     raise DeviceError(f"device is {device!r}; wanted 'cpu' or 'cuda'")
-
-
-def available(device: str) -> str | None:
-    """None if the device can be used, else the reason why it cannot."""
-    if device == "cpu":
-        return None
-    if device not in ("cuda", "cuda:0"):
-        return f"{device!r} is no device; there are 'cpu' and 'cuda'"
-    return None if registry.registered("cuda") else registry.reason("cupy_gpu")
 
 
 def host(array: Any) -> np.ndarray:

@@ -65,6 +65,23 @@ def scores(model: Any, final: str) -> Callable[[Tensor], Tensor]:
     return model
 
 
+def task_and_outputs(
+    y: np.ndarray, y_validation: Any = None, task: str | None = None, classes: int | None = None
+) -> tuple[str, int]:
+    """What targets (n, ...) ask for: ("classification" or "regression", the number of the network's outputs).
+
+    task: by default "classification" for integers. classes: by default the largest label of y and y_validation plus
+    one. Raises DataError for another task.
+    """
+    task = task or ("classification" if y.dtype.kind in "iub" else "regression")
+    if task not in ("classification", "regression"):
+        raise DataError(f"task: {task!r}, wanted 'classification' or 'regression'")
+    if task == "regression":
+        return task, 1 if y.ndim == 1 else y.shape[1]
+    seen = [y] if y_validation is None else [y, np.asarray(y_validation)]
+    return task, classes or int(max(labels.max() for labels in seen if labels.size)) + 1
+
+
 def targets(y: Any, task: str, rows: int, outputs: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     """Targets as the loss takes them: int64 labels (n,) or `dtype` of the outputs' shape.
 

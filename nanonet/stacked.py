@@ -17,7 +17,7 @@ from nanonet.device import host, memory, moved, write
 from nanonet.errors import OptionError
 from nanonet.loop import CHUNK_ROWS, Step
 from nanonet.nn.parameter import Parameter
-from nanonet.objectives import inputs, targets
+from nanonet.objectives import inputs, targets, task_and_outputs
 from nanonet.ops.random import Stream
 from nanonet.random import generator
 from nanonet.settings import Settings
@@ -82,12 +82,8 @@ class StackedRun:
             raise OptionError(f"settings cannot be stacked: {reason}; wanted the same in all runs")
         first, self._memory = self.settings[0], memory(device)
         x, y = inputs(x), np.asarray(y)
-        self.task = task or ("classification" if y.dtype.kind in "iub" else "regression")
-        if self.task == "classification":
-            seen = [y] if validation is None else [y, np.asarray(validation[1])]
-            outputs, kind = classes or int(max(labels.max() for labels in seen if labels.size)) + 1, "classes"
-        else:
-            outputs, kind = 1 if y.ndim == 1 else y.shape[1], "values"
+        self.task, outputs = task_and_outputs(y, None if validation is None else validation[1], task, classes)
+        kind = "classes" if self.task == "classification" else "values"
         self.history: list[list[dict[str, float]]] = [[] for _ in self.settings]
         self._rows, self._kind, self._smoothing = len(x), kind, first.label_smoothing
         self._x = moved(x.reshape(len(x), -1), self._memory)

@@ -9,10 +9,10 @@ import numpy as np
 
 from nanonet import nn
 from nanonet.device import memory, moved, write
-from nanonet.errors import CheckpointError, DataError
+from nanonet.errors import CheckpointError
 from nanonet.loop import Evaluation, Training
 from nanonet.nn.module import set_mode
-from nanonet.objectives import Metric, inputs, objective, targets
+from nanonet.objectives import Metric, inputs, objective, targets, task_and_outputs
 from nanonet.ops.random import Stream
 from nanonet.optim import Optimizer, get
 from nanonet.random import generator
@@ -88,16 +88,8 @@ class Run:
         self.settings, self.device = settings, device
         x = inputs(x)
         y = np.asarray(y)
-        self.task = task or ("classification" if y.dtype.kind in "iub" else "regression")
-        if self.task not in ("classification", "regression"):
-            raise DataError(f"task: {task!r}, wanted 'classification' or 'regression'")
-        if self.task == "classification":
-            seen = [y] if validation is None else [y, np.asarray(validation[1])]
-            outputs = classes or int(max(labels.max() for labels in seen if labels.size)) + 1
-            loss, metric = "cross_entropy", "accuracy"
-        else:
-            outputs = 1 if y.ndim == 1 else y.shape[1]
-            loss, metric = "mse", "mae"
+        self.task, outputs = task_and_outputs(y, None if validation is None else validation[1], task, classes)
+        loss, metric = ("cross_entropy", "accuracy") if self.task == "classification" else ("mse", "mae")
         self.outputs = outputs
         self.input_shape = x.shape[1:]
         self.model = build_model(settings, x.shape[1:], outputs).to(device)

@@ -72,7 +72,7 @@ def test_an_operation_of_two_devices_is_an_error_that_names_both(cuda, name, ope
         assert name in str(error.value)
 
 
-def test_a_device_that_is_not_known_or_not_there_is_an_error(monkeypatch):
+def test_a_device_that_is_not_known_or_not_there_is_an_error():
     with pytest.raises(DeviceError, match="'tpu'; wanted 'cpu' or 'cuda'"):
         nanonet.zeros(1, device="tpu")
     if registry.available()["cupy_gpu"] is not None:

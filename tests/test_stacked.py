@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nanonet.errors import OptionError
+from nanonet.errors import DataError, OptionError
 from nanonet.settings import Settings
 from nanonet.stacked import StackedRun, stackable
 from nanonet.training import Run
@@ -68,6 +68,11 @@ def test_regression_is_stacked_too():
     for run in singles:
         run.advance(2)
     compare(stack, singles)
+
+
+def test_an_unknown_task_is_an_error():
+    with pytest.raises(DataError, match="task: 'ranking'"):
+        StackedRun([BASE], *rows(), task="ranking")
 
 
 def test_each_run_has_its_own_dropout():

@@ -28,7 +28,7 @@ from nanonet.data.batching import order
 from nanonet.errors import OptionError
 from nanonet.jit import jit
 from nanonet.nn.parameter import Parameter
-from nanonet.objectives import inputs, objective, targets
+from nanonet.objectives import inputs, objective, targets, task_and_outputs
 from nanonet.ops import shape
 from nanonet.ops.elementwise import FUNCTIONS, where
 from nanonet.optim import Optimizer
@@ -411,13 +411,10 @@ def _first_steps(
     settings: Settings, part: Data, names: Sequence[str], steps: int, scheduled: bool = False
 ) -> Hypergradient:
     """The hypergradient of the run that these settings describe, over its first steps."""
-    task, classes = part.task, part.classes
     x, y = inputs(part.x), np.asarray(part.y)
     xv, yv = inputs(part.validation[0], "validation x"), np.asarray(part.validation[1])
-    if task == "classification" or (task is None and y.dtype.kind in "iub"):
-        outputs, loss = classes or int(max(y.max(), yv.max())) + 1, "cross_entropy"
-    else:
-        outputs, loss = (1 if y.ndim == 1 else y.shape[1]), "mse"
+    task, outputs = task_and_outputs(y, yv, part.task, part.classes)
+    loss = "cross_entropy" if task == "classification" else "mse"
     model = build_model(settings, x.shape[1:], outputs)
     goal = objective(model, loss)
     y, yv = targets(y, goal.task, len(x), (outputs,)), targets(yv, goal.task, len(xv), (outputs,))
