@@ -139,7 +139,7 @@ def test_else_seconds_of_workers_are_the_cost(place, n_jobs):
 
 
 def test_reported_costs_do_not_keep_workers_idle():
-    """Trials run two at a time, whether workers begin in step (then the first of each pair finds nobody) or by turns."""
+    """Trials run two at a time, whether workers begin in step (the first of each pair then finds nobody) or in turn."""
     running, beside_another = set(), set()
 
     def objective(trial):
