@@ -51,7 +51,7 @@ class Address(np.uint64):
     high: int
 
     @classmethod
-    def of(cls, array: np.ndarray) -> "Address":
+    def of(cls, array: np.ndarray) -> Address:
         made = cls(array.ctypes.data)
         made.low, made.high = byte_bounds(array)
         return made
