@@ -16,6 +16,9 @@
 #include <functional>
 #include <utility>
 #include <vector>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 #define __global__
 #define __device__
@@ -201,6 +204,17 @@ inline void run_block() {
     }
 }
 
+// While one lives, denormal numbers count as zero if `yes`: CuPy compiles programs so that they do in float.
+struct Flushing {
+#ifdef __SSE2__
+    unsigned before = _mm_getcsr();
+    explicit Flushing(bool yes) { _mm_setcsr(yes ? before | 0x8040 : before); }
+    ~Flushing() { _mm_setcsr(before); }
+#else
+    explicit Flushing(bool) {}
+#endif
+};
+
 // most: threads that the kernel is compiled for.
 inline void run(dim3 grid, dim3 block, unsigned shared, unsigned most, std::function<void()> kernel) {
     body = std::move(kernel);
@@ -223,6 +237,8 @@ template <typename... A, size_t... I>
 void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
     kernel(*static_cast<std::decay_t<A>*>(arguments[I])...);
 }
+
+template <typename... A> int parameters(void (*)(A...)) { return sizeof...(A); }
 
 template <typename... A> void call(void (*kernel)(A...), void** arguments) {
     call(kernel, arguments, std::index_sequence_for<A...>{});

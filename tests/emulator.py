@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -44,19 +44,6 @@ KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^,)]*
 SHARED = re.compile(r"__shared__ ([^;=]*?(\w+)(?:\[[^\]]*\])*);")
 
 
-class Address(np.uint64):
-    """Where the first element of an array lies, all of whose elements lie from low to high - 1."""
-
-    low: int
-    high: int
-
-    @classmethod
-    def of(cls, array: np.ndarray) -> Address:
-        made = cls(array.ctypes.data)
-        made.low, made.high = byte_bounds(array)
-        return made
-
-
 PAGE = mmap.PAGESIZE
 #: Pages between two that nobody may touch, by their number: where they begin, of those that are free.
 _fences: dict[int, list[int]] = {}
@@ -66,15 +53,17 @@ _late = itertools.cycle((False, True))
 
 
 @contextmanager
-def fenced(words: Sequence[np.generic]) -> Iterator[list[np.generic]]:
-    """The words of a launch, of which addresses are those of copies that begin or end at a page that nobody may touch,
-    aligned to 16 bytes where the arrays are. What is written there is brought back."""
-    ranges: list[list[int]] = []
-    for low, high in sorted((word.low, word.high) for word in words if isinstance(word, Address)):
+def fenced(given: dict[int, tuple[int, int]]) -> Iterator[Callable[[int], int]]:
+    """A function from an address among those given to that of a copy which begins or ends at a page that nobody may
+    touch, and is aligned to 16 bytes where the array is. What is written there is brought back.
+
+    given: addresses with the first byte of what may be reached from there, and that after the last.
+    """
+    ranges: list[tuple[int, int]] = []
+    for low, high in sorted(given.values()):
         if ranges and low < ranges[-1][1]:
-            ranges[-1][1] = max(high, ranges[-1][1])
-        else:
-            ranges.append([low, high])
+            low, high = ranges[-1][0], max(high, ranges.pop()[1])
+        ranges.append((low, high))
     with _running:
         late, copies = next(_late), []
         for low, high in ranges:
@@ -83,17 +72,11 @@ def fenced(words: Sequence[np.generic]) -> Iterator[list[np.generic]]:
             first = free.pop() if free else _fence(pages)
             start = first + low % 16
             if late:
-                start += (pages * PAGE - (start - first) - (high - low)) // 16 * 16
+                start += (pages * PAGE - low % 16 - (high - low)) // 16 * 16
             ctypes.memset(first, 0xFF, pages * PAGE)
             ctypes.memmove(start, low, high - low)
             copies.append((low, high, start, first, pages))
-
-        def moved(word: np.generic) -> np.generic:
-            if not isinstance(word, Address):
-                return word
-            return next(np.uint64(start + int(word) - low) for low, high, start, *_ in copies if low <= word.low < high)
-
-        yield [moved(word) for word in words]
+        yield lambda address: next(start + address - low for low, high, start, *_ in copies if low <= address < high)
         for low, high, start, first, pages in copies:
             if ctypes.string_at(low, high - low) != ctypes.string_at(start, high - low):
                 ctypes.memmove(low, start, high - low)
@@ -121,6 +104,10 @@ class Emulator(Device):
     memory: Memory = HOST
     multiprocessors = 4
 
+    def __init__(self):
+        super().__init__()
+        self._launch = _Launch()
+
     def address(self, array: np.ndarray) -> int:
         return array.ctypes.data
 
@@ -130,20 +117,32 @@ class Emulator(Device):
         return made
 
     def function(self, program: Program, name: str, shared: int) -> Function:
-        start = getattr(_library(program), f"emulate_{name}")
+        library = _library(program)
+        start, count = getattr(library, f"emulate_{name}"), getattr(library, f"parameters_{name}")()
 
-        def function(grid: tuple[int, ...], block: tuple[int, ...], words: Any, shared: int) -> None:
-            sizes = [*grid, *(1,) * (3 - len(grid)), *block, *(1,) * (3 - len(block)), shared]
-            with fenced(words) as inside:
-                cells = [np.array(word) for word in inside]
-                pointers = (ctypes.c_void_p * len(cells))(*[cell.ctypes.data for cell in cells])
-                start((ctypes.c_uint * 7)(*sizes), pointers)
+        def function(grid: tuple[int, ...], block: tuple[int, ...], pointers: int, shared: int) -> None:
+            given, self._launch.ranges = self._launch.ranges, {}
+            table = (ctypes.POINTER(ctypes.c_uint64) * count).from_address(pointers)
+            with fenced(given) as moved:
+                cells = [ctypes.c_uint64(moved(x[0])) if x[0] in given else x.contents for x in table]
+                made = (ctypes.c_void_p * count)(*map(ctypes.addressof, cells))
+                start((ctypes.c_uint * 7)(*grid, *block, shared), made)
 
         return function
 
     def _word(self, argument: Any, name: str) -> np.generic:
         word = super()._word(argument, name)
-        return Address.of(argument) if isinstance(argument, np.ndarray) and argument.size else word
+        if isinstance(argument, np.ndarray) and argument.size:
+            self._launch.ranges[int(word)] = byte_bounds(argument)
+        return word
+
+
+class _Launch(threading.local):
+    """What is known of a launch that is being prepared: where arrays among its arguments begin and end, by the address
+    of their first element."""
+
+    def __init__(self):
+        self.ranges: dict[int, tuple[int, int]] = {}
 
 
 class HostArray(np.ndarray):
@@ -201,8 +200,10 @@ for _name in ("empty", "zeros", "full", "ones", "arange"):
 def _library(program: Program) -> ctypes.CDLL:
     wrappers = [
         f'extern "C" void emulate_{name}(const unsigned* n, void** arguments) {{\n'
+        f"    emulator::Flushing flushing(sizeof(real) == 4);\n"
         f"    emulator::run({{n[0], n[1], n[2]}}, {{n[3], n[4], n[5]}}, n[6], {most or 1024},\n"
-        f"                  [=] {{ emulator::call({name}, arguments); }});\n}}"
+        f"                  [=] {{ emulator::call({name}, arguments); }});\n}}\n"
+        f'extern "C" int parameters_{name}() {{ return emulator::parameters({name}); }}'
         for most, name in KERNEL.findall(program.source)
     ]
     source = SHARED.sub(r"static \1; static long of_\2; emulator::undefined(&\2, sizeof \2, of_\2);", program.source)

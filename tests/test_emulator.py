@@ -39,6 +39,7 @@ extern "C" __global__ void early(float* out) {
     __syncthreads();
     numbers[threadIdx.x] = 1;
 }
+extern "C" __global__ void product(const float* x, float* out) { out[threadIdx.x] = x[threadIdx.x] * 0.5f; }
 extern "C" __global__ void order(int* counter, int* out) {
     out[blockIdx.x] = atomicAdd(counter, 1);
 }
@@ -111,3 +112,10 @@ def test_blocks_run_in_any_order():
     run("order", counter, out, threads=1, blocks=64)
     assert sorted(out) == list(range(64))
     assert list(out) != list(range(64))
+
+
+def test_denormal_numbers_are_zero():
+    x, out = np.full(64, 2e-38, np.float32), numbers(64)
+    run("product", x, out)
+    assert (out == 0).all()
+    assert (x * np.float32(0.5) > 0).all()
