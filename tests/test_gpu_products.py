@@ -270,3 +270,14 @@ def test_a_group_for_each_channel(dtype, channels, aligned, monkeypatch):
     expected = all_three(ORACLE, *(array.astype(np.float64) for array in (x, w, g, bias)), constants)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_long_kernel_for_each_channel():
+    """More taps in a row than the shared memory of a block has room for."""
+    constants = ((1, 1), ((0, 0), (3, 0)), (1, 1), 4)
+    rng = np.random.default_rng(0)
+    x, w, bias = rng.normal(size=(2, 2, 60, 4)), rng.normal(size=(1, 50, 1, 4)), rng.normal(size=4)
+    g = rng.normal(size=shape_of_result(x.shape, w.shape, *constants))
+    found = all_three(Convolution(Gemm(emulator.Emulator())), x, w, g, bias, constants)
+    for ours, theirs in zip(found, all_three(ORACLE, x, w, g, bias, constants), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
