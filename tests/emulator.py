@@ -98,11 +98,13 @@ _kept: list[mmap.mmap] = []
 
 
 class Emulator(Device):
-    """Runs kernels on NumPy arrays. `multiprocessors` is small, so that small arrays take several blocks."""
+    """Runs kernels on NumPy arrays. `multiprocessors` is small, so that small arrays take several blocks; the memory of
+    a block is that of an H100."""
 
     xp = np
     memory: Memory = HOST
     multiprocessors = 4
+    shared_memory = 227 << 10
 
     def __init__(self):
         super().__init__()

@@ -2,6 +2,7 @@
 sides that are no multiples of tiles, operands that cannot be copied 16 bytes at a time, k in parts, few channels."""
 
 import ctypes
+import itertools
 
 import emulator
 import numpy as np
@@ -11,6 +12,7 @@ from views import replayed, unset
 from kernels.cupy_gpu import cublas, direct
 from kernels.cupy_gpu.convolution import Convolution
 from kernels.cupy_gpu.gemm import PRECISIONS, Gemm, divisor
+from kernels.cupy_gpu.operand import Product
 from kernels.cupy_gpu.tiles import TILES, Cut, cut
 from kernels.reference import reference
 
@@ -156,6 +158,21 @@ def test_how_products_are_cut():
     assert deep.splits > 8 and deep.span % deep.tile.k == 0
     assert (deep.splits - 1) * deep.span < 100_000 <= deep.splits * deep.span
     assert cut("bf16", 3, 5, 0, 2).splits == 1
+
+
+#: Bytes of shared memory of a block: of Ampere's and Ada's smaller GPUs, of A100, of H100.
+@pytest.mark.parametrize("room", [99 << 10, 163 << 10, 227 << 10])
+@pytest.mark.parametrize("precision", TILES)
+def test_tiles_are_as_large_as_a_block_has_memory_for(precision, room):
+    device = emulator.Emulator()
+    device.shared_memory = room
+    gemm = Gemm(device, precision if precision != "float64" else None)
+    for m, n, k in itertools.product((16, 100, 700, 5000), (16, 300, 4096), (1, 900, 20_000)):
+        found, best = gemm.cut(precision, Product(m, n, k)), cut(precision, m, n, k, 1)
+        assert found.tile.fits(precision, room)
+        assert (found.splits, found.span) == (best.splits, best.span)
+        assert found.span % found.tile.k == 0
+        assert found == best or (room < 227 << 10 and not best.tile.fits(precision, room))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 641, 2**20 + 7, 2**31 - 1])
