@@ -40,6 +40,8 @@ ALIGNMENT = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
 #: Local variables start as nonsense.
 UNSET = ["-ftrivial-auto-var-init=pattern"]
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-w", *ALIGNMENT]
+#: Threads of a block that have registers, however many the compiler takes where no bound is declared.
+UNBOUND = 256
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^,)]*)[^)]*\)\s*)?(\w+)\s*\(')
 SHARED = re.compile(r"__shared__ ([^;=]*?(\w+)(?:\[[^\]]*\])*);")
 
@@ -203,7 +205,7 @@ def _library(program: Program) -> ctypes.CDLL:
     wrappers = [
         f'extern "C" void emulate_{name}(const unsigned* n, void** arguments) {{\n'
         f"    emulator::Flushing flushing(sizeof(real) == 4);\n"
-        f"    emulator::run({{n[0], n[1], n[2]}}, {{n[3], n[4], n[5]}}, n[6], {most or 1024},\n"
+        f"    emulator::run({{n[0], n[1], n[2]}}, {{n[3], n[4], n[5]}}, n[6], {most or UNBOUND},\n"
         f"                  [=] {{ emulator::call({name}, arguments); }});\n}}\n"
         f'extern "C" int parameters_{name}() {{ return emulator::parameters({name}); }}'
         for most, name in KERNEL.findall(program.source)
