@@ -125,6 +125,27 @@ class Run:
         self._best: dict[str, np.ndarray] | None = None
         self._best_epoch = 0
 
+    # ----------------------------------------------------------------------------- what it trains on
+
+    @property
+    def rows(self) -> tuple[Any, Any]:
+        """The inputs (n, ...) and targets that it trains on, on its device."""
+        return self._training.rows_and_targets
+
+    @property
+    def validation(self) -> tuple[Any, Any] | None:
+        """Those that it is validated on, if there are any."""
+        return None if self._validation is None else self._validation.rows_and_targets
+
+    @property
+    def limit(self) -> float:
+        """The loss of a mini-batch above which it has diverged, which its first step sets (see `nanonet.loop`)."""
+        return self._training.limit
+
+    @limit.setter
+    def limit(self, value: float) -> None:
+        self._training.limit = value
+
     # ----------------------------------------------------------------------------- going on
 
     @property
@@ -164,7 +185,6 @@ class Run:
                 break
             set_mode(modules, True)
             found = self._training.epoch(self.epoch)
-            found = {"epoch": self.epoch + 1, **found}
             if self._validation is not None and np.isnan(found["loss"]):
                 found["val_loss"] = found[f"val_{self._metric.name}"] = float("nan")
             elif self._validation is not None:
@@ -172,12 +192,12 @@ class Run:
                 outputs, loss = self._validation.run()
                 found["val_loss"] = loss
                 found[f"val_{self._metric.name}"] = self._metric.value(outputs, self._yv)
-            found["lr"] = self.optimizer.lr
-            self.history.append(found)
-            self._note_best()
+            self.note({**found, "lr": self.optimizer.lr})
         return self.history[start:]
 
-    def _note_best(self) -> None:
+    def note(self, results: dict[str, float]) -> None:
+        """Take down the results of the epoch that model and optimizer have just been through."""
+        self.history.append({"epoch": self.epoch + 1, **results})
         key = "val_loss" if self._validation is not None else "loss"
         now = self.history[-1][key]
         best = self.history[self._best_epoch - 1][key] if self._best_epoch else float("inf")
@@ -205,8 +225,7 @@ class Run:
         from nanonet.lr_range import range_test
 
         settings = self.settings.replace(schedule="constant", warmup=0.0)
-        data = self._training.rows_and_targets
-        copy = Run.restore({**self.state(), "settings": settings.to_dict()}, *data)
+        copy = Run.restore({**self.state(), "settings": settings.to_dict()}, *self.rows)
         return range_test(copy.model, copy.optimizer, copy._training, low=low, high=high, steps=steps)
 
     # ----------------------------------------------------------------------- stopping and going on
