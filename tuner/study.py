@@ -293,8 +293,17 @@ class Study:
 
     # --------------------------------------------------------------------------- for trials and optimization
 
-    def _next_trial(self, owner: str | None, at_most: int | None = None, number: int | None = None) -> Trial | None:
-        """A waiting trial (that one, or the first), else a new one; None if there is none to be had."""
+    def _next_trial(
+        self,
+        owner: str | None,
+        at_most: int | None = None,
+        number: int | None = None,
+        suggested: Mapping[str, Any] | None = None,
+    ) -> Trial | None:
+        """A waiting trial (that one, or the first), else a new one; None if there is none to be had.
+
+        suggested: settings for one that has none yet, taken only if that gives a trial that was not tried.
+        """
         claim = self.storage.claim(self.study_id, number, owner, at_most)
         if claim is None and number is None:
             limit = self.sampler.limit(self.space)
@@ -304,7 +313,7 @@ class Study:
         trial = Trial(self, claim.number, claim.attempt)
         try:
             learned = self._seen_space(claim.number) if self.sampler.learns and self.space is None else None
-            trial._begin(self.space, learned)
+            trial._begin(self.space, learned, suggested)
         except BaseException as error:
             if isinstance(error, (SpaceError, ValueError)):
                 self._end(claim.number, claim.attempt, TrialState.FAIL, None, repr(error))
@@ -346,6 +355,9 @@ class Study:
             return point
         tried = history.keys(space)
         return admissible(space, point, tried | refused if refused else tried, number, self.seed)
+
+    def _was_tried(self, space: Space, params: Mapping[str, Any], number: int) -> bool:
+        return space.key(space.encode(params)) in self._history(number).keys(space)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)
