@@ -53,13 +53,14 @@ def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
         options.update(momentum=settings.momentum, nesterov=settings.nesterov)
     elif settings.optimizer in ADAPTIVE:
         options.update(betas=(settings.beta1, settings.beta2))
+    parameters = list(model.parameters())
     groups = [
         {
-            "params": [p for p in model.parameters() if p.ndim > 1],
+            "params": [p for p in parameters if p.ndim > 1],
             "weight_decay": settings.weight_decay,
             "l1": settings.l1,
         },
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0, "l1": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "l1": 0.0},
     ]
     return get(settings.optimizer)([g for g in groups if g["params"]], **options)
 
@@ -92,7 +93,9 @@ class Run:
         loss, metric = ("cross_entropy", "accuracy") if self.task == "classification" else ("mse", "mae")
         self.outputs = outputs
         self.input_shape = x.shape[1:]
-        self.model = build_model(settings, x.shape[1:], outputs).to(device)
+        self.model = build_model(settings, x.shape[1:], outputs)
+        if device != "cpu":
+            self.model.to(device)
         self.optimizer = build_optimizer(settings, self.model)
         self._metric = Metric(metric, "classes" if loss == "cross_entropy" else "values")
         plain = objective(self.model, loss)

@@ -24,7 +24,7 @@ def shared_structure(objective: Stackable, trials: Sequence[FrozenTrial]) -> dic
 
     A structure is proposed once and shared by the trials that follow, up to as many as can be advanced together, but
     by no more than a quarter of those that there were before it. So the first eight trials are all free, a search of
-    256 trials looks at twenty structures or more whatever the size of its stacks, and the other settings of each
+    256 trials looks at twenty-five structures or more whatever the size of its stacks, and the other settings of each
     trial are the sampler's own, which learns from all of them.
 
     It depends on the study's trials alone, so an interrupted search goes on with the structure that it was at.
