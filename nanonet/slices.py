@@ -37,6 +37,9 @@ _CUT = Formula.of("min(max(g, -limit), limit)", "g", "limit")
 _CLIP = Formula.of("g * min(limit / (sqrt(square) + 1e-06), 1)", "g", "limit", "square")
 _EXPLODED = Formula.of("where(loss <= limit, seen, 1)", "loss", "limit", "seen")  # NaN is not below any limit
 
+#: Epochs whose learning rates are computed at a time.
+AHEAD = 16
+
 _HALF = 0.5  # a smoothing; the loss is linear in it, so two losses give that of any
 
 
@@ -90,14 +93,12 @@ class Slices:
             with no_grad():
                 self._evaluate.run(1)
         found, rates = host(self._found), host(self._values)[: len(self), 1]
+        found = np.where(found[4] > 0, np.nan, found[:4] * self._scales)
         metric = "accuracy" if self._kind == "classes" else "mae"
-        results = []
-        for k, count in enumerate(self._counts):
-            names = ("loss", metric, "val_loss", f"val_{metric}") if self._validated else ("loss", metric)
-            scales = (1 / count, 1 / count, 1, 1)
-            values = [float("nan") if found[4, k] else float(found[i, k] * scales[i]) for i in range(len(names))]
-            results.append({**dict(zip(names, values, strict=True)), "lr": float(rates[k])})
-        return results
+        names = ("loss", metric, "val_loss", f"val_{metric}", "lr")
+        if not self._validated:
+            found, names = found[:2], ("loss", metric, "lr")
+        return [dict(zip(names, each, strict=True)) for each in np.vstack([found, rates]).T.tolist()]
 
     def settle(self, runs: Sequence[Run]) -> None:
         """Bring the weights and optimizers of these runs, which are among the slices, to where their slices are."""
@@ -141,6 +142,7 @@ class Slices:
         self._x = moved(_joined([host(x).reshape(len(x), -1) for x, _ in rows]), self._memory)
         self._y = moved(_joined([host(y) for _, y in rows]), self._memory)
         self._counts = np.array([part.rows for part in parts for _ in range(part.slices.start, part.slices.stop)])
+        self._scales = np.stack([1 / self._counts, 1 / self._counts, *np.ones((2, len(arranged)))])
         self._validated = parts[0].validation is not None
         return arranged, parts
 
@@ -193,8 +195,11 @@ class Slices:
         full = self._updates_per_epoch - bool((rows < self._updates_per_epoch * self._batch).any())
         last = rows - full * self._batch  # rows of each slice in the last step, if that is not full
         width = int(last.max())
-        self._order = moved(np.zeros(count * (full * self._batch + width), np.int64), here)
-        self._rates = moved(np.zeros((self._updates_per_epoch, count)), here)
+        first = np.array([part.begin for part in self._parts for _ in range(part.slices.start, part.slices.stop)])
+        self._laid = np.repeat(first[:, None], full * self._batch + width, axis=1)  # what lies beyond does not count
+        self._order = moved(np.zeros(self._laid.size, np.int64), here)
+        self._ahead: list[np.ndarray] = []
+        self._rates = moved(np.zeros((self._updates_per_epoch, 2 * count)), here)  # of weights, and of biases
         self._updates = moved(np.arange(self._updates_per_epoch), here)
         self._cursor, self._update = (moved(np.zeros((), np.int64), here) for _ in range(2))
         self._found = moved(np.zeros((5, count)), here)  # loss, hits, those of validation, whether it diverged
@@ -210,29 +215,31 @@ class Slices:
 
     def _begin_epoch(self) -> None:
         """Lay out the rows of every step, slice after slice, and the learning rates."""
-        orders: dict[tuple[int, int, int], np.ndarray] = {}
-        width = len(self._order) // len(self)
-        laid = np.empty((len(self), width), np.int64)
+        alike: dict[tuple[int, int, int, int], list[int]] = {}
         for part in self._parts:
             for k in range(part.slices.start, part.slices.stop):
-                run = self.runs[k]
-                key = run.settings.seed, run.epoch, part.rows
-                if key not in orders:
-                    orders[key] = generator(key[0], "batches", key[1]).permutation(part.rows)
-                laid[k, : part.rows] = orders[key]
-                laid[k, part.rows :] = 0  # some row; it does not count
-                laid[k] += part.begin
-        cuts = range(0, width, self._batch)
-        write(self._order, np.concatenate([laid[:, a : a + self._batch].ravel() for a in cuts]))
-        updates = self._updates_per_epoch
-        places = [np.arange(run.epoch * updates, (run.epoch + 1) * updates) for run in self.runs]
-        rates = [
-            run.settings.learning_rate * np.broadcast_to(factor(place), updates)
-            for run, factor, place in zip(self.runs, self._factors, places, strict=True)
-        ]
-        write(self._rates, np.stack(rates, axis=1))
+                key = self.runs[k].settings.seed, self.runs[k].epoch, part.begin, part.rows
+                alike.setdefault(key, []).append(k)
+        for (seed, epoch, begin, rows), members in alike.items():
+            self._laid[members, :rows] = begin + generator(seed, "batches", epoch).permutation(rows)
+        full = self._laid.shape[1] // self._batch * self._batch
+        steps = self._laid[:, :full].reshape(len(self), -1, self._batch).swapaxes(0, 1)
+        write(self._order, np.concatenate([steps.ravel(), self._laid[:, full:].ravel()]))
+        write(self._rates, self._next_rates())
         for buffer in (self._cursor, self._update, self._found):
             write(buffer, 0)
+
+    def _next_rates(self) -> np.ndarray:
+        """The learning rates of an epoch's updates, (updates, slices) of weights, and again of biases."""
+        updates = self._updates_per_epoch
+        if not self._ahead:
+            rates = [
+                run.settings.learning_rate * np.broadcast_to(factor(place), place.shape)
+                for run, factor in zip(self.runs, self._factors, strict=True)
+                for place in [np.arange(run.epoch * updates, (run.epoch + AHEAD) * updates)]
+            ]
+            self._ahead = np.split(np.stack([*rates, *rates], axis=1), AHEAD)
+        return self._ahead.pop(0)
 
     @property
     def _unlimited(self) -> bool:
@@ -251,7 +258,7 @@ class Slices:
         count, here = len(self), self._memory
         x = here.empty((count * rows, *self._x.shape[1:]), self._x.dtype)
         y = here.empty((count * rows, *self._y.shape[1:]), self._y.dtype)
-        numbers = Tensor(moved(counted.astype(np.float32), here))
+        numbers, ones = (Tensor(moved(np.array(v, np.float32), here)) for v in (counted, np.ones(count)))
         valid = None
         if (counted < rows).any():
             valid = Tensor(moved((np.arange(rows) < counted[:, None]).astype(np.float32), here))
@@ -265,16 +272,16 @@ class Slices:
             each, hits = self._losses(scores, Tensor(y.reshape(count, rows, *y.shape[1:])), training=True)
             if valid is not None:
                 each, hits = each * valid, hits * valid
-            loss = each.sum(1) / numbers
+            total = each.sum(1)
+            loss = total / numbers
             for p in self._parameters:
                 p.grad = None
-            loss.sum().backward()
+            loss.backward(ones)
             with no_grad():
                 self._clip()
                 self._apply(backend)
-                for place, value in ((0, each.sum(1)), (1, hits.sum(1))):
-                    total = self._found[place]
-                    backend.elementwise(_ADD, total, value.array, out=total)
+                for sums, value in ((self._found[0], total), (self._found[1], hits.sum(1))):
+                    backend.elementwise(_ADD, sums, value.array, out=sums)
                 exploded = self._found[4]
                 backend.elementwise(_EXPLODED, loss.array, self._limits, exploded, out=exploded)
 
@@ -334,11 +341,10 @@ class Slices:
     def _apply(self, backend: Any) -> None:
         """One update of all slices, each with its own values."""
         count = len(self)
-        rates = self._memory.empty((1, count), np.float64)
+        rates = self._memory.empty((1, 2 * count), np.float64)
         backend.take_batch(self._rates, self._updates, self._update, out=rates)
         backend.advance(self._update, 1)
-        for part in (self._values[:count], self._values[count:]):
-            backend.copy(rates.reshape(count), out=part[:, 1])
+        backend.copy(rates.reshape(2 * count), out=self._values[:, 1])
         steps = self._values[:, 0]
         backend.elementwise(_NEXT, steps, out=steps)
         weights, biases = range(0, len(self._parameters), 2), range(1, len(self._parameters), 2)

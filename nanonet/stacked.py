@@ -121,16 +121,20 @@ class StackedRun:
         A run that diverges or stops early has fewer, and leaves the others alone.
         """
         starts = [len(history) for history in self.history]
+        going = [run for run in self._runs if not run.stopped]
         for _ in range(epochs):
-            if not self._gather():
+            if not going:
                 break
-            results = self._slices.epoch()
-            going = [(run, found) for run, found in zip(self._slices.runs, results, strict=True) if not run.stopped]
-            keeping = [run for run, _ in going if run.settings.early_stopping]
+            if self._slices is None or 2 * len(going) <= len(self._slices):
+                self.settle()
+                self._slices = Slices(going, self._memory)
+            results = dict(zip(map(id, self._slices.runs), self._slices.epoch(), strict=True))
+            keeping = [run for run in going if run.settings.early_stopping]
             if keeping:  # the weights may be the best so far, or the last
                 self._slices.settle(keeping)
-            for run, found in going:
-                run.note(found)
+            for run in going:
+                run.note(results[id(run)])
+            going = [run for run in going if not run.stopped]
             self._behind = True
         return [history[start:] for history, start in zip(self.history, starts, strict=True)]
 
@@ -144,14 +148,6 @@ class StackedRun:
         """The parameters of one run, by the names that its own model has."""
         self.settle()
         return {name: array.copy() for name, array in self._runs[run].model.state_dict().items()}
-
-    def _gather(self) -> bool:
-        """Have slices for the runs that go on, and not twice as many; whether there are any."""
-        going = [run for run in self._runs if not run.stopped]
-        if going and (self._slices is None or 2 * len(going) <= len(self._slices)):
-            self.settle()
-            self._slices = Slices(going, self._memory)
-        return bool(going)
 
 
 def advance_together(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,7 +164,7 @@ class Run:
         The step that shows it is the last: its epoch ends there, with NaN for all results.
         """
         last = self.history[-1] if self.history else {}
-        return not all(np.isfinite(last.get(name, 0.0)) for name in ("loss", "val_loss"))
+        return not (isfinite(last.get("loss", 0.0)) and isfinite(last.get("val_loss", 0.0)))
 
     @property
     def stopped(self) -> bool:
