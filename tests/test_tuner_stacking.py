@@ -196,6 +196,18 @@ def test_a_trial_that_was_there_already_is_not_made_by_sharing():
     assert len({(t.params["x"], t.params["shape"]) for t in grid.trials}) == len(grid.trials) == 12
 
 
+def test_a_study_goes_on_in_another_space():
+    study = study_of()
+    study.optimize(Sums(stack=8), n_trials=20)
+    parameters = {"x": Float(0, 1), "shape": Categorical(["large", "huge"])}
+    other = tuner.study.Study(
+        study.storage.study(study.study_name), study.storage, RandomSampler(seed=1), NopPruner(), Space(parameters)
+    )
+    other.optimize(Sums(stack=8), n_trials=20)
+    assert {t.params["shape"] for t in other.trials[20:]} == {"large", "huge"}
+    assert all(t.state is TrialState.COMPLETE for t in other.trials)
+
+
 # ---------------------------------------------------------------------------------------------- tune
 
 NUMBERS = ("learning_rate", "weight_decay", "label_smoothing", "momentum", "optimizer", "schedule", "batch_size")
@@ -316,11 +328,29 @@ def test_what_stacks_and_what_does_not():
     assert work("cuda", 7, wide).kind({})[1] == 7
     assert work("cpu", 7, BASE.replace(batch_norm=True)).kind({}) == (None, 1)
     assert step_flop(Settings(hidden=(3,), batch_size=2), 5, 4) == 6 * 2 * (15 + 12)
+    impossible = BASE.replace(optimizer="sgd", nesterov=True)
+    assert work("cpu", 7, impossible).kind({"momentum": 0.0}) == (None, 1)
     kinds = [work("cpu", 7).kind(params)[0] for params in ({}, {"optimizer": "sgd"}, {"dropout": 0.3})]
     assert kinds[0] == kinds[2] != kinds[1]
     for wrong in (0, True, "many", 2.5):
         with pytest.raises(OptionError, match="stack is .* wanted 'auto', False or a whole number"):
             tuner.tune(x, y, stack=wrong)
+
+
+def test_stacks_go_to_other_processes(tmp_path):
+    x, y = blobs(150)
+    options = SEARCH | {"trials": 12, "max_epochs": 3, "metric": "loss", "pruner": NopPruner(), "validation": 2}
+    here = tuner.tune(x, y, stack=4, **options)
+    there = tuner.tune(x, y, stack=4, executor="processes", out=tmp_path, **options)
+    assert [t.params for t in there.study.trials] == [t.params for t in here.study.trials]
+    for a, b in zip(here.study.trials, there.study.trials, strict=True):
+        np.testing.assert_allclose(a.values, b.values, rtol=1e-3)
+
+
+def test_finalists_are_trained_as_ever():
+    x, y = blobs(150)
+    result = tuner.tune(x, y, stack=6, finalists=2, repeats=2, **SEARCH | {"trials": 9, "max_epochs": 3})
+    assert [len(finalist.scores) for finalist in result.finalists] == [2, 2]
 
 
 def test_batch_norm_is_trained_one_by_one():

@@ -367,15 +367,17 @@ class Segments(Work):
 
     def _ask(self) -> None:
         """Have jobs wait: one, or as many as the objective advances together."""
-        stack = self.objective.stack if isinstance(self.objective, Stackable) else 1
         asked: list[Job] = []
-        while len(asked) < stack and not (asked and self.optimization.is_over):
+        most = 1
+        while len(asked) < most and not (asked and self.optimization.is_over):
             self.waiting = [asked]  # they count as handed out
             job = self._next_job()
             if job is None:
                 break
             asked.append(job)
-        self.waiting = grouped(self.objective, asked) if stack > 1 else [asked] if asked else []
+            if isinstance(self.objective, Stackable) and self.objective.stack > 1:
+                most = max(most, min(self.objective.stack, self.objective.kind(job.trial.params)[1]))
+        self.waiting = grouped(self.objective, asked) if len(asked) > 1 else [asked] if asked else []
 
     def _next_job(self) -> Job | None:
         optimization = self.optimization

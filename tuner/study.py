@@ -233,7 +233,8 @@ class Study:
     ) -> None:
         """Run trials until a limit is reached, the sampler has nothing left, or `stop` is called.
 
-        objective: a function of a `Trial` that returns its value (or raises `TrialPruned`), or a `Resumable`.
+        objective: a function of a `Trial` that returns its value (or raises `TrialPruned`), or a `Resumable`, of which
+            a `Stackable` is given several trials at a time.
         n_trials: how many trials to start.
         timeout: seconds after which no trial and no segment is begun.
         n_steps: how many steps of a `Resumable` to add; a segment that does not fit is not begun.

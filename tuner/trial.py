@@ -226,6 +226,10 @@ class Trial:
         """Take the sampler's proposal with these settings in it, if that may be tried and was not; whether it was."""
         if self.study.sampler.repeats:  # its points are to be taken as they are
             return False
+        if any(
+            name not in space.parameters or value not in space.parameters[name] for name, value in suggested.items()
+        ):
+            return False  # they are of another space
         params = space.decode(self.study._propose(space, self.number), suggested)
         if not space.allows(params) or self.study._was_tried(space, params, self.number):
             return False

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nanonet import checkpoint
+from nanonet.errors import OptionError
 from nanonet.settings import Settings
 from nanonet.stacked import SHARED, advance_together, shape, step_flop
 from nanonet.training import Run
@@ -103,7 +104,10 @@ class TrainingRuns(Stackable):
         return {n: v for n, v in params.items() if n in SHARED or n == "layers" or n.startswith("width_")}
 
     def kind(self, params: dict[str, Any]) -> tuple[Hashable, int]:
-        settings = self.settings(params)
+        try:
+            settings = self.settings(params)
+        except OptionError:  # which `start` will tell
+            return None, 1
         kind = shape(settings)
         if kind is None or not self._automatic:
             return kind, 1 if kind is None else self.stack
@@ -112,6 +116,10 @@ class TrainingRuns(Stackable):
         return kind, min(self.stack, most_that_pay(step_flop(settings, int(np.prod(fold.x.shape[1:])), outputs)))
 
     def advance_together(self, states: Sequence[State], steps: Sequence[int]) -> list[Any]:
+        return self._advanced(states, steps, together=True)
+
+    def _advanced(self, states: Sequence[State], steps: Sequence[int], together: bool) -> list[Any]:
+        """For each state what `advance` gives, or the exception that it caused. together: all runs as one."""
         goals = [self.course.epochs(state.step + more) for state, more in zip(states, steps, strict=True)]
         begun = [[run.epoch for run in state.runs] for state in states]
         pieces = [
@@ -119,7 +127,7 @@ class TrainingRuns(Stackable):
             for state, each in zip(states, goals, strict=True)
             for run, fold, goal in zip(state.runs, self.folds, each, strict=True)
         ]
-        curves = iter(self._curves(pieces))
+        curves = iter(self._curves(pieces, together))
         found: list[Any] = []
         for state, more, epochs in zip(states, steps, begun, strict=True):
             own = [next(curves) for _ in state.runs]
@@ -131,11 +139,12 @@ class TrainingRuns(Stackable):
         return found
 
     def start(self, trial: Trial) -> State:
-        return State(self.runs(self.settings(trial.params)))
+        settings = self.settings(trial.params)
+        return State(self.runs(settings, self._home(settings)))
 
-    def runs(self, settings: Settings) -> list[Run]:
-        """A run with these settings on each fold. Those that are trained as one lie on the CPU meanwhile."""
-        device = self._home(settings)
+    def runs(self, settings: Settings, device: str | None = None) -> list[Run]:
+        """A run with these settings on each fold, on that device; on the one for training unless given."""
+        device = device or self.device
         return [
             Run(
                 settings,
@@ -151,7 +160,7 @@ class TrainingRuns(Stackable):
         ]
 
     def _home(self, settings: Settings) -> str:
-        """Where runs lie while they are not trained."""
+        """Where runs lie between their segments: on the CPU if they may be trained as slices of one."""
         return "cpu" if self.stack > 1 and shape(settings) is not None else self.device
 
     def adapt(self, state: State, trial: Trial) -> State:
@@ -170,7 +179,8 @@ class TrainingRuns(Stackable):
         return inherited(params, parent)
 
     def advance(self, state: State, steps: int) -> tuple[State, list[Any]]:
-        (found,) = self.advance_together([state], [steps])
+        away = any(run.device != self.device for run in state.runs)
+        (found,) = self._advanced([state], [steps], together=away)
         if isinstance(found, Exception):
             raise found
         return found
@@ -217,7 +227,7 @@ class TrainingRuns(Stackable):
 
     # ------------------------------------------------------------------------------------- the values
 
-    def _curves(self, pieces: Sequence[tuple[Run, Fold, int]]) -> list[Any]:
+    def _curves(self, pieces: Sequence[tuple[Run, Fold, int]], together: bool) -> list[Any]:
         """For each of these runs, what is measured after each of its next epochs, of which there are so many; NaN where
         it diverged, fewer if it stopped by itself. Or the exception that measuring it raised."""
         curves: list[Any] = [[] for _ in pieces]
@@ -231,7 +241,7 @@ class TrainingRuns(Stackable):
                     curves[i] = error
 
         everything = range(len(pieces))
-        for some in [everything] if self.stack > 1 else [[i] for i in everything]:
+        for some in [everything] if together else [[i] for i in everything]:
             runs, epochs = ([pieces[i][place] for i in some] for place in (0, 2))
 
             def after(k: int, runs: list[Run] = runs, some: Sequence[int] = some) -> None:
