@@ -105,8 +105,9 @@ class Slices:
         parameters = [host(p.array) for p in self._parameters]
         states = [[host(array) for array in state] for state in self._states]
         values = host(self._values)
+        chosen = set(map(id, runs))
         for k, run in enumerate(self.runs):
-            if not any(run is each for each in runs):
+            if id(run) not in chosen:
                 continue
             for p, array in zip(run.model.parameters(), parameters, strict=True):
                 write(p.array, array[k].reshape(p.shape))

@@ -193,13 +193,5 @@ def _check(settings: Sequence[Settings]) -> None:
 
 def _kind(run: Run) -> Hashable:
     """What the runs of a stack have in common, their rows included."""
-    x, y = run.rows
-    return (
-        shape(run.settings),
-        run.task,
-        run.outputs,
-        x.shape[1:],
-        y.dtype,
-        steps_per_epoch(run),
-        run.validation is None,
-    )
+    updates = steps_per_epoch(run)
+    return shape(run.settings), run.task, run.outputs, run.input_shape, updates, run.validation is None
