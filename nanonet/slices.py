@@ -7,6 +7,7 @@ Slice k is run k: its own rows in its own order, its own settings, and nothing o
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,7 @@ class Slices:
         """Parameters, what the optimizer remembers of each, and the rows of values that the slices' weights, and then
         their biases, are updated with."""
         models = [[host(p.array) for p in run.model.parameters()] for run in self.runs]
-        self._parameters = [Parameter(self._stacked(arrays)) for arrays in zip(*models, strict=True)]
+        self._parameters = [Parameter(Tensor(self._stacked(arrays))) for arrays in zip(*models, strict=True)]
         groups = [run.optimizer.param_groups for run in self.runs]
         self._rule = groups[0][0].rule
         self._values = moved(np.array([host(both[i].values) for i in (0, 1) for both in groups]), self._memory)
@@ -210,7 +211,8 @@ class Slices:
             self._steps.append((self._step(self._batch, np.full(count, self._batch)), full))
         if width:
             self._steps.append((self._step(width, last), 1))
-        self._evaluate = Step(self._validate)
+        this = weakref.proxy(self)
+        self._evaluate = Step(lambda: this._validate())
 
     # ------------------------------------------------------------------------------- an epoch
 
@@ -264,27 +266,29 @@ class Slices:
         if (counted < rows).any():
             valid = Tensor(moved((np.arange(rows) < counted[:, None]).astype(np.float32), here))
 
+        this = weakref.proxy(self)  # its steps do not keep it, so its memory comes back with it
+
         def step() -> None:
             backend = backend_of(x)
-            backend.take_batch(self._x, self._order, self._cursor, out=x)
-            backend.take_batch(self._y, self._order, self._cursor, out=y)
-            backend.advance(self._cursor, count * rows)
-            scores = self._forward(Tensor(x.reshape(count, rows, -1)), self._parameters, training=True)
-            each, hits = self._losses(scores, Tensor(y.reshape(count, rows, *y.shape[1:])), training=True)
+            backend.take_batch(this._x, this._order, this._cursor, out=x)
+            backend.take_batch(this._y, this._order, this._cursor, out=y)
+            backend.advance(this._cursor, count * rows)
+            scores = this._forward(Tensor(x.reshape(count, rows, -1)), this._parameters, training=True)
+            each, hits = this._losses(scores, Tensor(y.reshape(count, rows, *y.shape[1:])), training=True)
             if valid is not None:
                 each, hits = each * valid, hits * valid
             total = each.sum(1)
             loss = total / numbers
-            for p in self._parameters:
+            for p in this._parameters:
                 p.grad = None
             loss.backward(ones)
             with no_grad():
-                self._clip()
-                self._apply(backend)
-                for sums, value in ((self._found[0], total), (self._found[1], hits.sum(1))):
+                this._clip()
+                this._apply(backend)
+                for sums, value in ((this._found[0], total), (this._found[1], hits.sum(1))):
                     backend.elementwise(_ADD, sums, value.array, out=sums)
-                exploded = self._found[4]
-                backend.elementwise(_EXPLODED, loss.array, self._limits, exploded, out=exploded)
+                exploded = this._found[4]
+                backend.elementwise(_EXPLODED, loss.array, this._limits, exploded, out=exploded)
 
         return Step(step)
 

@@ -77,7 +77,8 @@ class StackedRun:
         x, y = inputs(x), np.asarray(y)
         if validation is not None:
             validation = inputs(validation[0], "validation x"), validation[1]
-        self._begin([Run(each, x, y, validation, task=task, classes=classes) for each in settings], device)
+        options: dict[str, Any] = {"task": task, "classes": classes, "device": "cpu"}
+        self._begin([Run(each, x, y, validation, **options) for each in settings], device)
 
     @classmethod
     def of(cls, runs: Sequence[Run], device: str = "cpu") -> StackedRun:

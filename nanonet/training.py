@@ -95,7 +95,7 @@ class Run:
         self.outputs = outputs
         self.input_shape = x.shape[1:]
         self.model = build_model(settings, x.shape[1:], outputs)
-        if device != "cpu":
+        if next(iter(self.model.parameters())).device != device:
             self.model.to(device)
         self.optimizer = build_optimizer(settings, self.model)
         self._metric = Metric(metric, "classes" if loss == "cross_entropy" else "values")

@@ -1,5 +1,8 @@
 """Runs that are trained as one stack, against the same runs one by one."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -139,6 +142,19 @@ def test_runs_whose_rows_do_not_fit_together_are_an_error_and_advance_all_the_sa
     with pytest.raises(OptionError, match="empty"):
         StackedRun.of([])
     assert [len(found) for found in advance_together(runs, [2, 1, 2, 0])] == [2, 1, 2, 0]
+
+
+def test_the_memory_of_a_stack_comes_back_with_it():
+    stack = StackedRun(STACKS["adam"], *rows(), rows(20, seed=1))
+    stack.advance(1)
+    slices = weakref.ref(stack._slices)
+    gc.collect()
+    gc.disable()
+    try:
+        del stack
+        assert slices() is None
+    finally:
+        gc.enable()
 
 
 def test_regression_is_stacked_too():

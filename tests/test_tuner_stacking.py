@@ -118,6 +118,24 @@ def test_what_goes_wrong_with_one_leaves_the_others_alone():
     assert study.trials[4].error == "ValueError: no start"
 
 
+@pytest.mark.parametrize("room", [1, 3])
+@pytest.mark.parametrize("pruner", [NopPruner, tuner.pruners.HyperbandPruner])
+def test_stacks_that_are_too_large_for_the_memory_are_run_by_halves(room, pruner):
+    class Large(Sums):
+        def advance_together(self, states, steps):
+            found = super().advance_together(states, steps)
+            if len(states) > room:
+                raise MemoryError("too large")
+            return found
+
+    studies = [study_of(pruner()) for _ in range(2)]
+    large = Large(stack=8)
+    for study, objective in zip(studies, (large, Sums(stack=8)), strict=True):
+        study.optimize(objective, n_trials=20)
+    assert any(1 < len(call) <= room for call in large.calls) == (room > 1)
+    assert records(studies[0]) == records(studies[1])
+
+
 def test_an_error_that_is_not_caught_ends_the_study_and_keeps_the_others():
     study = study_of()
     for _ in range(4):
@@ -326,6 +344,7 @@ def test_what_stacks_and_what_does_not():
     wide = Settings(hidden=(2048, 2048), batch_size=128)
     assert work("cuda", "auto", wide).kind({})[1] == 1
     assert work("cuda", 7, wide).kind({})[1] == 7
+    assert [work("cuda", "auto", base)._home(base) for base in (BASE, wide)] == ["cpu", "cuda"]
     assert work("cpu", 7, BASE.replace(batch_norm=True)).kind({}) == (None, 1)
     assert step_flop(Settings(hidden=(3,), batch_size=2), 5, 4) == 6 * 2 * (15 + 12)
     impossible = BASE.replace(optimizer="sgd", nesterov=True)

@@ -97,7 +97,25 @@ def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoint
 def run_segments(
     task: Stackable, trials: Sequence[Trial], done: Sequence[int], steps: Sequence[int], checkpoints: Any
 ) -> list[Advanced | Exception]:
-    """`run_segment` for several trials as one. What goes wrong with one of them stands in the place of its values."""
+    """`run_segment` for several trials as one. What goes wrong with one of them stands in the place of its values.
+
+    Where memory does not suffice for all of them, they are run by halves.
+    """
+    if len(trials) == 1:
+        try:
+            return [run_segment(task, trials[0], done[0], steps[0], checkpoints)]
+        except Exception as error:
+            return [error]
+    try:
+        return _run_together(task, trials, done, steps, checkpoints)
+    except MemoryError:
+        halves = slice(len(trials) // 2), slice(len(trials) // 2, None)
+    return [r for half in halves for r in run_segments(task, trials[half], done[half], steps[half], checkpoints)]
+
+
+def _run_together(
+    task: Stackable, trials: Sequence[Trial], done: Sequence[int], steps: Sequence[int], checkpoints: Any
+) -> list[Advanced | Exception]:
     results: list[Any] = [None] * len(trials)
     states: dict[int, Any] = {}
     for i, trial in enumerate(trials):

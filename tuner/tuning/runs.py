@@ -108,12 +108,17 @@ class TrainingRuns(Stackable):
             settings = self.settings(params)
         except OptionError:  # which `start` will tell
             return None, 1
-        kind = shape(settings)
-        if kind is None or not self._automatic:
-            return kind, 1 if kind is None else self.stack
+        return shape(settings), self._at_once(settings)
+
+    def _at_once(self, settings: Settings) -> int:
+        """Up to how many trials with these settings are trained as one."""
+        if self.stack == 1 or shape(settings) is None:
+            return 1
+        if not self._automatic:
+            return self.stack
         fold = self.parts[0].folds[0]
         outputs = self.parts[0].classes or int(np.prod(fold.y.shape[1:]))
-        return kind, min(self.stack, most_that_pay(step_flop(settings, int(np.prod(fold.x.shape[1:])), outputs)))
+        return min(self.stack, most_that_pay(step_flop(settings, int(np.prod(fold.x.shape[1:])), outputs)))
 
     def advance_together(self, states: Sequence[State], steps: Sequence[int]) -> list[Any]:
         return self._advanced(states, steps, together=True)
@@ -161,7 +166,7 @@ class TrainingRuns(Stackable):
 
     def _home(self, settings: Settings) -> str:
         """Where runs lie between their segments: on the CPU if they may be trained as slices of one."""
-        return "cpu" if self.stack > 1 and shape(settings) is not None else self.device
+        return "cpu" if self._at_once(settings) > 1 else self.device
 
     def adapt(self, state: State, trial: Trial) -> State:
         """The state with the trial's settings from here on, those aside that a run has for good (`stages.KEPT`)."""
