@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,6 +58,11 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+
+    @property
+    def capability(self) -> int:
+        """Compute capability: 90 is 9.0. The emulator has none: 0."""
+        return 0
 
     @abstractmethod
     def function(self, program: Program, name: str, shared: int) -> Function:
@@ -141,6 +146,10 @@ class Cuda(Device):
         self.multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
+
+    @cached_property
+    def capability(self) -> int:
+        return int(self.xp.cuda.Device().compute_capability)
 
     def address(self, array: Any) -> int:
         return array.data.ptr
