@@ -1,0 +1,133 @@
+"""What a run, a step or a trial on a device had is free again when it has failed: nothing keeps its arrays."""
+
+import gc
+import weakref
+
+import emulator
+import numpy as np
+import pytest
+
+import nanonet
+import nanonet.functional as F
+import tuner
+from kernels import registry
+from nanonet import nn, optim
+from nanonet.errors import DataError, OutOfMemory
+from nanonet.settings import Settings
+from nanonet.training import Run
+
+pytestmark = pytest.mark.skipif(
+    emulator.COMPILER is None, reason="no C++ compiler, which the emulator of the GPU needs"
+)
+
+
+class Limited(emulator.ApartMemory):
+    """Counts the bytes of the arrays and blocks that somebody still has; more than `limit` are not to be had."""
+
+    def __init__(self):
+        self.live, self.limit, self.released = 0, 2**40, 0
+
+    def _counted(self, array):
+        whole = array if array.base is None else array.base
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        if self.live + whole.nbytes > self.limit:
+            raise OutOfMemory(f"{whole.nbytes} bytes are wanted, {self.limit - self.live} are free")
+        self.live += whole.nbytes
+        weakref.finalize(whole, self._freed, whole.nbytes)
+        return array
+
+    def _freed(self, size):
+        self.live -= size
+
+    def empty(self, shape, dtype):
+        return self._counted(super().empty(shape, dtype))
+
+    def from_host(self, array):
+        return self._counted(super().from_host(array))
+
+    def block(self, need):
+        return self._counted(super().block(need))
+
+    def release(self):
+        self.released += 1
+
+
+class Device(emulator.ApartEmulator):
+    def __init__(self):
+        self.memory = Limited()
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """The memory of "cuda", whose arrays are freed when the last reference to them is gone: no garbage collection."""
+    from kernels.cupy_gpu.backend import backend
+
+    device = Device()
+    monkeypatch.setattr(registry, "others", {})
+    registry.register(backend(device))
+    gc.collect()
+    gc.disable()
+    yield device.memory
+    gc.enable()
+
+
+def rows(n=40, features=5):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, features)).astype(np.float32)
+    return x, (x @ rng.standard_normal((features, 3))).argmax(axis=1)
+
+
+def settings(**changes):
+    return Settings(hidden=(6,), epochs=4, batch_size=16, dropout=0.1).replace(**changes)
+
+
+def test_a_run_that_is_dropped_leaves_nothing(memory):
+    x, y = rows()
+    Run(settings(), x, y, (x, y), device="cuda").advance(2)  # what stays for good: constants
+    before = memory.live
+    run = Run(settings(), x, y, (x, y), device="cuda")
+    run.advance(2)
+    assert memory.live > before
+    del run
+    assert memory.live == before
+
+
+def test_a_run_that_diverged_leaves_nothing(memory):
+    x, y = rows()
+    before = None
+    for _ in range(2):
+        run = Run(settings(learning_rate=1e30, optimizer="sgd"), x, y, (x, y), device="cuda")
+        run.advance(4)
+        assert run.diverged
+        del run
+        assert before in (None, memory.live)
+        before = memory.live
+
+
+def test_a_step_that_raises_leaves_nothing(memory):
+    x, y = rows()
+    a, b = nanonet.tensor(x, device="cuda"), nanonet.tensor(y, device="cuda")
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).to("cuda")
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+
+    def step(a, b, fails):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(a), b)
+        loss.backward()
+        optimizer.step()
+        if fails:
+            raise ValueError("the user's")
+        return loss
+
+    jitted = nanonet.jit(step)
+    jitted(a, b, False)
+    before = memory.live
+    for call in (step, jitted):
+        with pytest.raises(ValueError, match="the user's"):
+            call(a, b, True)
+    optimizer.zero_grad()
+    step(a, b, False)
+    optimizer.zero_grad()
+    assert memory.live <= before + sum(4 * p.size for p in net.parameters())
+    assert jitted(a, b, False).item() > 0
