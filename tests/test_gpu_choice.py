@@ -15,7 +15,6 @@ from kernels.cupy_gpu import gemm as gemms
 from kernels.cupy_gpu.choice import OWN, Choice, File, Unfit
 from kernels.cupy_gpu.cublas import CublasLt
 from kernels.cupy_gpu.gemm import LIBRARY, Gemm
-from kernels.memory import HOST
 from nanonet.errors import OptionError
 
 pytestmark = pytest.mark.skipif(
@@ -221,7 +220,7 @@ def chosen(choice, ways, key="k", rule=OWN):
 def test_by_rule_where_nothing_was_measured(file):
     stopwatch = Stopwatch()
     ways = Ways(own=1, other=1)
-    choice = Choice(HOST, lambda: file, stopwatch)
+    choice = Choice(emulator.Emulator(), lambda: file, stopwatch)
     assert chosen(choice, ways) == "own" and chosen(choice, ways, rule="other") == "other"
     assert ways.done == ["own", "other"] and stopwatch.calls == 0 and not file.path.exists()
 
@@ -229,13 +228,13 @@ def test_by_rule_where_nothing_was_measured(file):
 def test_the_fastest_is_kept_for_this_process_and_the_next(file):
     nanonet.set_kernel_benchmark(True)
     stopwatch, ways = Stopwatch(own=2.0, other=1.0, third=3.0), Ways(own=1, other=1, third=1)
-    choice = Choice(HOST, lambda: file, stopwatch)
+    choice = Choice(emulator.Emulator(), lambda: file, stopwatch)
     assert chosen(choice, ways) == "other"
     assert chosen(choice, ways) == "other" and stopwatch.calls == 3
     stopwatch.times["other"] = 9.0
     assert chosen(choice, ways, key="another") == "own"
     nanonet.set_kernel_benchmark(False)
-    later = Choice(HOST, lambda: file, stopwatch)
+    later = Choice(emulator.Emulator(), lambda: file, stopwatch)
     assert chosen(later, ways) == "other" and stopwatch.calls == 6
     assert chosen(later, Ways(own=1), "k") == "own"  # the way is not there any more
 
@@ -243,9 +242,9 @@ def test_the_fastest_is_kept_for_this_process_and_the_next(file):
 def test_what_is_kept_can_be_left_aside(file, monkeypatch):
     file.add("k", "other")
     ways = Ways(own=1, other=1)
-    assert chosen(Choice(HOST, lambda: file, Stopwatch()), ways) == "other"
+    assert chosen(Choice(emulator.Emulator(), lambda: file, Stopwatch()), ways) == "other"
     monkeypatch.setenv("NANONET_TUNED", "0")
-    assert chosen(Choice(HOST, lambda: file, Stopwatch()), ways) == "own"
+    assert chosen(Choice(emulator.Emulator(), lambda: file, Stopwatch()), ways) == "own"
 
 
 def test_deterministic_mode_takes_our_own_and_measures_nothing(file):
@@ -253,7 +252,7 @@ def test_deterministic_mode_takes_our_own_and_measures_nothing(file):
     nanonet.set_kernel_benchmark(True)
     nanonet.use_deterministic_algorithms(True)
     stopwatch, ways = Stopwatch(own=2.0, other=1.0), Ways(own=1, other=1)
-    choice = Choice(HOST, lambda: pytest.fail("the file is read"), stopwatch)
+    choice = Choice(emulator.Emulator(), lambda: pytest.fail("the file is read"), stopwatch)
     assert chosen(choice, ways, rule="other") == "own" and chosen(choice, ways, key="new") == "own"
     assert ways.done == ["own", "own"] and stopwatch.calls == 0
 
@@ -262,10 +261,10 @@ def test_ways_that_do_not_serve_or_are_wrong_are_not_taken(file):
     nanonet.set_kernel_benchmark(True)
     ways = Ways(own=1, unfit=Unfit(), broken=RuntimeError("status 13"), wrong=1.001, nan=np.nan, near=1 + 1e-13)
     stopwatch = Stopwatch(own=2.0, unfit=0.1, broken=0.1, wrong=0.1, nan=0.1, near=1.0)
-    assert chosen(Choice(HOST, lambda: file, stopwatch), ways) == "near"
+    assert chosen(Choice(emulator.Emulator(), lambda: file, stopwatch), ways) == "near"
     assert file.read() == {"k": "near"}
     with pytest.raises(RuntimeError, match="ours"):
-        chosen(Choice(HOST, lambda: file, stopwatch), Ways(own=RuntimeError("ours"), near=1), "other")
+        chosen(Choice(emulator.Emulator(), lambda: file, stopwatch), Ways(own=RuntimeError("ours"), near=1), "other")
 
 
 def test_nothing_is_found_out_from_numbers_that_are_not_finite_or_within_a_capture(file):
@@ -274,14 +273,14 @@ def test_nothing_is_found_out_from_numbers_that_are_not_finite_or_within_a_captu
         (Ways(own=np.nan, other=np.nan), Stopwatch(own=2.0, other=1.0)),
         (Ways(own=1, other=1), Stopwatch()),  # it gives None
     ):
-        choice = Choice(HOST, lambda: file, stopwatch)
+        choice = Choice(emulator.Emulator(), lambda: file, stopwatch)
         assert chosen(choice, ways) == "own" and chosen(choice, ways, rule="other") == "other"
     assert not file.path.exists()
 
 
 def test_a_rule_that_does_not_serve_gives_way(file):
     ways = Ways(own=1, other=Unfit())
-    assert chosen(Choice(HOST, lambda: file, Stopwatch()), ways, rule="other") == "own"
+    assert chosen(Choice(emulator.Emulator(), lambda: file, Stopwatch()), ways, rule="other") == "own"
 
 
 def damaged(text):
@@ -339,7 +338,7 @@ def test_the_environment_sets_them_from_the_start(monkeypatch):
 def products(file, stopwatch, device=None, model=None, precision=None):
     device = device or Hopper()
     library = CublasLt(device, model or Model(), lambda: 0)
-    return Gemm(device, precision, Choice(HOST, lambda: file, stopwatch), lambda: library)
+    return Gemm(device, precision, Choice(device, lambda: file, stopwatch), lambda: library)
 
 
 def recorded(gemm, a, b, bias=None, activation=None):
@@ -368,7 +367,7 @@ def test_a_search_among_products_is_no_part_of_the_recording(file):
     order = []
 
     def stopwatch(way):
-        with plan.paused(), plan.recording(plan.Recorder()) as recorder:
+        with plan.recording(plan.Recorder()) as recorder:
             way()
         order.append(recorder.plan().names)
         return {"cublas": 1.0}.get(order[-1][0], 2.0)
@@ -392,7 +391,7 @@ def test_a_recorded_step_depends_on_the_mode(file, monkeypatch):
 
     device = Device()
     library = CublasLt(device, Model(), lambda: 0)
-    choice = Choice(device.memory, lambda: file, Stopwatch())
+    choice = Choice(device, lambda: file, Stopwatch())
     monkeypatch.setattr(registry, "others", {})
     registry.register(backend(device, "tf32", choice, lambda: library))
     x, w = (nanonet.tensor(numbers(6, 6, dtype=np.float32, seed=i), device="cuda") for i in (0, 1))

@@ -9,10 +9,10 @@ import pytest
 
 import nanonet
 import nanonet.functional as F
-import tuner
 from kernels import registry
+from kernels.cupy_gpu.uploads import Uploads
 from nanonet import nn, optim
-from nanonet.errors import DataError, OutOfMemory
+from nanonet.errors import OutOfMemory
 from nanonet.settings import Settings
 from nanonet.training import Run
 
@@ -55,6 +55,7 @@ class Limited(emulator.ApartMemory):
 
 class Device(emulator.ApartEmulator):
     def __init__(self):
+        super().__init__()
         self.memory = Limited()
 
 
@@ -63,6 +64,7 @@ def memory(monkeypatch):
     """The memory of "cuda", whose arrays are freed when the last reference to them is gone: no garbage collection."""
     from kernels.cupy_gpu.backend import backend
 
+    monkeypatch.setattr(Uploads.__init__, "__defaults__", (1,))  # of the tables that are kept for their next use
     device = Device()
     monkeypatch.setattr(registry, "others", {})
     registry.register(backend(device))

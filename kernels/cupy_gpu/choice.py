@@ -24,8 +24,8 @@ import numpy as np
 
 from kernels import determinism, plan
 from kernels.cache import kernel_cache
+from kernels.cupy_gpu.device import Device
 from kernels.errors import OutOfMemory
-from kernels.memory import Memory
 
 __all__ = ["OWN", "Choice", "File", "Unfit", "Way", "kept_file", "seconds"]
 
@@ -48,8 +48,8 @@ class Choice:
     """file: asked for when it is first needed. stopwatch: gives the seconds that a way takes, or None when that cannot
     be found out now."""
 
-    def __init__(self, memory: Memory, file: Callable[[], File], stopwatch: Callable[[Way], float | None]) -> None:
-        self._memory, self._made, self._stopwatch = memory, file, stopwatch
+    def __init__(self, device: Device, file: Callable[[], File], stopwatch: Callable[[Way], float | None]) -> None:
+        self._device, self._made, self._stopwatch = device, file, stopwatch
         self._file: File | None = None
         self._found: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -72,9 +72,10 @@ class Choice:
 
     def _search(self, key: str, precision: str, ways: Mapping[str, Way], out: Any) -> str | None:
         """The fastest way, which is kept; None if that cannot be told now."""
-        with self._lock, plan.paused():
+        with self._lock, self._device.aside():
+            to_host = self._device.memory.to_host
             ways[OWN]()
-            ours = self._memory.to_host(out).astype(np.float64)
+            ours = to_host(out).astype(np.float64)
             size = np.linalg.norm(ours)
             if not np.isfinite(size):
                 return None
@@ -82,7 +83,7 @@ class Choice:
             for name, way in ways.items():
                 try:
                     way()
-                    apart = np.linalg.norm(self._memory.to_host(out) - ours)
+                    apart = np.linalg.norm(to_host(out) - ours)
                     seconds = self._stopwatch(way) if apart <= CLOSE[precision] * size else float("inf")
                 except (Unfit, OutOfMemory, RuntimeError):
                     if name == OWN:
@@ -113,7 +114,7 @@ def seconds(way: Way, times: int = 8, rounds: int = 5) -> float | None:
     stream = cupy.cuda.get_current_stream()
     if stream.is_capturing():
         return None
-    with plan.paused(), plan.recording(plan.Recorder()) as recorder:
+    with plan.recording(plan.Recorder()) as recorder:
         for _ in range(times):
             way()
     recorded = recorder.plan()
