@@ -45,6 +45,9 @@ class Memory(ABC):
     def view(self, base: Any, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...], offset: int) -> Any:
         """A view of a contiguous array; strides and offset in bytes. It must lie inside."""
 
+    def release(self) -> None:
+        """Give back what no array needs and is only kept for the next one, to whom it may serve."""
+
     # ------------------------------------------------------------------------- blocks, for plans
 
     @abstractmethod

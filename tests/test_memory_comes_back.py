@@ -9,10 +9,11 @@ import pytest
 
 import nanonet
 import nanonet.functional as F
+import tuner
 from kernels import registry
 from kernels.cupy_gpu.uploads import Uploads
 from nanonet import nn, optim
-from nanonet.errors import OutOfMemory
+from nanonet.errors import DataError, OutOfMemory
 from nanonet.settings import Settings
 from nanonet.training import Run
 
@@ -133,3 +134,75 @@ def test_a_step_that_raises_leaves_nothing(memory):
     optimizer.zero_grad()
     assert memory.live <= before + sum(4 * p.size for p in net.parameters())
     assert jitted(a, b, False).item() > 0
+
+
+# ---------------------------------------------------------------------------------------------- trials
+
+
+def tuned(memory, ended, **options):
+    """A tuning of three trials on the device; ended(trial) is called after each."""
+    x, y = rows(60)
+    return tuner.tune(
+        *(x, y),
+        space=["learning_rate"],
+        base=settings(epochs=2, optimizer="sgd", **options),
+        trials=3,
+        pruner=tuner.pruners.NopPruner(),
+        validation="split",
+        max_epochs=2,
+        n_jobs=1,
+        device="cuda",
+        callbacks=[lambda study, trial: ended(trial) if trial.state.is_finished() else None],
+    )
+
+
+def test_a_search_goes_on_after_a_trial_without_enough_memory(memory):
+    in_use = []
+
+    def ended(trial):
+        in_use.append(memory.live)
+        memory.limit = 2**40  # for all but the first
+
+    memory.limit = memory.live + 3000
+    result = tuned(memory, ended)
+    first, *others = result.study.trials
+    assert first.state is tuner.TrialState.FAIL and "OutOfMemory" in first.error and "bytes are wanted" in first.error
+    assert [trial.state for trial in others] == [tuner.TrialState.COMPLETE] * 2
+    assert memory.released == 1
+    assert max(in_use) < 1000
+
+
+def test_a_search_without_enough_memory_for_any_trial_says_so(memory):
+    memory.limit = memory.live + 3000
+    with pytest.raises(DataError, match="OutOfMemory.*bytes are wanted"):
+        tuned(memory, lambda trial: None)
+    assert memory.live < 1000
+
+
+def test_a_trial_that_diverged_leaves_nothing(memory):
+    in_use = []
+    with pytest.raises(DataError, match="NaN"):
+        tuned(memory, lambda trial: in_use.append(memory.live), l1=1e30)
+    assert len(in_use) == 3 and max(in_use) < 1000
+
+
+@pytest.mark.parametrize("error", [ValueError("the user's"), OutOfMemory("too large"), tuner.TrialPruned()])
+def test_a_function_of_a_trial_that_raises_leaves_nothing(memory, error):
+    x, y = rows()
+
+    def objective(trial):
+        run = Run(settings(seed=trial.number), x, y, (x, y), device="cuda")
+        run.advance(1)
+        if trial.number:
+            raise error
+        return run.history[-1]["val_loss"]
+
+    in_use = []
+    study = tuner.create_study()
+    study.optimize(
+        objective,
+        n_trials=3,
+        catch=(ValueError, MemoryError),
+        callbacks=[lambda study, trial: in_use.append(memory.live)],
+    )
+    assert in_use[0] == in_use[1] == in_use[2]
