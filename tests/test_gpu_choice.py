@@ -7,13 +7,18 @@ import emulator
 import numpy as np
 import pytest
 from cublas_model import Model
+from cudnn_model import ORACLE, Module
 from views import replayed, unset
 
 import nanonet
 from kernels import determinism, plan
+from kernels.cupy_gpu import convolution
 from kernels.cupy_gpu import gemm as gemms
 from kernels.cupy_gpu.choice import OWN, Choice, File, Unfit
+from kernels.cupy_gpu.convolution import Convolution
 from kernels.cupy_gpu.cublas import CublasLt
+from kernels.cupy_gpu.cudnn import Cudnn
+from kernels.cupy_gpu.elementwise import Elementwise
 from kernels.cupy_gpu.gemm import LIBRARY, Gemm
 from nanonet.errors import OptionError
 
@@ -31,6 +36,7 @@ def switches(monkeypatch):
     monkeypatch.setattr(determinism.mode, "benchmark", False)
     monkeypatch.delenv("NANONET_TUNED", raising=False)
     monkeypatch.setattr(gemms, "WORTH", 1)
+    monkeypatch.setattr(convolution, "WORTH", 1)
     monkeypatch.setattr(gemms, "LARGE", 1)
 
 
@@ -57,7 +63,7 @@ class Always(Choice):
 
     def carry_out(self, key, precision, ways, out, rule=OWN):
         try:
-            ways[self.name]()
+            ways.get(self.name, ways[OWN])()
         except Unfit:
             ways[OWN]()
 
@@ -406,3 +412,114 @@ def test_a_recorded_step_depends_on_the_mode(file, monkeypatch):
     nanonet.use_deterministic_algorithms(False)
     step(x, w)
     assert len(step.recordings) == 2
+
+
+# ---------------------------------------------------------------------------------------- convolutions
+
+#: Image, w, and stride, padding, dilation, groups.
+CONVOLUTIONS = {
+    "plain": ((2, 7, 6, 8), (3, 3, 8, 12), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+    "strides and dilation": ((2, 9, 8, 5), (3, 2, 5, 7), (2, 3), ((1, 2), (0, 3)), (3, 1), 1),
+    "groups": ((1, 6, 6, 8), (3, 3, 2, 12), (2, 1), ((1, 0), (1, 1)), (1, 2), 4),
+}
+
+
+def convolutions(module, precision="float32", choice=None):
+    device = emulator.Emulator()
+    found = Cudnn(device, module, lambda: 9)
+    return Convolution(Gemm(device, precision, choice or Always("cudnn")), lambda: found, Elementwise(device).copy)
+
+
+def drawn(name):
+    x_shape, w_shape, *constants = CONVOLUTIONS[name]
+    stride, padding, dilation, _ = constants
+    sizes = [(x_shape[1 + i] + sum(padding[i]) - dilation[i] * (w_shape[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
+    y_shape = (x_shape[0], *sizes, w_shape[3])
+    x, w, y = (numbers(*shape, dtype=np.float32) for shape in (x_shape, w_shape, y_shape))
+    return x, w, y, numbers(w_shape[3], dtype=np.float32), numbers(x_shape[3], dtype=np.float32, seed=1), constants
+
+
+def three(slots, x, w, y, bias, input_bias, constants):
+    """The three kinds, with the slots' names and shapes of what they write."""
+    yield "conv2d", x.dtype, y.shape, lambda out: slots.conv2d(x, w, bias, *constants, "tanh", out)
+    yield (
+        "conv2d_transpose",
+        x.dtype,
+        x.shape,
+        lambda out: slots.conv2d_transpose(y, w, input_bias, *constants, None, out),
+    )
+    yield "weight gradient", x.dtype, w.shape, lambda out: slots.conv2d_weight_gradient(x, y, *constants, out)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("workspace", [0, 256])
+def test_convolutions_by_cudnn(name, workspace):
+    module = Module(workspace=workspace)
+    x, w, y, bias, input_bias, constants = drawn(name)
+    wide = [array.astype(np.float64) for array in (x, w, y, bias, input_bias)]
+    names = {
+        "conv2d": ["elementwise", "cudnn", "finish"],
+        "conv2d_transpose": ["elementwise", "cudnn", "finish"],
+        "weight gradient": ["cudnn", "elementwise"],
+    }
+    ours = three(convolutions(module), x, w, y, bias, input_bias, constants)
+    theirs = three(ORACLE, *wide, constants)
+    for (kind, dtype, shape, call), (_, exact, _, oracle) in zip(ours, theirs, strict=True):
+        out, want = unset(shape, dtype), unset(shape, exact)
+        oracle(want)
+        assert replayed(lambda call=call, out=out: call(out), out).names == names[kind]
+        np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5)
+    assert set(module.streams) == {9}
+
+
+@pytest.mark.parametrize(("precision", "tensor_cores"), [("float32", False), ("tf32", True)])
+def test_cudnn_is_asked_once_and_for_the_precision(precision, tensor_cores):
+    module = Module()
+    x, w, y, bias, _, constants = drawn("plain")
+    for _ in range(2):
+        convolutions_of = convolutions(module, precision)
+        for _ in range(2):
+            convolutions_of.conv2d(x, w, bias, *constants, None, unset(y.shape, np.float32))
+    assert len(module.graphs) == 2
+    for graph in module.graphs:
+        assert ("TENSOR_CORE" in graph.notes) == ("DOWN_CONVERT_INPUTS" in graph.notes) == (not tensor_cores)
+        assert "NONDETERMINISTIC" in graph.notes and "WINOGRAD" in graph.notes
+
+
+def test_what_cudnn_does_not_get():
+    x, w, y, bias, _, constants = drawn("plain")
+    apart = unset((*y.shape[:3], 2 * y.shape[3]), np.float32)[..., : y.shape[3]]
+    for module, precision, image, out in (
+        (Module(unsupported=True), "float32", x, unset(y.shape, np.float32)),
+        (Module(), "bf16", x, unset(y.shape, np.float32)),
+        (Module(), "float32", x.astype(np.float64), unset(y.shape, np.float64)),
+        (Module(), "float32", x[:, ::-1], unset(y.shape, np.float32)),
+        (Module(), "float32", x, apart),
+    ):
+        slots = convolutions(module, precision)
+        kernel, constant = w.astype(image.dtype), bias.astype(image.dtype)
+        call = lambda: slots.conv2d(image, kernel, constant, *constants, None, out)  # noqa: B023, E731
+        assert replayed(call, out).names[-1] == "gemm"
+
+
+def test_a_convolution_is_chosen_with_what_its_own_kernels_choose(file):
+    nanonet.set_kernel_benchmark(True)
+    order = []
+
+    def stopwatch(way):
+        with plan.recording(plan.Recorder()) as recorder:
+            way()
+        order.append(recorder.plan().names)
+        return {"cudnn": 1.0, "gemm": 2.0}["cudnn" if "cudnn" in order[-1] else "gemm"]
+
+    x, w, y, bias, _, constants = drawn("plain")
+    device = emulator.Emulator()
+    found = convolutions(Module(), choice=Choice(device, lambda: file, stopwatch))
+    out = unset(y.shape, np.float32)
+    call = lambda: found.conv2d(x, w, bias, *constants, None, out)  # noqa: E731
+    assert replayed(call, out).names == ["elementwise", "cudnn", "finish"]
+    assert sorted(file.read().values()) == ["cudnn", "own"]
+    assert sum("cudnn" in names for names in order) == 1
+    assert order[-2:] == [["gemm"], ["elementwise", "cudnn", "finish"]]  # after those of the product within
+    nanonet.use_deterministic_algorithms(True)
+    assert replayed(call, out).names == ["gemm"]

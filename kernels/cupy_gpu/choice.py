@@ -33,7 +33,7 @@ FORMAT = 1
 #: The way that always serves.
 OWN = "own"
 
-#: Writes the result, through launches alone. It may raise Unfit before the first of them.
+#: Writes the result, through launches alone. It may raise Unfit as long as it has written to scratch memory alone.
 Way = Callable[[], None]
 
 #: By precision, how far another way's result may be from ours, relative to the whole, and be the same but for rounding.

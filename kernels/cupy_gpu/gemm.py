@@ -178,7 +178,7 @@ class Gemm:
 
         bias holds n elements; bias_of_inner: n for each of the inner products, one after another.
         """
-        work = Work(kind, self._precision(out.array), size, a, b, bias, activation, out, image, bias_of_inner)
+        work = Work(kind, self.precision_of(out.array), size, a, b, bias, activation, out, image, bias_of_inner)
         if self.choice is None or size.multiplications < WORTH:
             self._own(work, self.cut(work.precision, size))
         else:
@@ -233,8 +233,16 @@ class Gemm:
             library.multiply(work.precision, found, None)
         bias = work.bias if added is None else None
         if bias is not None or work.activation is not None:
-            made, _ = self._program(work.kind, work.a, work.b, work.out.array, self.cut(work.precision, work.size).tile)
-            self._finish(work, made, work.out.array, bias, self._task(work, 1, 0))
+            self.finish(work.out.array, bias, work.activation)
+
+    def finish(self, out: Any, bias: Any, activation: str | None) -> None:
+        """out = activation(out + bias), where out is C-contiguous and bias holds as many elements as its last axis."""
+        n = out.shape[-1]
+        same = self.matrix(out, out.size // n, n, n, 1)
+        size, precision = Product(out.size // n, n, 1), self.precision_of(out)
+        work = Work("MATRIX", precision, size, same, same, bias, activation, Target(out, n), NO_IMAGE, False)
+        made, _ = self._program(work.kind, same, same, out, self.cut(precision, size).tile)
+        self._finish(work, made, out, bias, self._task(work, 1, 0))
 
     def _finish(self, work: Work, made: Program, parts: Any, bias: Any, task: np.void) -> None:
         """out = activation(the sum of parts + bias)"""
@@ -257,12 +265,13 @@ class Gemm:
         """How a product is cut into blocks."""
         return cut(precision, size.m, size.n, size.k, size.batch)
 
-    def _precision(self, out: Any) -> str:
+    def precision_of(self, out: Any) -> str:
+        """In which precision a result is computed."""
         return (self.precision or products()) if out.dtype.name == "float32" else "float64"
 
     def _program(self, kind: str, a: Operand, b: Operand, out: Any, tile: Tile) -> tuple[Program, int]:
         """The program, and its bytes of shared memory."""
-        precision = self._precision(out)
+        precision = self.precision_of(out)
         tensor = precision in ("tf32", "bf16")
         shared = tile.shared(tensor, out.itemsize, a.along_k, b.along_k)
         macros = {
