@@ -1,6 +1,7 @@
 """What the functions of cuBLASLt do with their descriptors, by NumPy on the host's memory."""
 
 import ctypes
+import time
 
 import numpy as np
 
@@ -22,11 +23,12 @@ TYPES_OF = {  # attributes as cublasLt.h numbers them, with their types
 class Model:
     """A library whose functions take what those of cuBLASLt take. unfit(product, preference): what it cannot do.
 
-    workspace: bytes that each product writes there. calls: a row of cublasLtMatmul's streams.
+    workspace: bytes that each product writes there. pause: seconds that each takes to begin. streams: of the products
+    that were made.
     """
 
-    def __init__(self, unfit=lambda product, preference: False, workspace=0):
-        self.unfit, self.workspace = unfit, workspace
+    def __init__(self, unfit=lambda product, preference: False, workspace=0, pause=0.0):
+        self.unfit, self.workspace, self.pause = unfit, workspace, pause
         self.things, self.asked, self.streams = {}, 0, []
 
     def __getattr__(self, name):
@@ -72,6 +74,7 @@ class Model:
         return 0
 
     def cublasLtMatmul(self, handle, product, one, a, of_a, b, of_b, zero, c, of_c, d, of_d, way, space, size, stream):
+        time.sleep(self.pause)
         _, (compute, scale), attributes = self.things[product.value]
         assert list(way._obj) == list(range(8)) and one._obj.value == 1 and zero._obj.value == 0 and c.value == d.value
         assert COMPUTE[compute] == FLOATS[scale] and size.value == self.workspace

@@ -30,8 +30,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def switches(monkeypatch):
     """The switches as they are at first, now and after the test; no products are too small."""
-    monkeypatch.setattr(determinism, "mode", determinism.Mode())
-    monkeypatch.setattr("nanonet.determinism.switches", determinism.mode)
     monkeypatch.setattr(determinism.mode, "deterministic", False)
     monkeypatch.setattr(determinism.mode, "benchmark", False)
     monkeypatch.delenv("NANONET_TUNED", raising=False)
@@ -150,22 +148,22 @@ def test_cublas_is_asked_once_for_each_shape_and_alignment():
 
 
 def test_many_threads_add_their_own_bias():
-    model = Model()
-    gemm = with_library(model)
-    a, b = numbers(5, 7), numbers(7, 4)
-    outs = [unset((5, 4), np.float64) for _ in range(8)]
+    """Though they share a descriptor, of which the address of the bias is a part."""
+    gemm = with_library(Model(pause=1e-4))
+    a, b, bias = numbers(5, 7), numbers(7, 4), np.arange(4.0 * 32).reshape(4, 32)[:, :4]
+    outs = [unset((5, 4), np.float64) for _ in bias]
 
     def work(i):
         for _ in range(20):
-            gemm.linear(a, b, np.full(4, float(i)), None, outs[i])
+            gemm.linear(a, b, bias[i], None, outs[i])
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(bias))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for i, out in enumerate(outs):
-        np.testing.assert_allclose(out, a @ b + i, rtol=1e-12)
+    for one, out in zip(bias, outs, strict=True):
+        np.testing.assert_allclose(out, a @ b + one, rtol=1e-12)
 
 
 def test_the_workspace_is_free_for_what_follows():
@@ -388,18 +386,23 @@ def test_a_search_among_products_is_no_part_of_the_recording(file):
     assert recorded(gemm, a, b) == ["cublas"] and len(order) == 6
 
 
-def test_a_recorded_step_depends_on_the_mode(file, monkeypatch):
+@pytest.fixture
+def eager(file, monkeypatch):
+    """A device "cuda" whose products of tf32 are the library's, by rule, and the library."""
     from kernels import registry
     from kernels.cupy_gpu.backend import backend
 
     class Device(emulator.ApartEmulator):
         capability = 90
 
-    device = Device()
-    library = CublasLt(device, Model(), lambda: 0)
-    choice = Choice(device, lambda: file, Stopwatch())
+    device, model = Device(), Model()
+    library = CublasLt(device, model, lambda: 0)
     monkeypatch.setattr(registry, "others", {})
-    registry.register(backend(device, "tf32", choice, lambda: library))
+    registry.register(backend(device, "tf32", Choice(device, lambda: file, Stopwatch()), lambda: library))
+    return device, model
+
+
+def test_a_recorded_step_depends_on_the_mode(eager):
     x, w = (nanonet.tensor(numbers(6, 6, dtype=np.float32, seed=i), device="cuda") for i in (0, 1))
     step = nanonet.jit(lambda x, w: x @ w)
     step(x, w)
@@ -412,6 +415,17 @@ def test_a_recorded_step_depends_on_the_mode(file, monkeypatch):
     nanonet.use_deterministic_algorithms(False)
     step(x, w)
     assert len(step.recordings) == 2
+
+
+def test_eager_calls_that_are_remembered_depend_on_the_mode(eager):
+    _, model = eager
+    x, w = (nanonet.tensor(numbers(6, 6, dtype=np.float32, seed=i), device="cuda") for i in (0, 1))
+    counts = []
+    for deterministic in (True, True, False, True):
+        nanonet.use_deterministic_algorithms(deterministic)
+        x @ w
+        counts.append(len(model.streams))
+    assert counts == [0, 0, 1, 1]
 
 
 # ---------------------------------------------------------------------------------------- convolutions
