@@ -17,7 +17,7 @@ __all__ = [
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
     """Products and convolutions on a GPU by our own kernels alone, in parts that follow from the shapes: then one seed
-    gives the same bits on all GPUs of one compute capability.
+    gives the same bits on all GPUs of one compute capability, with one version of CUDA's compiler.
 
     Without it too they are the same from run to run on one machine, until libraries, the driver or what
     `set_kernel_benchmark` has found change. Everything else is the same bits in any case: no kernel adds in an order
