@@ -307,7 +307,7 @@ def _own(samples: dict[str, np.ndarray]) -> dict[str, str]:
 
 
 def check(bench: Bench) -> dict[str, Any]:
-    """The test rows of the GPU; a plan replayed 1,000 times and the same steps eagerly; two deterministic runs' bits."""
+    """The test rows of the GPU; a plan replayed 1,000 times and the same steps eagerly; two runs with one seed."""
     found: dict[str, Any] = {}
     if bench.device == "cuda":
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests", "-k"]
