@@ -179,7 +179,7 @@ def test_the_workspace_is_free_for_what_follows():
 
 
 class Stopwatch:
-    """Gives each way the seconds in `times`, by its name; None where it names no way."""
+    """Gives each way the seconds in `times`, by its name."""
 
     def __init__(self, **times):
         self.times, self.calls = times, 0
@@ -187,7 +187,7 @@ class Stopwatch:
     def __call__(self, way):
         self.calls += 1
         way()
-        return self.times.get(Ways.last)
+        return self.times[Ways.last]
 
 
 class Ways:
@@ -271,15 +271,19 @@ def test_ways_that_do_not_serve_or_are_wrong_are_not_taken(file):
         chosen(Choice(emulator.Emulator(), lambda: file, stopwatch), Ways(own=RuntimeError("ours"), near=1), "other")
 
 
-def test_nothing_is_found_out_from_numbers_that_are_not_finite_or_within_a_capture(file):
+class Capturing(emulator.Emulator):
+    capturing = True
+
+
+@pytest.mark.parametrize(
+    ("device", "value"), [(emulator.Emulator, np.nan), (Capturing, 1.0)], ids=["not finite", "within a capture"]
+)
+def test_when_nothing_can_be_found_out(file, device, value):
     nanonet.set_kernel_benchmark(True)
-    for ways, stopwatch in (
-        (Ways(own=np.nan, other=np.nan), Stopwatch(own=2.0, other=1.0)),
-        (Ways(own=1, other=1), Stopwatch()),  # it gives None
-    ):
-        choice = Choice(emulator.Emulator(), lambda: file, stopwatch)
-        assert chosen(choice, ways) == "own" and chosen(choice, ways, rule="other") == "other"
-    assert not file.path.exists()
+    ways, stopwatch = Ways(own=value, other=value), Stopwatch(own=2.0, other=1.0)
+    choice = Choice(device(), lambda: file, stopwatch)
+    assert chosen(choice, ways) == "own" and chosen(choice, ways, rule="other") == "other"
+    assert stopwatch.calls == 0 and not file.path.exists()
 
 
 def test_a_rule_that_does_not_serve_gives_way(file):

@@ -45,10 +45,9 @@ class Unfit(Exception):
 
 
 class Choice:
-    """file: asked for when it is first needed. stopwatch: gives the seconds that a way takes, or None when that cannot
-    be found out now."""
+    """file: asked for when it is first needed. stopwatch: gives the seconds that a way takes."""
 
-    def __init__(self, device: Device, file: Callable[[], File], stopwatch: Callable[[Way], float | None]) -> None:
+    def __init__(self, device: Device, file: Callable[[], File], stopwatch: Callable[[Way], float]) -> None:
         self._device, self._made, self._stopwatch = device, file, stopwatch
         self._file: File | None = None
         self._found: dict[str, str] = {}
@@ -72,6 +71,8 @@ class Choice:
 
     def _search(self, key: str, precision: str, ways: Mapping[str, Way], out: Any) -> str | None:
         """The fastest way, which is kept; None if that cannot be told now."""
+        if self._device.capturing:
+            return None
         with self._lock, self._device.aside():
             to_host = self._device.memory.to_host
             ways[OWN]()
@@ -84,14 +85,10 @@ class Choice:
                 try:
                     way()
                     apart = np.linalg.norm(to_host(out) - ours)
-                    seconds = self._stopwatch(way) if apart <= CLOSE[precision] * size else float("inf")
+                    times[name] = self._stopwatch(way) if apart <= CLOSE[precision] * size else float("inf")
                 except (Unfit, OutOfMemory, RuntimeError):
                     if name == OWN:
                         raise
-                    continue
-                if seconds is None:
-                    return None
-                times[name] = seconds
             best = min(times, key=times.__getitem__)
             self._found[key] = best
             self._file.add(key, best)
@@ -107,13 +104,11 @@ class Choice:
         return self._found
 
 
-def seconds(way: Way, times: int = 8, rounds: int = 5) -> float | None:
-    """What a way takes on CuPy's current device, in a graph: the least of several rounds. None if one is captured."""
+def seconds(way: Way, times: int = 8, rounds: int = 5) -> float:
+    """What a way takes on CuPy's current device, as part of a graph: the least of several rounds."""
     import cupy
 
     stream = cupy.cuda.get_current_stream()
-    if stream.is_capturing():
-        return None
     with plan.recording(plan.Recorder()) as recorder:
         for _ in range(times):
             way()

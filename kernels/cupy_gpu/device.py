@@ -100,6 +100,11 @@ class Device(ABC):
         """Compute capability: 90 is 9.0. The emulator has none: 0."""
         return 0
 
+    @property
+    def capturing(self) -> bool:
+        """Whether launches are captured now, as for a CUDA graph, and not carried out."""
+        return False
+
     @abstractmethod
     def function(self, program: Program, name: str, shared: int) -> Function:
         """The compiled kernel of that name, to be launched with up to `shared` bytes of dynamic shared memory."""
@@ -206,6 +211,10 @@ class Cuda(Device):
     @cached_property
     def capability(self) -> int:
         return int(self.xp.cuda.Device().compute_capability)
+
+    @property
+    def capturing(self) -> bool:
+        return self.xp.cuda.get_current_stream().is_capturing()
 
     def address(self, array: Any) -> int:
         return array.data.ptr
