@@ -271,6 +271,16 @@ def test_ways_that_do_not_serve_or_are_wrong_are_not_taken(file):
         chosen(Choice(emulator.Emulator(), lambda: file, stopwatch), Ways(own=RuntimeError("ours"), near=1), "other")
 
 
+def test_a_way_that_fails_is_left_with_a_warning(file):
+    ways = Ways(own=1, other=RuntimeError("status 13"))
+    choice = Choice(emulator.Emulator(), lambda: file, Stopwatch())
+    with pytest.warns(RuntimeWarning, match="in the place of other: status 13"):
+        assert chosen(choice, ways, rule="other") == "own"
+    assert chosen(choice, ways, rule="other") == "own"  # without a warning, which would be an error here
+    with pytest.raises(RuntimeError, match="ours"):
+        chosen(choice, Ways(own=RuntimeError("ours")))
+
+
 class Capturing(emulator.Emulator):
     capturing = True
 

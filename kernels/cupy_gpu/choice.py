@@ -64,9 +64,16 @@ class Choice:
         name = self._all_found().get(key)
         if name not in ways:
             name = self._search(key, precision, ways, out) if determinism.benchmark() else None
+        name = name or rule
         try:
-            ways[name or rule]()
+            ways[name]()
         except Unfit:
+            ways[OWN]()
+        except RuntimeError as error:
+            if name == OWN:
+                raise
+            warnings.warn(f"our own kernel serves in the place of {name}: {error}", RuntimeWarning, stacklevel=2)
+            self._found[key] = OWN
             ways[OWN]()
 
     def _search(self, key: str, precision: str, ways: Mapping[str, Way], out: Any) -> str | None:
