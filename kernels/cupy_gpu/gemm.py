@@ -191,7 +191,7 @@ class Gemm:
         others = cuts(work.precision, size.m, size.n, size.k, size.batch, ALTERNATIVES)[1:]
         ways: dict[str, Way] = {OWN: lambda: self._own(work, self.cut(work.precision, size))}
         for i, other in enumerate(others):
-            ways[f"{OWN} {i + 2}"] = partial(self._own, work, other)
+            ways[f"{OWN} {i + 2}"] = partial(self._own, work, other.within(work.precision, self.device.shared_memory))
         if self.library is not None and work.kind == "MATRIX":
             ways[LIBRARY] = partial(self._by_library, work)
         return ways
@@ -263,7 +263,8 @@ class Gemm:
 
     def cut(self, precision: str, size: Product) -> Cut:
         """How a product is cut into blocks."""
-        return cut(precision, size.m, size.n, size.k, size.batch)
+        found = cut(precision, size.m, size.n, size.k, size.batch)
+        return found.within(precision, self.device.shared_memory)
 
     def precision_of(self, out: Any) -> str:
         """In which precision a result is computed."""
