@@ -39,7 +39,7 @@ def switches(monkeypatch):
 
 
 class Hopper(emulator.Emulator):
-    capability = 90
+    capability = (9, 0)
 
 
 def numbers(*shape, dtype=np.float64, seed=0):
@@ -407,7 +407,7 @@ def eager(file, monkeypatch):
     from kernels.cupy_gpu.backend import backend
 
     class Device(emulator.ApartEmulator):
-        capability = 90
+        capability = (9, 0)
 
     device, model = Device(), Model()
     library = CublasLt(device, model, lambda: 0)

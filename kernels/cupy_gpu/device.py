@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -91,16 +91,13 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+    #: Compute capability.
+    capability: tuple[int, int]
     #: Bytes of shared memory that a block may have; how large tiles are depends on it, results do not.
     shared_memory: int
 
     def __init__(self):
         self.tracing = Tracing()
-
-    @property
-    def capability(self) -> int:
-        """Compute capability: 90 is 9.0. The emulator has none: 0."""
-        return 0
 
     @property
     def capturing(self) -> bool:
@@ -208,13 +205,10 @@ class Cuda(Device):
         self.xp, self.memory = cupy, CudaMemory()
         attributes = cupy.cuda.Device().attributes
         self.multiprocessors = attributes["MultiProcessorCount"]
+        self.capability = tuple(attributes[f"ComputeCapability{part}"] for part in ("Major", "Minor"))
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
-
-    @cached_property
-    def capability(self) -> int:
-        return int(self.xp.cuda.Device().compute_capability)
 
     @property
     def capturing(self) -> bool:

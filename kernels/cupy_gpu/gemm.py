@@ -201,7 +201,7 @@ class Gemm:
         to the instructions of our kernels, those of its predecessor."""
         if self.library is None or work.kind != "MATRIX" or work.size.multiplications < LARGE:
             return False
-        return work.precision in ("tf32", "bf16") and self.device.capability >= 90
+        return work.precision in ("tf32", "bf16") and self.device.capability >= (9, 0)
 
     def _own(self, work: Work, tiles: Cut) -> None:
         size, out = work.size, work.out
