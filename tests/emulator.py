@@ -106,6 +106,7 @@ class Emulator(Device):
     xp = np
     memory: Memory = HOST
     multiprocessors = 4
+    capability = (8, 0)
     shared_memory = 227 << 10
 
     def __init__(self):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,11 +91,18 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+    #: Compute capability.
+    capability: tuple[int, int]
     #: Bytes of shared memory that a block may have; how large tiles are depends on it, results do not.
     shared_memory: int
 
     def __init__(self):
         self.tracing = Tracing()
+
+    @property
+    def capturing(self) -> bool:
+        """Whether launches are captured now, as for a CUDA graph, and not carried out."""
+        return False
 
     @abstractmethod
     def function(self, program: Program, name: str, shared: int) -> Function:
@@ -145,6 +153,16 @@ class Device(ABC):
                     recorder.keep.append(argument)
             recorder.device(call, name, self.graph)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is launched within is carried out, and entered into no plan and no trace."""
+        trace, self.tracing.trace = self.tracing.trace, None
+        try:
+            with plan.paused():
+                yield
+        finally:
+            self.tracing.trace = trace
+
     def graph(self, calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
         """One call that makes all of these, in order."""
 
@@ -187,9 +205,14 @@ class Cuda(Device):
         self.xp, self.memory = cupy, CudaMemory()
         attributes = cupy.cuda.Device().attributes
         self.multiprocessors = attributes["MultiProcessorCount"]
+        self.capability = tuple(attributes[f"ComputeCapability{part}"] for part in ("Major", "Minor"))
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
+
+    @property
+    def capturing(self) -> bool:
+        return self.xp.cuda.get_current_stream().is_capturing()
 
     def address(self, array: Any) -> int:
         return array.data.ptr
