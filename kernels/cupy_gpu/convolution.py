@@ -8,7 +8,8 @@ from math import gcd
 from typing import Any
 
 from kernels.cupy_gpu.direct import Direct
-from kernels.cupy_gpu.gemm import Gemm, Image, divisor
+from kernels.cupy_gpu.divisor import divisor
+from kernels.cupy_gpu.gemm import Gemm, Image
 from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
 
 __all__ = ["Convolution"]

@@ -19,7 +19,7 @@ from kernels.elementwise import BY_NAME, FUSABLE
 from kernels.precision import PRODUCTS as PRECISIONS
 from kernels.precision import products
 
-__all__ = ["ACTIVATED", "LIMIT", "PRECISIONS", "Gemm", "Image", "divisor", "number"]
+__all__ = ["ACTIVATED", "LIMIT", "PRECISIONS", "Gemm", "Image", "number"]
 
 #: struct Task of operands.cuh.
 TASK = np.dtype(
@@ -47,12 +47,6 @@ class Image:
 
 
 NO_IMAGE = Image((0,) * 4, (0,) * 8, (0,) * 3, (0,) * 12)
-
-
-def divisor(n: int) -> tuple[int, int, int]:
-    """struct Divisor of image.cuh."""
-    shift = max(n - 1, 0).bit_length()
-    return n, (((1 << shift) - n) << 32) // n + 1, shift
 
 
 class Gemm:
