@@ -80,8 +80,9 @@ def prepared(loop: Loop, shape: Steps, strides: tuple[Steps, ...], shifts: Steps
     order = sorted(range(len(shape)), key=lambda axis: -abs(strides[main][axis]))
     shape, strides = merged([shape[i] for i in order], [[steps[i] for i in order] for steps in strides])
     sizes = [np.dtype(name).itemsize for name in loop.arrays]
-    pack = next(p for p in (16, 8, 4, 2, 1) if _fits(p, shape, strides, sizes, shifts))
-    letters = tuple("".join(_letter(step, i == len(shape) - 1) for i, step in enumerate(s)) for s in strides)
+    pack = WIDE // max(sizes)
+    pack = pack if _fits(pack, shape, strides, sizes, shifts) else 1
+    letters = "".join(map(_letter, strides))
     count = prod(shape)
     packs = -(-count // pack)
     each = 1 if packs < MANY else 2
@@ -90,17 +91,16 @@ def prepared(loop: Loop, shape: Steps, strides: tuple[Steps, ...], shifts: Steps
     number = np.int32 if small else np.int64
     numbers = [(np.uint32 if small else np.int64)(count)]
     numbers += [np.array(divisor(side), DIVISOR)[()] if small else np.int64(side) for side in sides]
-    numbers += [number(step) for s, text in zip(strides, letters) for step, letter in zip(s, text) if letter == "x"]
+    for own, letter in zip(strides, letters, strict=True):
+        numbers += [number(step) for step in own[: _counted(letter, len(shape))]]
     block = min(THREADS, -(-packs // 32) * 32)
-    made = generated(loop, letters, pack, each, small)
+    made = generated(loop, letters, len(shape), pack, each, small)
     return Prepared(made, -(-packs // (block * each)), block, tuple(numbers))
 
 
 def _fits(pack: int, shape: Steps, strides: Sequence[Steps], sizes: Sequence[int], shifts: Steps) -> bool:
     """Whether every array can be read or written in packs of that many elements."""
-    if pack == 1:
-        return True
-    if max(sizes) * pack > WIDE or (len(shape) > 1 and shape[-1] % pack):
+    if len(shape) > 1 and shape[-1] % pack:
         return False
     for (*outer, inner), size, shift in zip(strides, sizes, shifts, strict=True):
         if inner not in (0, 1):
@@ -110,26 +110,33 @@ def _fits(pack: int, shape: Steps, strides: Sequence[Steps], sizes: Sequence[int
     return True
 
 
-def _letter(step: int, innermost: bool) -> str:
-    """How an array goes along an axis: 0, not at all; c, side by side; x, in steps that are an argument."""
-    return "0" if step == 0 else "c" if innermost and step == 1 else "x"
+def _letter(strides: Steps) -> str:
+    """How an array goes along the last axis: side by side (c), in steps (x), or not at all, but along others (s) or
+    none (0)."""
+    *_, inner = strides
+    return "c" if inner == 1 else "x" if inner else "s" if any(strides) else "0"
+
+
+def _counted(letter: str, axes: int) -> int:
+    """The axes along which an array's steps are told."""
+    return {"0": 0, "x": axes}.get(letter, axes - 1)
 
 
 @cache
-def generated(loop: Loop, letters: tuple[str, ...], pack: int, each: int, small: bool) -> Program:
-    """The kernel for arrays that go along the axes like this.
+def generated(loop: Loop, letters: str, axes: int, pack: int, each: int, small: bool) -> Program:
+    """The kernel for arrays that go along the last axis like this.
 
     Its arguments: the arrays, the number of elements, sides of all axes but the first (of the last one in packs), and
-    the steps of each array along axes with the letter x. small: all of these fit in 32 bits.
+    the steps of each array, see `_counted`. small: all of these fit in 32 bits.
     """
-    axes, stored = len(letters[0]), {array for array, _ in loop.stores}
+    packed, stored = [letter == "c" for letter in letters], {array for array, _ in loop.stores}
     read = sorted({source for step in loop.steps for source in step.sources if source >= 0})
     index, side, step = ("uint32", "Divisor", "int") if small else ("int64", "int64", "int64")
     parameters = [
         *(f"{'' if i in stored else 'const '}{TYPES[name]}* p{i}" for i, name in enumerate(loop.arrays)),
         f"{index} n",
         *(f"{side} side{a}" for a in range(1, axes)),
-        *(f"{step} s{i}_{a}" for i, text in enumerate(letters) for a in range(axes) if text[a] == "x"),
+        *(f"{step} s{i}_{a}" for i, letter in enumerate(letters) for a in range(_counted(letter, axes))),
     ]
     divide = "side{0}.quotient(rest)" if small else "rest / side{0}"
     width = "side{0}.divisor" if small else "side{0}"
@@ -138,21 +145,21 @@ def generated(loop: Loop, letters: tuple[str, ...], pack: int, each: int, small:
         quotient, whole = divide.format(a), width.format(a)
         places.append(f"{index} q{a} = {quotient}, c{a} = rest - q{a} * {whole}; rest = q{a};")
     places.append(f"{index} c0 = rest;")
-    for i, text in enumerate(letters):
-        terms = [_term(i, a, letter, pack) for a, letter in enumerate(text) if letter != "0"]
+    for i, letter in enumerate(letters):
+        terms = [f"int64(c{a}) * s{i}_{a}" for a in range(_counted(letter, axes))]
+        terms += [f"int64(c{axes - 1}) * {pack}"] if letter == "c" else []
         places.append(f"at{i}[k] = {' + '.join(terms) or '0'};")
     left = f"int64(n) - int64(at) * {pack}" if axes == 1 else str(pack)
     declared = [f"int64 at{i}[{each}];" for i in range(len(letters))]
     for i in read:
         kind = TYPES[loop.arrays[i]]
-        declared.append(f"{f'Pack<{kind}>' if _packed(letters[i]) else kind} v{i}[{each}];")
-    loads = [f"v{i}[k] = {f'read(p{i} + at{i}[k], left)' if _packed(letters[i]) else f'p{i}[at{i}[k]]'};" for i in read]
+        declared.append(f"{f'Pack<{kind}>' if letters[i] == 'c' else kind} v{i}[{each}];")
+    loads = [f"v{i}[k] = {f'read(p{i} + at{i}[k], left)' if letters[i] == 'c' else f'p{i}[at{i}[k]]'};" for i in read]
     results = [f"Pack<{TYPES[loop.arrays[i]]}> r{i};" for i in sorted(stored)]
     elements = [line for number, one in enumerate(loop.steps) for line in _computed(loop, letters, number, one)]
     elements += [f"r{array}.v[j] = y{number};" for array, number in loop.stores]
     stores = [
-        f"write(p{i} + at{i}[k], r{i}, left);" if _packed(letters[i]) else f"p{i}[at{i}[k]] = r{i}.v[0];"
-        for i in sorted(stored)
+        f"write(p{i} + at{i}[k], r{i}, left);" if packed[i] else f"p{i}[at{i}[k]] = r{i}.v[0];" for i in sorted(stored)
     ]
     text = f"""
 #define PACK {pack}
@@ -187,16 +194,7 @@ elementwise({", ".join(parameters)}) {{
     return Program(text, (f"REAL={'double' if wide else 'float'}",), contract=False)
 
 
-def _packed(letters: str) -> bool:
-    return letters[-1] == "c"
-
-
-def _term(array: int, axis: int, letter: str, pack: int) -> str:
-    """What an axis adds to the place of an array's element."""
-    return f"int64(c{axis}) * {pack if letter == 'c' else f's{array}_{axis}'}"
-
-
-def _computed(loop: Loop, letters: Sequence[str], number: int, step: Step) -> list[str]:
+def _computed(loop: Loop, letters: str, number: int, step: Step) -> list[str]:
     """C++ for y{number}, the result of a step at element j of pack k.
 
     A formula is computed in the type of a floating result, else in that of its inputs, or double if they differ.
@@ -208,7 +206,7 @@ def _computed(loop: Loop, letters: Sequence[str], number: int, step: Step) -> li
     else:
         real = "double" if len(set(kinds)) > 1 else kinds[0] if kinds else "float"
     for i, (name, source, kind) in enumerate(zip(step.formula.variables, step.sources, kinds, strict=True)):
-        value = f"y{-1 - source}" if source < 0 else f"v{source}[k]{'.v[j]' * _packed(letters[source])}"
+        value = f"y{-1 - source}" if source < 0 else f"v{source}[k]{'.v[j]' * (letters[source] == 'c')}"
         values[name] = f"x{number}_{i}"
         lines.append(f"{kind if kind == 'bool' else real} {values[name]} = {value};")
     body = values["x"] if step.formula is COPY else expression(step.formula.tree, values, real)
