@@ -136,7 +136,7 @@ class Group:
         written: list[Operand] = []
         for part in self.parts:
             for x in part.inputs:
-                if not any(_identical(x, y) for y in (*written, *found)):
+                if not _among(x, (*written, *found)):
                     found.append(x)
             written.append(part.out)
         return found
@@ -146,7 +146,7 @@ class Group:
         """What it writes, each once: all but what nobody else reads."""
         found: list[Operand] = []
         for part in self.parts:
-            if not any(_identical(part.out, y) for y in found) and self._wanted(part.out):
+            if not _among(part.out, found) and self._wanted(part.out):
                 found.append(part.out)
         return found
 
@@ -176,7 +176,7 @@ class Group:
             else:
                 return None
         before, after = [x for p in first for x in p.operands], [x for p in second for x in p.operands]
-        if prod(self.shape) > FEW and not any(_identical(x, y) for x in before for y in after):
+        if prod(self.shape) > FEW and not any(_among(x, after) for x in before):
             return None
         one = replace(self, instructions=self.instructions + other.instructions, parts=first + second)
         if len(one.operands) > ARRAYS or sum(operations(part.formula) for part in one.parts) > OPERATIONS:
@@ -186,16 +186,14 @@ class Group:
     def _in_order(self, first: Formulated, second: Formulated) -> bool:
         """Whether these two of its parts find in memory what they would find one after the other, if each element is
         read before any is written."""
-        stored = [any(_identical(part.out, x) for x in self.stored) for part in (first, second)]
-        for x in second.operands:
-            clash = x.overlaps(first.out) and not _identical(x, first.out)
-            if clash and (x.lease == first.out.lease or (stored[0] and (x is not second.out or stored[1]))):
+        if _among(first.out, self.stored):
+            if any(x.overlaps(first.out) and not _identical(x, first.out) for x in second.operands):
                 return False
-        return not stored[1] or not any(
-            x.overlaps(second.out) and not x.same(second.out)
-            for x in first.inputs
-            if any(_identical(x, y) for y in self.read)
-        )
+        if _among(second.out, self.stored):
+            loaded = [x for x in first.inputs if _among(x, self.read)]
+            if any(x.overlaps(second.out) and not x.same(second.out) for x in loaded):
+                return False
+        return True
 
     def instruction(self) -> Instruction:
         """The group as one instruction."""
@@ -244,6 +242,10 @@ def _source(x: Operand, results: Sequence[Operand], arrays: Sequence[Operand]) -
 def _identical(x: Operand, y: Operand) -> bool:
     """Whether both are one array, and not only its memory used again."""
     return x.lease == y.lease and x.same(y)
+
+
+def _among(x: Operand, others: Iterable[Operand]) -> bool:
+    return any(_identical(x, y) for y in others)
 
 
 def _spread(x: Operand, shape: tuple[int, ...]) -> Operand:
