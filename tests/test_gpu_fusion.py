@@ -404,3 +404,80 @@ def test_replays_of_any_program_leave_what_its_calls_leave(data):
                 made.run()
             for x, values in zip((*drawn.given, *held), after, strict=True):
                 np.testing.assert_array_equal(x, values)
+
+
+# ------------------------------------------------------------------- compiled loops, and training steps
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (3, 5), (2, 3, 4)])
+def test_compiled_loops_of_several_formulas_give_the_bits_of_each(shape):
+    """Packed and not, with what is left over, broadcast and mixed operands; launches are those of the GPU."""
+    gpu = emulated_backend("Emulator")
+
+    def steps(s):
+        mask = s.call(LESS, s.x, s.y, out=s.empty(dtype=bool))
+        wide = s.empty(dtype=np.float64)
+        gpu.copy(s.x, wide)
+        s.call(MULTIPLY, wide, s.y[..., :1].astype(np.float64), out=wide)
+        a = s.empty()
+        gpu.copy(wide, a)
+        b = s.call(PICK, mask, a, s.y[-1:])
+        s.call(MULTIPLY, b, a, out=s.out)
+        s.call(SCALE, b[..., ::-1], out=s.other)
+
+    step = Step(gpu, steps, shape)
+    assert step.writes == [2, 1]
+    assert Step(gpu, steps, shape).plan.instructions[0].title.count(";") == 5
+
+
+def mlp(rng):
+    from nanonet import nn
+
+    return nn.Sequential(nn.Linear(64, 128, rng=rng), nn.ReLU(), nn.Linear(128, 10, rng=rng))
+
+
+def cnn(rng):
+    from nanonet import nn
+
+    return nn.Sequential(
+        *(nn.Conv2d(1, 4, 3, padding=1, rng=rng), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(4, 8, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(32, 10, rng=rng)),
+    )
+
+
+@pytest.mark.parametrize(("make", "shape", "launches"), [(mlp, (32, 64), 12), (cnn, (4, 8, 8, 1), 23)])
+def test_a_recorded_training_step_is_the_eager_one_bit_for_bit(monkeypatch, make, shape, launches):
+    import emulator
+
+    import nanonet
+    import nanonet.functional as F
+    from kernels import registry
+    from nanonet import optim
+
+    emulated_backend("Emulator")
+    monkeypatch.setattr(registry, "others", {})
+    registry.register(backend(emulator.ApartEmulator()))
+    rng = np.random.default_rng(1)
+    x = nanonet.tensor(rng.normal(size=shape).astype(np.float32), device="cuda")
+    y = nanonet.tensor(rng.integers(0, 10, shape[0]), device="cuda")
+    found = []
+    for wrap in (lambda step: step, nanonet.jit):
+        net = make(np.random.default_rng(0)).to("cuda")
+        optimizer = optim.Adam(net.parameters(), lr=1e-2)
+
+        def step(x, y, net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        call = wrap(step)
+        losses = [call(x, y).item() for _ in range(4)]
+        found.append((losses, net.state_dict(), call))
+    (losses, state, _), (ours, there, recorded) = found
+    assert ours == losses and losses[-1] < losses[0]
+    for name, value in state.items():
+        np.testing.assert_array_equal(there[name], value, err_msg=name)
+    assert len(recorded.plan.instructions) <= launches

@@ -186,14 +186,12 @@ class Group:
     def _in_order(self, first: Formulated, second: Formulated) -> bool:
         """Whether these two of its parts find in memory what they would find one after the other, if each element is
         read before any is written."""
-        if _among(first.out, self.stored):
-            if any(x.overlaps(first.out) and not _identical(x, first.out) for x in second.operands):
-                return False
-        if _among(second.out, self.stored):
-            loaded = [x for x in first.inputs if _among(x, self.read)]
-            if any(x.overlaps(second.out) and not x.same(second.out) for x in loaded):
-                return False
-        return True
+        one, two = ([part.out] if _among(part.out, self.stored) else [] for part in (first, second))
+        loaded = [x for x in first.inputs if _among(x, self.read)]
+        return not (
+            any(x.overlaps(y) and not _identical(x, y) for x in second.operands for y in one)
+            or any(x.overlaps(y) and not x.same(y) for x in loaded for y in two)
+        )
 
     def instruction(self) -> Instruction:
         """The group as one instruction."""

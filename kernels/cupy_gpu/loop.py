@@ -210,4 +210,4 @@ def _computed(loop: Loop, letters: str, number: int, step: Step) -> list[str]:
         values[name] = f"x{number}_{i}"
         lines.append(f"{kind if kind == 'bool' else real} {values[name]} = {value};")
     body = values["x"] if step.formula is COPY else expression(step.formula.tree, values, real)
-    return [*lines, f"{out} y{number} = {out}({body});"]
+    return [*lines, f"{out} y{number} = static_cast<{out}>({body});"]
