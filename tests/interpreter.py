@@ -11,7 +11,7 @@ import ctypes
 import emulator
 import numpy as np
 
-from kernels.cupy_gpu import elementwise, fusion
+from kernels.cupy_gpu import elementwise, group
 from kernels.cupy_gpu.device import Program
 from kernels.cupy_gpu.loop import COPY, Loop, Prepared
 from kernels.reference import functions
@@ -21,7 +21,7 @@ _FUNCTIONS = functions(np)
 
 def install(monkeypatch) -> None:
     """Loops are interpreted from now on, where they are launched on an `Interpreter`."""
-    for module in (elementwise, fusion):
+    for module in (elementwise, group):
         monkeypatch.setattr(module, "prepared", _prepared)
 
 

@@ -16,7 +16,7 @@ from kernels.cupy_gpu.expression import expression
 from kernels.cupy_gpu.walk import merged
 from kernels.formula import Formula
 
-__all__ = ["COPY", "TYPES", "Loop", "Prepared", "Step", "Steps", "generated", "prepared"]
+__all__ = ["COPY", "TYPES", "Loop", "Prepared", "Step", "Steps", "computed", "generated", "prepared"]
 
 #: Threads of a block at most, and packs from which on each thread takes two, so that more loads are in flight.
 THREADS, MANY = 256, 1 << 17
@@ -156,7 +156,8 @@ def generated(loop: Loop, letters: str, axes: int, pack: int, each: int, small: 
         declared.append(f"{f'Pack<{kind}>' if letters[i] == 'c' else kind} v{i}[{each}];")
     loads = [f"v{i}[k] = {f'read(p{i} + at{i}[k], left)' if letters[i] == 'c' else f'p{i}[at{i}[k]]'};" for i in read]
     results = [f"Pack<{TYPES[loop.arrays[i]]}> r{i};" for i in sorted(stored)]
-    elements = [line for number, one in enumerate(loop.steps) for line in _computed(loop, letters, number, one)]
+    values = [f"v{i}[k]{'.v[j]' * side_by_side}" for i, side_by_side in enumerate(packed)]
+    elements = [line for number in range(len(loop.steps)) for line in computed(loop, number, values)]
     elements += [f"r{array}.v[j] = y{number};" for array, number in loop.stores]
     stores = [
         f"write(p{i} + at{i}[k], r{i}, left);" if packed[i] else f"p{i}[at{i}[k]] = r{i}.v[0];" for i in sorted(stored)
@@ -194,20 +195,21 @@ elementwise({", ".join(parameters)}) {{
     return Program(text, (f"REAL={'double' if wide else 'float'}",), contract=False)
 
 
-def _computed(loop: Loop, letters: str, number: int, step: Step) -> list[str]:
-    """C++ for y{number}, the result of a step at element j of pack k.
+def computed(loop: Loop, number: int, values: Sequence[str]) -> list[str]:
+    """C++ for y{number}, the result of a step, from those of the steps before and the values of arrays.
 
     A formula is computed in the type of a floating result, else in that of its inputs, or double if they differ.
     """
-    out, values, lines = TYPES[step.dtype], {}, []
+    step = loop.steps[number]
+    out, names, lines = TYPES[step.dtype], {}, []
     kinds = [TYPES[loop.arrays[s] if s >= 0 else loop.steps[-1 - s].dtype] for s in step.sources]
     if out in ("float", "double") or step.formula is COPY:
         real = out
     else:
         real = "double" if len(set(kinds)) > 1 else kinds[0] if kinds else "float"
     for i, (name, source, kind) in enumerate(zip(step.formula.variables, step.sources, kinds, strict=True)):
-        value = f"y{-1 - source}" if source < 0 else f"v{source}[k]{'.v[j]' * (letters[source] == 'c')}"
-        values[name] = f"x{number}_{i}"
-        lines.append(f"{kind if kind == 'bool' else real} {values[name]} = {value};")
-    body = values["x"] if step.formula is COPY else expression(step.formula.tree, values, real)
+        names[name] = f"x{number}_{i}"
+        value = f"y{-1 - source}" if source < 0 else values[source]
+        lines.append(f"{kind if kind == 'bool' else real} {names[name]} = {value};")
+    body = names["x"] if step.formula is COPY else expression(step.formula.tree, names, real)
     return [*lines, f"{out} y{number} = static_cast<{out}>({body});"]
