@@ -6,6 +6,8 @@ import emulator
 import numpy as np
 import pytest
 
+from kernels import plan
+from kernels.cupy_gpu.backend import backend
 from kernels.cupy_gpu.convolution import Convolution
 from kernels.cupy_gpu.device import CUDA, Program, program
 from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
@@ -135,7 +137,9 @@ def test_the_parameters_of_every_kernel_are_found(file):
     assert len(names) == source.count("__global__ void")
     for name in names:
         found = parameters(source, name)
-        assert len(found) > 1 and all(re.fullmatch(r"(const )?\w+\s*\*?\s*\w+", text) for text in found), found
+        assert len(found) > 1 and all(
+            re.fullmatch(r"(const )?\w+\s*\*?\s*\w+( PARAMETERS)?", text) for text in found
+        ), found
         pointers = [text for text in found if "*" in text]
         assert (pointers and not all(text.startswith("const ") for text in pointers)) or name == "update"
 
@@ -192,3 +196,20 @@ def test_convolutions_compile(precision, channels, architecture):
     ):
         call()
         assert compiled(device.program, architecture)
+
+
+def test_reductions_with_formulas_compile():
+    device = Collector()
+    gpu = backend(device)
+    x, total = zeros(6, 8), np.zeros((), np.float64)
+    add, scale = Formula.of("a + b", "a", "b"), Formula.of("exp(x) * y", "x", "y")
+    recorder = plan.Recorder()
+    with plan.recording(recorder):
+        product, sums, wide = plan.empty(np, (6, 8), np.float32), plan.empty(np, (), np.float32), zeros()
+        gpu.elementwise(scale, x, x, out=product)
+        gpu.reduce("square_sum", product, (0, 1), sums)
+        gpu.elementwise(add, sums, wide, out=sums)
+        gpu.elementwise(Formula.of("total + x", "total", "x"), total, sums, out=total)
+        del product
+    (one,) = recorder.plan().instructions
+    assert one.name == "reduce" and compiled(one.call.program, "sm_90")

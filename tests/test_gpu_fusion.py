@@ -309,6 +309,111 @@ def test_a_copy_that_differs_later_stays(gpu, other):
     assert Step(gpu, steps).plan.names[0] == "copy"
 
 
+# ----------------------------------------------------------------------------------------- reductions
+
+
+def test_a_reduction_computes_what_it_combines_and_what_is_made_of_its_results(gpu):
+    limit = np.float32(3)
+    total = np.ones((), np.float32)
+
+    def steps(s):
+        a = s.call(SCALE, s.x)
+        b = s.call(MULTIPLY, a, s.y)
+        norm = s.empty(())
+        s.gpu.reduce("square_sum", b, (0, 1), norm)
+        s.call(BY_NAME["sqrt"].forward, norm, out=norm)
+        less = s.call(LESS, norm, np.asarray(limit), out=s.empty((), bool))
+        s.call(PICK, less, norm, total, out=total)
+
+    step = Step(gpu, steps)
+    assert step.plan.names == ["reduce"] and step.writes == [1]
+    (one,) = step.plan.instructions
+    assert [x.size for x in one.reads] == [48, 48, 1, 1]
+    total[...] = 2
+    step.plan.run()
+    assert total == 2
+
+    def columns(s):
+        mean = s.empty(SHAPE[1:])
+        s.gpu.reduce("sum", s.call(SCALE, s.x), (0,), mean)
+        s.call(MULTIPLY, mean, s.y[2], out=mean)
+        s.call(MULTIPLY, mean, s.y[3], out=s.out[1])
+        return mean
+
+    step = Step(gpu, columns)
+    assert step.plan.names == ["reduce"] and step.writes == [2]
+
+
+@pytest.mark.parametrize("why", ["read twice", "kept", "broadcast", "part", "in place", "result read", "long"])
+def test_what_a_reduction_does_not_take_in(gpu, why):
+    def steps(s):
+        a = s.call(MULTIPLY, s.x, s.y[:1] if why == "broadcast" else s.y)
+        whole = s.empty(s.shape)
+        sums = s.empty((s.shape[0],))
+        s.gpu.reduce("sum", a[:, ::2] if why == "part" else a, (1,), sums)
+        if why == "read twice":
+            s.gpu.softmax(a, s.out)
+        if why == "in place":
+            s.call(SCALE, sums, out=s.x[0, : len(sums)])
+        if why == "result read":
+            s.call(BY_NAME["add"].forward, sums[:, None], s.x, out=whole)
+            s.gpu.softmax(whole, s.out)
+        s.gpu.softmax(sums, s.other[0, : len(sums)])
+        return a if why == "kept" else None
+
+    step = Step(gpu, steps, (4, 9000) if why == "long" else (4, 8))
+    taken = {"in place": 1, "result read": 1}.get(why, 0)
+    elementwise = {"in place": 1, "result read": 1}.get(why, 1)
+    assert step.plan.names.count("elementwise") == elementwise
+    first = next(one for one in step.plan.instructions if one.name == "reduce")
+    assert ("a * b + 2" in first.title) == bool(taken)
+
+
+def test_elements_that_lie_otherwise_or_are_not_all_that_is_computed(gpu):
+    total = np.ones((), np.float32)
+
+    def steps(s):
+        s.gpu.reduce("sum", s.call(MULTIPLY, s.x, total), (0, 1), total)
+
+    assert Step(gpu, steps).plan.names == ["elementwise", "reduce"]
+
+    def both(s):
+        a = s.call(MULTIPLY, s.x, s.y)
+        b = s.call(SCALE, a, out=s.out)
+        s.gpu.reduce("sum", b, (0, 1), total)
+
+    assert Step(gpu, both).plan.names == ["elementwise", "reduce"]
+
+    def strided(s):
+        a = s.call(SCALE, s.x.reshape(-1), out=s.empty((96,))[::2])
+        s.gpu.reduce("sum", a, (0,), total)
+
+    assert Step(gpu, strided).plan.names == ["elementwise", "reduce"]
+
+    def others(s):
+        a = s.call(MULTIPLY, s.x, s.y)
+        s.gpu.reduce("sum", s.call(SCALE, a), (0, 1), total)
+        return a
+
+    assert Step(gpu, others).plan.names == ["elementwise", "reduce"]
+
+
+def test_results_that_are_read_in_another_order(gpu):
+    def steps(s):
+        sums = s.empty((6,))
+        s.gpu.reduce("max", s.x, (1,), sums)
+        s.call(BY_NAME["add"].forward, sums, sums[::-1], out=s.out[0, :6])
+
+    assert Step(gpu, steps).plan.names == ["reduce", "elementwise"]
+
+    def broadcast(s):
+        sums = s.empty((6, 8))
+        s.gpu.reduce("max", np.stack([s.x, s.y]), (0,), sums)
+        s.call(BY_NAME["add"].forward, sums, s.y[0], out=s.out)
+
+    assert Step(gpu, broadcast).plan.names == ["reduce", "elementwise"]
+
+
 # ------------------------------------------------------------------------------------- any program
 
 

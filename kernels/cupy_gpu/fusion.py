@@ -1,15 +1,16 @@
-"""Elementwise launches of a plan that are over the same elements, as one.
+"""Launches of a plan that become one: elementwise ones over the same elements, and those beside reductions.
 
-Each result is rounded to its dtype as it would be in memory, so that no bit changes; what only the loop itself reads is
-not written. A launch may change places with those between it and the one that it joins, where nothing is written that
-the other touches.
+Each result is rounded to its dtype as it would be in memory, so that no bit changes; what only the kernel itself reads
+is not written. A launch may change places with those between it and the one that it joins, where nothing is written
+that the other touches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kernels.cupy_gpu.group import Group
+from kernels.cupy_gpu.reduction import Reduction
 from kernels.fusion import users_of
 from kernels.plan import Instruction, Operand
 
@@ -18,51 +19,58 @@ __all__ = ["together"]
 #: How many instructions a launch may pass.
 FAR = 64
 
+#: What is still to be an instruction; None where it became part of another.
+Parts = list[Instruction | Group | Reduction | None]
+
 
 def together(instructions: Sequence[Instruction], held: set[int]) -> list[Instruction]:
-    """The instructions with elementwise launches joined."""
-    users = users_of(instructions)
-    outside = {lease: len(found) for lease, found in users.items()}
-    result: list[Instruction | Group | None] = []
+    """The instructions with elementwise launches joined, and taken into reductions."""
+    outside = {lease: len(found) for lease, found in users_of(instructions).items()}
+    result: Parts = []
     for instruction in instructions:
-        group = Group.of(instruction, outside, held)
-        result.append(group or instruction)
-        while group is not None:
-            group = _joined(result, group)
-    return [one.instruction() if isinstance(one, Group) else one for one in result if one is not None]
+        one = Group.of(instruction, outside, held) or Reduction.of(instruction) or instruction
+        result.append(one)
+        while isinstance(one, Group):
+            one = _joined(result, one, Group, Group.followed_by)
+    for one in list(result):
+        if isinstance(one, Reduction):
+            _joined(result, one, Group, lambda group, reduction: reduction.preceded_by(group))
+    for one in list(result):
+        if isinstance(one, Group):
+            _joined(result, one, Reduction, Reduction.followed_by)
+    return [one if isinstance(one, Instruction) else one.instruction() for one in result if one is not None]
 
 
-def _joined(result: list[Instruction | Group | None], group: Group) -> Group | None:
-    """The group with the nearest one before it that it can join, put in the place of one of them; None if there is
-    none."""
-    place = next(i for i, one in enumerate(result) if one is group)
-    between: list[Instruction | Group] = []
+def _joined(result: Parts, one: Group | Reduction, kind: type, join: Callable) -> Group | Reduction | None:
+    """One of the parts joined with the nearest of a kind before it that `join(other, one)` gives something for, and put
+    in the place of either; None if there is none."""
+    place = next(i for i, part in enumerate(result) if part is one)
+    between: Parts = []
     up = True
     for i in range(place - 1, max(-1, place - 1 - FAR), -1):
         other = result[i]
         if other is None:
             continue
-        one = other.followed_by(group) if isinstance(other, Group) else None
-        if one is not None and (up or not any(_conflict(other, x) for x in between)):
+        both = join(other, one) if isinstance(other, kind) else None
+        if both is not None and (up or not any(_conflict(other, x) for x in between)):
             result[place] = result[i] = None
-            result[i if up else place] = one
-            return one
-        if not isinstance(other, Group) and other.opaque:
+            result[i if up else place] = both
+            return both
+        if isinstance(other, Instruction) and other.opaque:
             return None
-        up = up and not _conflict(group, other)
+        up = up and not _conflict(one, other)
         between.append(other)
     return None
 
 
-def _conflict(a: Instruction | Group, b: Instruction | Group) -> bool:
+def _conflict(a: Instruction | Group | Reduction, b: Instruction | Group | Reduction) -> bool:
     """Whether one writes what the other touches."""
-    a_writes, b_writes = _writes(a), _writes(b)
-    return any(x.overlaps(y) for x in a_writes for y in b.operands) or any(
-        x.overlaps(y) for x in b_writes for y in a.operands
+    return any(x.overlaps(y) for x in _written(a) for y in b.operands) or any(
+        x.overlaps(y) for x in _written(b) for y in a.operands
     )
 
 
-def _writes(one: Instruction | Group) -> Iterable[Operand]:
-    if isinstance(one, Group):
-        return one.stored
-    return [x for x in one.operands if one.effect.writes(x.place)]
+def _written(one: Instruction | Group | Reduction) -> Iterable[Operand]:
+    if isinstance(one, Instruction):
+        return [x for x in one.operands if one.effect.writes(x.place)]
+    return one.stored
