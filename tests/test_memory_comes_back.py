@@ -152,6 +152,7 @@ def tuned(memory, ended, **options):
         max_epochs=2,
         n_jobs=1,
         device="cuda",
+        stack=False,
         callbacks=[lambda study, trial: ended(trial) if trial.state.is_finished() else None],
     )
 
