@@ -142,7 +142,8 @@ class Device(ABC):
         self.carry_out(launch, name, arguments)
 
     def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
-        """Make a call, and enter it into the plan that is recorded, which keeps the arrays among its arguments."""
+        """Make a call, and enter it into the plan that is recorded, which keeps the arrays among its arguments: all
+        that it uses."""
         call()
         if self.tracing.trace is not None:
             self.tracing.trace.made(call, arguments)
