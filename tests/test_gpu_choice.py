@@ -393,11 +393,13 @@ def test_a_search_among_products_is_no_part_of_the_recording(file):
     a, b, bias = numbers(20, 8), numbers(8, 12), numbers(12)
     gemm = products(file, stopwatch)
     assert recorded(gemm, a, b, bias, "relu") == ["cublas", "finish"]
-    assert order == [["gemm"], ["gemm"], ["cublas", "finish"]]
+    assert order[-1] == ["cublas", "finish"] and all(names == ["gemm"] for names in order[:-1])
+    tried = len(order)
+    assert tried > 2
     ((key, way),) = file.read().items()
     assert way == "cublas" and "float64" in key and "20x12x8" in key and "bias relu" in key
-    assert recorded(gemm, a, b, bias, "relu") == ["cublas", "finish"] and len(order) == 3
-    assert recorded(gemm, a, b) == ["cublas"] and len(order) == 6
+    assert recorded(gemm, a, b, bias, "relu") == ["cublas", "finish"] and len(order) == tried
+    assert recorded(gemm, a, b) == ["cublas"] and len(order) == 2 * tried
 
 
 @pytest.fixture

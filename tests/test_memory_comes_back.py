@@ -139,8 +139,8 @@ def test_a_step_that_raises_leaves_nothing(memory):
 # ---------------------------------------------------------------------------------------------- trials
 
 
-def tuned(memory, ended, **options):
-    """A tuning of three trials on the device; ended(trial) is called after each."""
+def tuned(ended, stack, **options):
+    """A tuning of three trials on the device, one by one or as one; ended(trial) is called after each."""
     x, y = rows(60)
     return tuner.tune(
         *(x, y),
@@ -152,7 +152,7 @@ def tuned(memory, ended, **options):
         max_epochs=2,
         n_jobs=1,
         device="cuda",
-        stack=False,
+        stack=stack,
         callbacks=[lambda study, trial: ended(trial) if trial.state.is_finished() else None],
     )
 
@@ -165,7 +165,7 @@ def test_a_search_goes_on_after_a_trial_without_enough_memory(memory):
         memory.limit = 2**40  # for all but the first
 
     memory.limit = memory.live + 3000
-    result = tuned(memory, ended)
+    result = tuned(ended, False)
     first, *others = result.study.trials
     assert first.state is tuner.TrialState.FAIL and "OutOfMemory" in first.error and "bytes are wanted" in first.error
     assert [trial.state for trial in others] == [tuner.TrialState.COMPLETE] * 2
@@ -173,17 +173,22 @@ def test_a_search_goes_on_after_a_trial_without_enough_memory(memory):
     assert max(in_use) < 1000
 
 
-def test_a_search_without_enough_memory_for_any_trial_says_so(memory):
+STACKS = pytest.mark.parametrize("stack", [False, 3], ids=["one by one", "as one"])
+
+
+@STACKS
+def test_a_search_without_enough_memory_for_any_trial_says_so(memory, stack):
     memory.limit = memory.live + 3000
     with pytest.raises(DataError, match="OutOfMemory.*bytes are wanted"):
-        tuned(memory, lambda trial: None)
+        tuned(lambda trial: None, stack)
     assert memory.live < 1000
 
 
-def test_a_trial_that_diverged_leaves_nothing(memory):
+@STACKS
+def test_a_trial_that_diverged_leaves_nothing(memory, stack):
     in_use = []
     with pytest.raises(DataError, match="NaN"):
-        tuned(memory, lambda trial: in_use.append(memory.live), l1=1e30)
+        tuned(lambda trial: in_use.append(memory.live), stack, l1=1e30)
     assert len(in_use) == 3 and max(in_use) < 1000
 
 

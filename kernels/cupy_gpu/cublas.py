@@ -124,9 +124,8 @@ class CublasLt:
                     *(there, ctypes.c_size_t(plan.workspace), ctypes.c_void_p(self._stream())),
                 )
 
-        self._device.carry_out(
-            call, "cublas", [array for array in (x.first, x.second, x.out, bias) if array is not None]
-        )
+        used = (x.first, x.second, x.out, bias, workspace)
+        self._device.carry_out(call, "cublas", [array for array in used if array is not None])
 
     def _planned(self, precision: str, x: Columns, operands: tuple[int, ...], bias: int) -> _Plan | None:
         """What cuBLASLt advises for such a product; None if nothing."""

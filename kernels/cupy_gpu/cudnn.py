@@ -97,7 +97,7 @@ class Cudnn:
                 self._module.set_stream(handle=self._handle, stream=self._stream())
                 found.graph.execute(places, there, handle=self._handle)
 
-        self._device.carry_out(call, "cudnn", arrays)
+        self._device.carry_out(call, "cudnn", arrays if workspace is None else (*arrays, workspace))
 
     def _planned(
         self,

@@ -82,7 +82,8 @@ class Work:
         layout = "".join("nk"[x.along_k] + "uv"[x.vector] for x in (self.a, self.b))
         more = f"{'bias ' if self.bias is not None else ''}{self.activation or ''}"
         places = "" if self.image is NO_IMAGE else " " + ",".join(map(str, (*self.image.strides, *window)))
-        apart = f" apart {self.out.row}" if self.out.row != size.n else ""
+        whole = self.out.steps is None and self.out.row == size.n
+        apart = "" if whole else f" apart {self.out.steps or self.out.row}"
         return f"{self.kind} {self.precision} {size.outer}x{size.inner}x{size.m}x{size.n}x{size.k} {layout}" + (
             f"{places}{apart} {more}".rstrip()
         )
