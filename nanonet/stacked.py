@@ -13,7 +13,7 @@ from kernels.registry import backend_of
 from kernels.updates import BY_NAME
 from nanonet import losses, nn
 from nanonet.autograd import no_grad
-from nanonet.device import host, memory, moved, write
+from nanonet.device import get_default_device, host, memory, moved, write
 from nanonet.errors import OptionError
 from nanonet.loop import CHUNK_ROWS, Step
 from nanonet.nn.parameter import Parameter
@@ -72,7 +72,7 @@ class StackedRun:
         *,
         task: str | None = None,
         classes: int | None = None,
-        device: str = "cpu",
+        device: str | None = None,
     ):
         self.settings = list(settings)
         if not self.settings:
@@ -80,7 +80,7 @@ class StackedRun:
         reason = stackable(self.settings)
         if reason is not None:
             raise OptionError(f"settings cannot be stacked: {reason}; wanted the same in all runs")
-        first, self._memory = self.settings[0], memory(device)
+        first, self._memory = self.settings[0], memory(get_default_device() if device is None else device)
         x, y = inputs(x), np.asarray(y)
         self.task, outputs = task_and_outputs(y, None if validation is None else validation[1], task, classes)
         kind = "classes" if self.task == "classification" else "values"
@@ -149,7 +149,7 @@ class StackedRun:
         self._parameters = []
         for arrays in zip(*(state.values() for state in states), strict=True):
             stacked = np.stack([array if array.ndim == 2 else array[None] for array in arrays])
-            self._parameters.append(Parameter(moved(stacked, self._memory)))
+            self._parameters.append(Parameter(Tensor(moved(stacked, self._memory))))
         groups = [build_optimizer(each, model).param_groups for each, model in zip(self.settings, models, strict=True)]
         self._rule = BY_NAME[groups[0][0].rule.name]
         values = [host(groups[k][g].values) for g in (0, 1) for k in range(len(models))]

@@ -37,6 +37,10 @@ class ApartArray:
     nbytes = property(lambda self: self._values.nbytes)
 
     @property
+    def T(self) -> ApartArray:
+        return self.transpose()
+
+    @property
     def flags(self) -> Any:
         flags = self._values.flags
         return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous, owndata=flags.owndata)

@@ -16,6 +16,7 @@ from kernels.formula import Formula
 from kernels.reference import reference
 from kernels.updates import TABLE as UPDATES
 from nanonet import Tensor, nn
+from nanonet.device import host
 from nanonet.ops.random import Stream
 from tuner import pruners, samplers, storage
 
@@ -605,7 +606,7 @@ def _random_oracle(kernel):
 
     def oracle(shape, seed, *constants, dtype=np.float32):
         out = np.empty(shape, dtype)
-        getattr(reference(np), kernel)(Stream(seed).state, *constants, out=out)
+        getattr(reference(np), kernel)(host(Stream(seed).state), *constants, out=out)
         return out
 
     return oracle

@@ -55,11 +55,32 @@ def emulated_backend(device):
     return backend({"Emulator": emulator.Emulator, "ApartEmulator": apart.ApartEmulator}[device]())
 
 
+@pytest.fixture(params=[*BACKENDS, EMULATED])
+def backend_in_use(request, monkeypatch):
+    """Each backend in turn; during the test, it computes for every tensor that is made without a device.
+
+    A host's backend does so for all tensors on the CPU; for those of the GPU, real or emulated, "cuda" is the default
+    device. Of the rows of the emulated one most runs of the tests take a part, see `pytest_collection_modifyitems`.
+    """
+    name = request.param
+    yield from in_use(emulated_backend("ApartEmulator") if name == EMULATED else real_backend(name), monkeypatch)
+
+
 @pytest.fixture(params=HOST_BACKENDS)
-def backend_in_use(request):
-    """Each backend in turn; during the test, it computes for every tensor on the CPU."""
+def host_backend_in_use(request, monkeypatch):
+    """As `backend_in_use`, for what concerns the host alone: views as arrays of NumPy, plans as machine code."""
+    yield from in_use(real_backend(request.param), monkeypatch)
+
+
+def in_use(backend, monkeypatch):
+    import nanonet
     from kernels import registry
 
-    before = registry.cpu()
-    yield registry.use(real_backend(request.param))
-    registry.use(before)
+    if backend.memory.device == "cpu":
+        before = registry.cpu()
+        yield registry.use(backend)
+        registry.use(before)
+        return
+    monkeypatch.setattr(registry, "others", {backend.memory.kind: backend})
+    with nanonet.default_device("cuda"):
+        yield backend

@@ -25,7 +25,7 @@ import numpy as np
 
 from nanonet import data, losses, metrics, tensor
 from nanonet.data import Dataset
-from nanonet.device import memory
+from nanonet.device import get_default_device, memory
 from nanonet.errors import DataError, OptionError
 from nanonet.settings import Settings
 from nanonet.training import Run
@@ -125,7 +125,7 @@ def tune(
     warm_start: Any = (),
     lr_test: bool = False,
     n_jobs: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     executor: Executor | str | None = None,
     out: str | os.PathLike[str] | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
@@ -177,7 +177,8 @@ def tune(
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
     lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given; on a GPU one.
-    device: "cpu" or "cuda", where networks are trained. The model at the end is on the CPU.
+    device: "cpu" or "cuda", where networks are trained, by default nanonet's (`nanonet.set_default_device`). The model
+        at the end is on the CPU.
     executor: who trains them, as in `Study.optimize`: "threads" (the default), "processes", or any
         `concurrent.futures.Executor`, such as Dask's `client.get_executor()` or `tuner.devices.Devices`. The data are
         sent to each process once. Functions of your own as metrics must be picklable then. Without `out` and `storage`
@@ -203,6 +204,7 @@ def tune(
         raise OptionError(f"refine is {refine!r}; wanted 'gradient' or None")
     if refine and isinstance(pruner, PopulationTrainingPruner):
         raise OptionError("refine is 'gradient', and pruner changes settings in mid-run; wanted one of the two")
+    device = get_default_device() if device is None else device
     memory(device)
     datasets = _datasets(x, y, task)
     objectives = _objectives(metric, direction, datasets, seed)

@@ -13,7 +13,7 @@ from kernels.elementwise import BY_NAME, Elementwise
 from kernels.formula import Formula
 from kernels.registry import backend_of, elsewhere
 from nanonet.autograd import Op
-from nanonet.device import same_device
+from nanonet.device import memory_of, moved, same_device
 from nanonet.errors import DtypeError, ShapeError
 from nanonet.tensor import Tensor, as_tensor, constant, fixed, mode
 
@@ -95,6 +95,9 @@ def differentiate(row: Elementwise, wanted: str, g: Tensor, y: Tensor | None, in
     values = [scope[name] for name in formula.variables]
     if not mode.grad:
         return launch(formula, values, row.name)
+    if type(g.array) is not np.ndarray:  # constants of the host would be computed with there
+        there = memory_of(g.array)
+        values = [Tensor(moved(v.array, there)) if type(v.array) is np.ndarray else v for v in values]
     return formula.evaluate(FUNCTIONS, *values)
 
 
