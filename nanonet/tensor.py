@@ -418,9 +418,7 @@ def as_tensor(data: Any, dtype: np.dtype | None = None, beside: Tensor | None = 
     return Tensor(array if target is HOST else target.from_host(array))
 
 
-def zeros(
-    *shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False, device: Any = None
-) -> Tensor:
+def zeros(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """Zeros of that shape, given as one tuple or as its sides."""
     return full(_shape(shape), 0, dtype, requires_grad, device)
 

@@ -203,7 +203,11 @@ class Module:
         for tensor in (*self.parameters(), *self.buffers()):
             array = tensor.array
             for dtype in dtypes:
-                array = make_tensor(Tensor(array), dtype).array if array.dtype.kind == "f" and array.dtype != dtype else array
+                array = (
+                    make_tensor(Tensor(array), dtype).array
+                    if array.dtype.kind == "f" and array.dtype != dtype
+                    else array
+                )
             for device in devices:
                 array = moved(array, device)
             if array is not tensor.array:
