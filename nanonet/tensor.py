@@ -333,8 +333,9 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: st
     """A tensor with a copy of `data`: numbers, nested lists, an array or a tensor.
 
     Without `dtype`, floats of any width become float32, integers int64, booleans bool. Without `device` ("cpu", "cuda")
-    a tensor or array stays on its device, and all else goes to the default one (`set_default_device`). Raises DtypeError for anything else, ShapeError for ragged lists, DeviceError and
-    BackendUnavailable for a device, RecordingError within a step that jit records (the copy would never change).
+    a tensor or array stays on its device, and all else goes to the default one (`set_default_device`). Raises
+    DtypeError for anything else, ShapeError for ragged lists, DeviceError and BackendUnavailable for a device,
+    RecordingError within a step that jit records (the copy would never change).
     """
     if isinstance(data, Tensor):
         source, dtype = data.array, data.dtype if dtype is None else dtype

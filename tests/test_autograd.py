@@ -9,7 +9,7 @@ import pytest
 
 import nanonet
 import nanonet.functional as F
-from nanonet import Function, Tensor, gradcheck, gradgradcheck
+from nanonet import Function, gradcheck, gradgradcheck
 from nanonet.errors import ShapeError
 
 

@@ -203,11 +203,8 @@ class Module:
         for tensor in (*self.parameters(), *self.buffers()):
             array = tensor.array
             for dtype in dtypes:
-                array = (
-                    make_tensor(Tensor(array), dtype).array
-                    if array.dtype.kind == "f" and array.dtype != dtype
-                    else array
-                )
+                if array.dtype.kind == "f" and array.dtype != dtype:
+                    array = make_tensor(Tensor(array), dtype).array
             for device in devices:
                 array = moved(array, device)
             if array is not tensor.array:

@@ -21,7 +21,7 @@ class Parameter(Tensor):
     """A tensor that a module trains.
 
     data: numbers, lists, an array or a tensor; an array's floats become float32 unless dtype says otherwise. An array
-    or tensor of a fitting dtype is shared, not copied, if it lies on the device (the default one for what is no tensor).
+    or tensor of a fitting dtype is shared, not copied; but what is of the host goes to the default device.
     """
 
     __slots__ = ()
