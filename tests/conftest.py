@@ -95,10 +95,13 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in left_out]
 
 
-@pytest.fixture(params=HOST_BACKENDS)
-def host_backend_in_use(request, monkeypatch):
-    """As `backend_in_use`, for what concerns the host alone: views as arrays of NumPy, plans as machine code."""
-    yield from in_use(real_backend(request.param), monkeypatch)
+@pytest.fixture(params=["cupy_gpu", EMULATED])
+def gpu_in_use(request, monkeypatch):
+    """The backends of the GPU, as `backend_in_use` has them."""
+    if request.param == EMULATED:
+        yield from in_use(emulated_backend("ApartEmulator"), monkeypatch)
+    else:
+        yield from in_use(real_backend(request.param), monkeypatch)
 
 
 def in_use(backend, monkeypatch):

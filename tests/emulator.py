@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +31,10 @@ FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-w", *ALIGNMENT]
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
 
 
+#: The emulator's threads and shared memory are those of one launch.
+_one_at_a_time = threading.Lock()
+
+
 class Emulator(Device):
     """Runs kernels on NumPy arrays. `multiprocessors` is small, so that small arrays take several blocks."""
 
@@ -44,7 +49,8 @@ class Emulator(Device):
         start = getattr(_library(program), f"emulate_{name}")
 
         def function(grid: tuple[int, ...], block: tuple[int, ...], pointers: int, shared: int) -> None:
-            start((ctypes.c_uint * 6)(*grid, *block), ctypes.c_void_p(pointers))
+            with _one_at_a_time:
+                start((ctypes.c_uint * 6)(*grid, *block), ctypes.c_void_p(pointers))
 
         return function
 
