@@ -249,3 +249,12 @@ def test_tune_trains_there_in_threads_of_its_own(host_too):
     result = tuner.tune(X, Y, trials=2, max_epochs=2, validation=2, n_jobs=2)
     assert result.run.device == "cuda"
     assert {p.device for p in result.model.parameters()} == {"cpu"}
+
+
+def test_arrays_of_the_emulated_device_have_nothing_that_cupys_lack():
+    cupy = pytest.importorskip("cupy")
+    from apart import ApartArray
+    from cupy._core.flags import Flags
+
+    assert {name for name in vars(ApartArray) if not name.startswith("_")} <= set(dir(cupy.ndarray))
+    assert set(vars(ApartArray(np.ones(1)).flags)) <= set(dir(Flags))
