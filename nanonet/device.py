@@ -15,6 +15,7 @@ from kernels.plan import memory_of
 from nanonet.errors import BackendUnavailable, DeviceError
 
 __all__ = [
+    "chosen",
     "default_device",
     "default_memory",
     "get_default_device",
@@ -79,6 +80,11 @@ def set_default_device(device: str) -> None:
 def get_default_device() -> str:
     """Where this thread makes tensors for which no device is given: "cpu" or "cuda"."""
     return default.memory.device
+
+
+def chosen(device: str | None) -> str:
+    """The device that is asked for; for None the default one."""
+    return get_default_device() if device is None else device
 
 
 @contextmanager

@@ -148,5 +148,5 @@ class ApartEmulator(Emulator):
     memory = ApartMemory()
     xp = _Nothing("apart")
 
-    def address(self, array: ApartArray) -> int:
-        return array._values.ctypes.data
+    def values(self, array: ApartArray) -> np.ndarray:
+        return array._values

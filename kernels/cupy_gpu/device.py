@@ -90,6 +90,8 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+    #: Bytes of shared memory that a block may have; how large tiles are depends on it, results do not.
+    shared_memory: int
 
     def __init__(self):
         self.tracing = Tracing()
@@ -183,7 +185,9 @@ class Cuda(Device):
 
         super().__init__()
         self.xp, self.memory = cupy, CudaMemory()
-        self.multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
+        attributes = cupy.cuda.Device().attributes
+        self.multiprocessors = attributes["MultiProcessorCount"]
+        self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
 
