@@ -104,6 +104,15 @@ def gpu_in_use(request, monkeypatch):
         yield from in_use(real_backend(request.param), monkeypatch)
 
 
+@pytest.fixture
+def host_too(monkeypatch):
+    """For tests of a GPU that compute on the host as well. (To be asked for after the backend.)"""
+    from kernels import registry
+
+    if registry.cpu() is idle():
+        monkeypatch.setattr(registry, "_cpu", registry.get("reference"))
+
+
 def in_use(backend, monkeypatch):
     import nanonet
     from kernels import registry

@@ -23,12 +23,6 @@ X = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
 Y = (X @ np.random.default_rng(1).standard_normal((5, 3))).argmax(axis=1)
 
 
-@pytest.fixture
-def host_too(gpu_in_use, monkeypatch):
-    """For tests that compute on the CPU as well."""
-    monkeypatch.setattr(registry, "_cpu", registry.get("reference"))
-
-
 def network():
     return nn.Sequential(
         nn.Linear(5, 8, rng=0), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2, rng=1), nn.Linear(8, 3, rng=2)
@@ -55,7 +49,7 @@ def test_what_is_made_without_a_device_is_made_there(gpu_in_use, host_too):
     assert nanonet.tensor(x.cpu()).device == nanonet.as_tensor(x.cpu()).device == "cpu"
 
 
-def test_the_default_is_set_asked_for_and_given_back(host_too):
+def test_the_default_is_set_asked_for_and_given_back(gpu_in_use, host_too):
     assert nanonet.get_default_device() == "cuda"
     with nanonet.default_device("cpu"):
         assert nanonet.get_default_device() == nanonet.zeros(1).device == "cpu"
@@ -87,7 +81,7 @@ def test_a_device_that_is_unknown_or_missing_changes_nothing():
     assert nanonet.get_default_device() == "cpu"
 
 
-def test_recorded_steps_know_of_it(host_too):
+def test_recorded_steps_know_of_it(gpu_in_use, host_too):
     step = nanonet.jit(lambda x: x * 2 + nanonet.ones(3))
     array, tensor = np.ones(3, np.float32), nanonet.ones(3)
     for device in ("cuda", "cpu", "cuda", "cpu"):
@@ -102,7 +96,7 @@ def test_recorded_steps_know_of_it(host_too):
         assert product(tensor.array, tensor.array).device == "cuda"
 
 
-def test_a_seed_draws_the_same_on_each_device(host_too):
+def test_a_seed_draws_the_same_on_each_device(gpu_in_use, host_too):
     found = []
     for device in ("cuda", "cpu"):
         with nanonet.default_device(device):
@@ -124,7 +118,7 @@ def test_a_step_whose_first_draw_is_recorded(gpu_in_use):
 # ------------------------------------------------------------ what is of the host beside what is not
 
 
-def test_lists_and_arrays_go_to_the_tensor_that_they_meet(host_too):
+def test_lists_and_arrays_go_to_the_tensor_that_they_meet(gpu_in_use, host_too):
     with nanonet.default_device("cpu"):
         x = nanonet.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda", requires_grad=True)
         numbers = [1, 2]
@@ -224,7 +218,7 @@ def test_a_summary_a_range_test_and_layers_that_wait_for_their_input(gpu_in_use,
     assert {p.dtype.name for p in model.double().parameters()} == {"float64"}
 
 
-def test_a_run_a_stack_and_a_predictor(gpu_in_use, tmp_path):
+def test_a_run_a_stack_and_a_predictor(gpu_in_use, host_too, tmp_path):
     settings = Settings(hidden=(6,), epochs=2, batch_size=16, dropout=0.2, clip_norm=1.0)
     run = Run(settings, X, Y, (X, Y))
     run.advance(2)
@@ -237,7 +231,7 @@ def test_a_run_a_stack_and_a_predictor(gpu_in_use, tmp_path):
     assert Predictor.load(tmp_path / "model").evaluate(X, Y)["loss"] == pytest.approx(run.history[-1]["val_loss"])
 
 
-def test_a_device_that_is_given_counts_for_more(host_too):
+def test_a_device_that_is_given_counts_for_more(gpu_in_use, host_too):
     run = Run(Settings(hidden=(4,), dropout=0.1), X, Y, device="cpu")
     stack = StackedRun([Settings(hidden=(4,), dropout=0.1)] * 2, X, Y, device="cpu")
     for each in (run, stack):
@@ -245,7 +239,7 @@ def test_a_device_that_is_given_counts_for_more(host_too):
     assert {p.device for p in run.model.parameters()} == {"cpu"}
 
 
-def test_tune_trains_there_in_threads_of_its_own(host_too):
+def test_tune_trains_there_in_threads_of_its_own(gpu_in_use, host_too):
     result = tuner.tune(X, Y, trials=2, max_epochs=2, validation=2, n_jobs=2)
     assert result.run.device == "cuda"
     assert {p.device for p in result.model.parameters()} == {"cpu"}
