@@ -26,6 +26,7 @@ from nanonet.determinism import (
     set_kernel_benchmark,
     use_deterministic_algorithms,
 )
+from nanonet.device import default_device, get_default_device, set_default_device
 from nanonet.jit import jit
 from nanonet.ops.elementwise import maximum, minimum, where
 from nanonet.ops.random import rand, randn
@@ -92,6 +93,7 @@ __all__ = [
     "bool_",
     "cat",
     "concatenate",
+    "default_device",
     "detect_anomaly",
     "enable_grad",
     "errors",
@@ -101,6 +103,7 @@ __all__ = [
     "from_dlpack",
     "full",
     "functional",
+    "get_default_device",
     "get_float32_matmul_precision",
     "get_num_threads",
     "grad",
@@ -124,6 +127,7 @@ __all__ = [
     "rand",
     "randn",
     "seed",
+    "set_default_device",
     "set_float32_matmul_precision",
     "set_kernel_benchmark",
     "set_num_threads",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nanonet.device import memory
+from nanonet.device import chosen, memory
 from nanonet.errors import OptionError
 from nanonet.objectives import inputs
 from nanonet.settings import Settings
@@ -67,13 +67,13 @@ class StackedRun:
         *,
         task: str | None = None,
         classes: int | None = None,
-        device: str = "cpu",
+        device: str | None = None,
     ):
         settings = list(settings)
         if not settings:
             raise OptionError("settings is empty; wanted those of at least one run")
         _check(settings)
-        memory(device)
+        memory(chosen(device))
         x, y = inputs(x), np.asarray(y)
         if validation is not None:
             validation = inputs(validation[0], "validation x"), validation[1]
@@ -81,7 +81,7 @@ class StackedRun:
         self._begin([Run(each, x, y, validation, **options) for each in settings], device)
 
     @classmethod
-    def of(cls, runs: Sequence[Run], device: str = "cpu") -> StackedRun:
+    def of(cls, runs: Sequence[Run], device: str | None = None) -> StackedRun:
         """A stack that takes these runs further, each from where it is and over its own rows, on that device.
 
         The rows may differ, as those of folds do, but not in what makes an epoch's number of updates. OptionError if
@@ -97,9 +97,9 @@ class StackedRun:
         stack._begin(runs, device)
         return stack
 
-    def _begin(self, runs: list[Run], device: str) -> None:
+    def _begin(self, runs: list[Run], device: str | None) -> None:
         self._runs = runs
-        self._memory = memory(device)
+        self._memory = memory(chosen(device))
         self._slices: Slices | None = None
         self._behind = False
 
@@ -152,13 +152,14 @@ class StackedRun:
 
 
 def advance_together(
-    runs: Sequence[Run], epochs: Sequence[int], device: str = "cpu", after: Callable[[int], None] | None = None
+    runs: Sequence[Run], epochs: Sequence[int], device: str | None = None, after: Callable[[int], None] | None = None
 ) -> list[list[dict[str, float]]]:
     """Advance each run by up to so many epochs, those that can be stacked together on `device`; their new results.
 
     after(i) is called after each epoch of run i, whose model is then up to date. A run that is alone, on that device,
     is advanced as it is.
     """
+    device = chosen(device)
     goals = [run.epoch + more for run, more in zip(runs, epochs, strict=True)]
     starts = [run.epoch for run in runs]
     groups: dict[Hashable, list[int]] = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nanonet import nn
-from nanonet.device import memory, moved, write
+from nanonet.device import chosen, memory, moved, write
 from nanonet.errors import CheckpointError
 from nanonet.loop import Evaluation, Training
 from nanonet.nn.module import set_mode
@@ -71,7 +71,7 @@ class Run:
 
     x (n, ...), y (n,) class numbers or values, validation (xv, yv) or None. task is "classification" or "regression",
     by default the former for integers; classes is their number, by default the largest label plus one.
-    device: "cpu" or "cuda", where model and rows are kept and trained.
+    device: "cpu" or "cuda", where model and rows are kept and trained; the default one if None.
     Everything random depends on settings.seed alone. Raises DataError and ShapeError for data that does not fit,
     BackendUnavailable where there is no GPU.
     """
@@ -85,9 +85,10 @@ class Run:
         *,
         task: str | None = None,
         classes: int | None = None,
-        device: str = "cpu",
+        device: str | None = None,
     ):
-        self.settings, self.device = settings, device
+        self.settings = settings
+        self.device = device = chosen(device)
         x = inputs(x)
         y = np.asarray(y)
         self.task, outputs = task_and_outputs(y, None if validation is None else validation[1], task, classes)
@@ -256,7 +257,7 @@ class Run:
         x: Any,
         y: Any,
         validation: tuple[Any, Any] | None = None,
-        device: str = "cpu",
+        device: str | None = None,
     ) -> Run:
         """The run that `state` was taken of, over the same data. It goes on as if it had never stopped.
 

@@ -16,6 +16,7 @@ from kernels.formula import Formula
 from kernels.reference import reference
 from kernels.updates import TABLE as UPDATES
 from nanonet import Tensor, nn
+from nanonet.device import default_memory, host, moved
 from nanonet.ops.random import Stream
 from tuner import pruners, samplers, storage
 
@@ -605,7 +606,7 @@ def _random_oracle(kernel):
 
     def oracle(shape, seed, *constants, dtype=np.float32):
         out = np.empty(shape, dtype)
-        getattr(reference(np), kernel)(Stream(seed).state, *constants, out=out)
+        getattr(reference(np), kernel)(host(Stream(seed).state), *constants, out=out)
         return out
 
     return oracle
@@ -1114,7 +1115,7 @@ def _loss_case(kind, function, arguments, **options):
         kind.__name__,
         lambda: kind(**options),
         lambda draw, arrays: arguments(draw, arrays)[:2],
-        lambda module, *args: function(*(Tensor(a) for a in args), **options).numpy(),
+        lambda module, *args: function(*(Tensor(moved(a, default_memory())) for a in args), **options).numpy(),
         "-".join(options),
     )
 

@@ -24,14 +24,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from kernels.cupy_gpu.device import Device, Function, Program
-from kernels.memory import HOST, HostMemory, Memory
+from kernels.memory import HOST, Memory
 
 HEADER = Path(__file__).with_name("emulator.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -113,12 +112,16 @@ class Emulator(Device):
         super().__init__()
         self._launch = _Launch()
 
-    def address(self, array: np.ndarray) -> int:
-        return array.ctypes.data
+    def values(self, array: Any) -> np.ndarray:
+        """An array of the device as NumPy's, over the same memory."""
+        return array
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def address(self, array: Any) -> int:
+        return self.values(array).ctypes.data
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         made = super().empty(shape, dtype)
-        ctypes.memset(made.ctypes.data, 0xFF, made.nbytes)
+        ctypes.memset(self.address(made), 0xFF, made.nbytes)
         return made
 
     def function(self, program: Program, name: str, shared: int) -> Function:
@@ -137,8 +140,8 @@ class Emulator(Device):
 
     def _word(self, argument: Any, name: str) -> np.generic:
         word = super()._word(argument, name)
-        if isinstance(argument, np.ndarray) and argument.size:
-            self._launch.ranges[int(word)] = byte_bounds(argument)
+        if type(argument) is self.memory.kind and argument.size:
+            self._launch.ranges[int(word)] = byte_bounds(self.values(argument))
         return word
 
 
@@ -148,57 +151,6 @@ class _Launch(threading.local):
 
     def __init__(self):
         self.ranges: dict[int, tuple[int, int]] = {}
-
-
-class HostArray(np.ndarray):
-    """An array of NumPy that passes for one of the GPU."""
-
-
-class ApartMemory(HostMemory):
-    """The host's memory as that of another device, "cuda"."""
-
-    device = "cuda"
-    kind = HostArray
-
-    def empty(self, shape, dtype):
-        return np.empty(shape, dtype).view(HostArray)
-
-    def from_host(self, array):
-        return np.array(array, order="C").view(HostArray)
-
-    def to_host(self, array):
-        return np.array(array)
-
-    def broadcast(self, array, shape):
-        return np.broadcast_to(array, shape, subok=True)
-
-    def view(self, base, shape, dtype, strides, offset):
-        return np.ndarray(shape, dtype, base, offset, strides).view(HostArray)
-
-    def over(self, memory, shape, dtype):
-        return super().over(memory, shape, dtype).view(HostArray)
-
-
-class _Apart(ModuleType):
-    """NumPy, but for functions that make arrays."""
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-
-def _apart(function):
-    return lambda *arguments, **options: function(*arguments, **options).view(HostArray)
-
-
-class ApartEmulator(Emulator):
-    """Runs kernels on `HostArray`s: with it, what nanonet does with a GPU is tested without one."""
-
-    memory = ApartMemory()
-    xp = _Apart("apart")
-
-
-for _name in ("empty", "zeros", "full", "ones", "arange"):
-    setattr(ApartEmulator.xp, _name, _apart(getattr(np, _name)))
 
 
 @cache

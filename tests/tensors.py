@@ -4,6 +4,7 @@ import numpy as np
 from cases import Fixed
 
 from nanonet import Tensor
+from nanonet.device import default_memory, moved
 
 
 class Arrays:
@@ -26,12 +27,20 @@ def plain(argument):
 
 
 def as_argument(argument, requires_grad=False, strided=False):
-    """The argument as an operation takes it: arrays as tensors, which may be strided views of larger arrays."""
+    """The argument as an operation takes it: arrays as tensors of the default device, which may be strided views of
+    larger arrays."""
     if isinstance(argument, Fixed):
-        return Tensor(argument.array)
+        return placed(argument.array)
     if not isinstance(argument, np.ndarray):
         return argument
-    if strided and argument.ndim:
-        argument = np.repeat(argument[..., ::-1], 2, axis=-1)[..., ::-2]
-        argument = np.ascontiguousarray(argument.T).T
-    return Tensor(argument, requires_grad and argument.dtype.kind == "f")
+    requires_grad = requires_grad and argument.dtype.kind == "f"
+    if not strided or not argument.ndim:
+        return placed(argument, requires_grad)
+    wide = np.repeat(argument[..., ::-1], 2, axis=-1)
+    base = moved(np.ascontiguousarray(wide.T), default_memory())
+    return Tensor(base.transpose()[..., ::-2], requires_grad)
+
+
+def placed(array, requires_grad=False):
+    """A tensor of the default device with the values of an array, whose memory it shares if that is the CPU."""
+    return Tensor(moved(array, default_memory()), requires_grad)

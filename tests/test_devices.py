@@ -19,6 +19,7 @@ from nanonet.training import Run
 @pytest.fixture
 def cuda(monkeypatch):
     """The device "cuda", emulated."""
+    import apart
     import emulator
 
     from kernels.cupy_gpu.backend import backend
@@ -26,7 +27,7 @@ def cuda(monkeypatch):
     if emulator.COMPILER is None:
         pytest.skip("no C++ compiler, which the emulator of the GPU needs")
     monkeypatch.setattr(registry, "others", {})
-    registry.register(backend(emulator.ApartEmulator()))
+    registry.register(backend(apart.ApartEmulator()))
     return "cuda"
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from tensors import placed
 
 import nanonet
 import nanonet.functional as F
-from nanonet import Tensor, nn, optim
+from nanonet import nn, optim
 from nanonet.errors import DtypeError, OptionError, RecordingError, ShapeError
 
 torch = pytest.importorskip("torch")
@@ -20,14 +21,14 @@ def images(shape, seed=0):
     """The same images for us and for PyTorch, in float64, and both ask for gradients."""
     array = np.random.default_rng(seed).normal(size=shape)
     theirs = torch.tensor(np.moveaxis(array, -1, 1).copy(), requires_grad=True)
-    return Tensor(array, requires_grad=True), theirs
+    return placed(array, requires_grad=True), theirs
 
 
 def agree(ours, theirs, x, x_theirs, pairs=()):
     """Outputs and gradients are the same; pairs: (our parameter, theirs, their gradient -> ours)."""
     g = np.random.default_rng(9).normal(size=ours.shape)
     np.testing.assert_allclose(ours.numpy(), nhwc(theirs), atol=1e-9)
-    ours.backward(Tensor(g))
+    ours.backward(placed(g))
     theirs.backward(torch.tensor(np.moveaxis(g, -1, 1).copy()))
     np.testing.assert_allclose(x.grad.numpy(), nhwc(x_theirs.grad), atol=1e-9)
     for parameter, peer, turn in pairs:
@@ -143,7 +144,7 @@ def test_group_layer_and_rms_norm_are_pytorchs(backend_in_use):
         (nn.LayerNorm(6, bias=False), torch.nn.LayerNorm(6, bias=False)),
         (nn.RMSNorm(6), torch.nn.RMSNorm(6)),
     ):
-        found = ours.double()(Tensor(rows)).numpy()
+        found = ours.double()(placed(rows)).numpy()
         np.testing.assert_allclose(found, peer.double()(torch.tensor(rows)).detach().numpy(), atol=1e-9)
 
 
@@ -209,11 +210,11 @@ def test_a_recorded_step_is_the_eager_one_and_moves_the_running_statistics(backe
 
 def test_fit_trains_and_a_file_brings_back_the_running_statistics(tmp_path, backend_in_use):
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 90)
-    x = rng.normal(size=(90, 8, 8, 2)).astype(np.float32) + y[:, None, None, None]
+    y = rng.integers(0, 3, 60)
+    x = rng.normal(size=(60, 8, 8, 2)).astype(np.float32) + y[:, None, None, None]
     model = block()
     model.compile(optim.Adam(model.parameters(), lr=0.02), "cross_entropy", ["accuracy"])
-    history = model.fit(x, y, batch_size=16, epochs=4, verbose=0, validation_data=(x, y))
+    history = model.fit(x, y, batch_size=16, epochs=3, verbose=0, validation_data=(x, y))
     assert history.history["loss"][-1] < history.history["loss"][0]
     model.save(tmp_path / "model")
     twin = block().load(tmp_path / "model").eval()

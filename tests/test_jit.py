@@ -94,7 +94,7 @@ def test_arrays_lists_dicts_and_keywords_are_arguments(backend_in_use):
         return {"out": [pair[0] * pair[1] * scale + named["bias"]["b"]]}
 
     for i in range(3):
-        found = step((X[0], Tensor(X[1] + i)), bias={"b": np.float32([i])}, scale=2.0)
+        found = step((X[0], nanonet.tensor(X[1] + i)), bias={"b": np.float32([i])}, scale=2.0)
         np.testing.assert_allclose(found["out"][0].numpy(), X[0] * (X[1] + i) * 2 + i, rtol=1e-6)
     assert len(calls) == 1
     step((X[0], X[1]), bias={"b": np.float32([0])}, scale=3.0)

@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+from conftest import SLOW
 
 import nanonet
 import nanonet.functional as F
@@ -13,9 +14,9 @@ from nanonet.errors import OptionError
 
 #: name -> (the network, the shape of its images, its number of parameters)
 MODELS = {
+    "vgg plain": (lambda: models.vgg(5, 1, (8,), 1, batch_norm=False, dropout=0.2, rng=0), (8, 8, 1), None),
     "lenet": (lambda: models.lenet(rng=0), (28, 28, 1), 61_706),
     "vgg": (lambda: models.vgg(classes=5, widths=(8, 16), rng=0), (16, 16, 3), None),
-    "vgg plain": (lambda: models.vgg(5, 1, (8,), 1, batch_norm=False, dropout=0.2, rng=0), (8, 8, 1), None),
     "resnet20": (lambda: models.resnet20(rng=0), (32, 32, 3), 272_282),
     "alexnet": (lambda: models.alexnet(10, width=0.0625, rng=0), (63, 63, 3), None),
     "resnet18": (lambda: models.resnet18(10, width=0.125, rng=0), (32, 32, 3), None),
@@ -39,8 +40,8 @@ def test_the_layer_lists_are_those_of_the_papers():
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_learns_recorded_as_eagerly_and_is_stored(name, tmp_path, backend_in_use):
     make, shape, _ = MODELS[name]
-    if backend_in_use.name == "reference" and name in ("alexnet", "resnet18", "resnet20"):
-        pytest.skip("reference: too slow for a network of this size")
+    if backend_in_use.name in SLOW and name in ("alexnet", "resnet18", "resnet20"):
+        pytest.skip(f"{backend_in_use.name}: too slow for a network of this size")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4, *shape)).astype(np.float32), np.array([0, 1, 2, 3])
     runs = []
@@ -80,7 +81,7 @@ def test_options_that_make_no_network_are_named():
 
 def test_a_convolutional_network_reaches_99_percent_of_digits(backend_in_use):
     """On a fifth of the rows, drawn before training, which has no part in it."""
-    if backend_in_use.name != "numba_cpu":
+    if backend_in_use.name in SLOW:
         pytest.skip(f"{backend_in_use.name}: too slow for a training of this size")
     digits = data.digits(images=True)
     parts = data.split(digits.x / 16, digits.y, test=0.2, seed=0)
@@ -100,7 +101,7 @@ def write_idx(path, array, compress):
 
 
 def test_a_convolutional_network_trains_on_idx_files(tmp_path, backend_in_use):
-    if backend_in_use.name != "numba_cpu":
+    if backend_in_use.name in SLOW:
         pytest.skip(f"{backend_in_use.name}: too slow for a training of this size")
     digits = data.digits(images=True)
     shown = (digits.x[..., 0] * 15).astype(np.uint8)

@@ -188,11 +188,11 @@ def test_dtype_and_device():
 def test_state_is_a_copy_and_is_loaded_in_place(backend_in_use):
     net, other = Net(), Net()
     state = net.state_dict()
-    memory = net.gate.numpy()
+    memory = net.gate.array
     net.gate.data = [5.0, 5.0]
     assert state["gate"].tolist() == [1, 2]
     net.load_state_dict(state)
-    assert net.gate.numpy() is memory and memory.tolist() == [1, 2]
+    assert net.gate.array is memory and net.gate.tolist() == [1, 2]
     other.load_state_dict({name: Tensor(array) for name, array in state.items()})
     x = nanonet.ones(3, 2)
     assert np.array_equal(net.eval()(x).numpy(), other.eval()(x).numpy())

@@ -5,12 +5,12 @@ import copy
 import numpy as np
 import pytest
 from cases import OPTIMIZERS
+from tensors import placed
 
 from kernels.updates import BY_NAME
 from nanonet import checkpoint, jit, optim
 from nanonet.errors import CheckpointError, DtypeError, OptionError, ShapeError
 from nanonet.optim import SGD, Adam, clip_grad_norm_, clip_grad_value_
-from nanonet.tensor import Tensor
 
 SHAPES = [(3, 4), (), (5,)]
 STEPS = 12
@@ -33,8 +33,8 @@ class Descent:
 
     def __init__(self, case, dtype=np.float64, groups=None):
         weights, goals, scales = problem(dtype)
-        self.weights = [Tensor(w, requires_grad=True) for w in weights]
-        self.goals, self.scales = [Tensor(g) for g in goals], [Tensor(s) for s in scales]
+        self.weights = [placed(w, requires_grad=True) for w in weights]
+        self.goals, self.scales = [placed(g) for g in goals], [placed(s) for s in scales]
         self.optimizer = optim.get(case.name)(groups(self.weights) if groups else self.weights, **case.options)
 
     def loss(self):
@@ -213,7 +213,7 @@ def test_a_group_reads_like_a_dict():
 
 
 def test_a_group_added_later():
-    a, b = Tensor(np.ones(2), requires_grad=True), Tensor(np.ones(2), requires_grad=True)
+    a, b = placed(np.ones(2), requires_grad=True), placed(np.ones(2), requires_grad=True)
     optimizer = SGD([a], lr=0.1)
     optimizer.add_param_group({"params": [b], "lr": 0.5})
     (a + b).sum().backward()
@@ -222,8 +222,8 @@ def test_a_group_added_later():
 
 
 def test_weights_of_two_dtypes():
-    a = Tensor(np.ones(2, np.float32), requires_grad=True)
-    b = Tensor(np.ones(2, np.float64), requires_grad=True)
+    a = placed(np.ones(2, np.float32), requires_grad=True)
+    b = placed(np.ones(2, np.float64), requires_grad=True)
     optimizer = SGD([a, b], lr=0.5)
     a.sum().backward()
     b.sum().backward()
@@ -236,7 +236,7 @@ def test_weights_of_two_dtypes():
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_rate_set_from_outside_is_seen(recorded):
-    w = Tensor(np.zeros(1), requires_grad=True)
+    w = placed(np.zeros(1), requires_grad=True)
     optimizer = SGD([w], lr=1.0)
 
     def step():
@@ -300,7 +300,7 @@ def test_zero_grad():
 
 
 def weight(*shape):
-    return Tensor(np.ones(shape), requires_grad=True)
+    return placed(np.ones(shape), requires_grad=True)
 
 
 @cases
@@ -317,7 +317,7 @@ def test_options_out_of_range(case, option, value):
         (lambda: optim.get("adma"), OptionError, "'adma' is unknown, wanted one of sgd, adam"),
         (lambda: SGD([]), OptionError, "params is empty"),
         (lambda: SGD([np.ones(2)]), DtypeError, r"params\[0\] is .* wanted a float leaf tensor"),
-        (lambda: SGD([Tensor(np.ones(2, np.int64))]), DtypeError, r"params\[0\]"),
+        (lambda: SGD([placed(np.ones(2, np.int64))]), DtypeError, r"params\[0\]"),
         (lambda: SGD([weight(2) * 2]), DtypeError, "wanted a float leaf tensor"),
         (lambda: SGD([w := weight(2), w]), OptionError, r"params\[1\] .*is there twice"),
         (lambda: SGD([{"params": [weight(2)], "rate": 1}]), OptionError, "'rate' is no option of SGD; there are lr"),
@@ -358,10 +358,10 @@ def test_a_state_of_something_else():
 
 def with_gradients(dtype=np.float64):
     rng = np.random.default_rng(3)
-    weights = [Tensor(np.zeros(shape, dtype), requires_grad=True) for shape in SHAPES]
+    weights = [placed(np.zeros(shape, dtype), requires_grad=True) for shape in SHAPES]
     gradients = [rng.normal(size=shape).astype(dtype) for shape in SHAPES]
     for w, g in zip(weights, gradients, strict=True):
-        (w * Tensor(g)).sum().backward()
+        (w * placed(g)).sum().backward()
     return weights, gradients
 
 
@@ -399,13 +399,13 @@ def test_clipping_skips_what_has_no_gradient():
 
 def test_clipping_keeps_nan():
     w = weight(2)
-    (w * Tensor(np.array([np.nan, 1.0]))).sum().backward()
+    (w * placed(np.array([np.nan, 1.0]))).sum().backward()
     assert np.isnan(clip_grad_norm_(w, 1.0).item())
     assert np.isnan(w.grad.numpy()).all()
 
 
 def test_clipping_within_a_recorded_step():
-    w, scale = weight(2), Tensor(np.array([30.0, 40.0]))
+    w, scale = weight(2), placed(np.array([30.0, 40.0]))
     optimizer = SGD([w], lr=1.0)
 
     @jit
@@ -430,12 +430,12 @@ def test_limits_out_of_range(limit):
 
 
 def test_a_deep_copy_steps_like_the_original():
-    parameter = Tensor(np.ones(3, np.float32), requires_grad=True)
+    parameter = placed(np.ones(3, np.float32), requires_grad=True)
     optimizer = optim.Adam([parameter], lr=0.1)
     copied, twin = copy.deepcopy((optimizer, parameter))
     for opt, p in ((optimizer, parameter), (copied, twin)):
         for _ in range(3):
-            p.grad = Tensor(np.array([1.0, -2.0, 3.0], np.float32))
+            p.grad = placed(np.array([1.0, -2.0, 3.0], np.float32))
             opt.step()
     np.testing.assert_array_equal(parameter.array, twin.array)
     assert float(copied.param_groups[0].steps) == 3 and copied.lr == 0.1

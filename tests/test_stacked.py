@@ -50,7 +50,7 @@ def compare(stack, singles, tolerance=2e-3):
 
 
 @pytest.mark.parametrize("settings", STACKS.values(), ids=STACKS.keys())
-def test_a_stack_of_runs_is_each_of_them(settings, backend_in_use):
+def test_a_stack_of_runs_is_each_of_them(settings, backend_in_use, host_too):
     x, y = rows()
     validation = rows(30, seed=1)
     stack = StackedRun(settings, x, y, validation)

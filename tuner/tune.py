@@ -25,7 +25,7 @@ import numpy as np
 
 from nanonet import data, losses, metrics, tensor
 from nanonet.data import Dataset
-from nanonet.device import memory
+from nanonet.device import chosen, memory
 from nanonet.errors import DataError, OptionError
 from nanonet.settings import Settings
 from nanonet.training import Run
@@ -125,7 +125,7 @@ def tune(
     warm_start: Any = (),
     lr_test: bool = False,
     n_jobs: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     stack: int | str | bool = "auto",
     executor: Executor | str | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -178,7 +178,8 @@ def tune(
     warm_start: earlier studies, or files that hold one, whose best settings in the space are tried first.
     lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given; on a GPU one.
-    device: "cpu" or "cuda", where networks are trained. The model at the end is on the CPU.
+    device: "cpu" or "cuda", where networks are trained, by default nanonet's (`nanonet.set_default_device`). The model
+        at the end is on the CPU.
     stack: up to how many trials a worker trains as one, those of one network, update rule and batch size
         (`nanonet.stacked`); each has its own learning rate, decay, dropout and so on, its own row in the study and its
         own end. To make them of one kind, a structure (widths, activation, rule, batch size) that the sampler proposed
@@ -213,6 +214,7 @@ def tune(
         raise OptionError(f"refine is {refine!r}; wanted 'gradient' or None")
     if refine and isinstance(pruner, PopulationTrainingPruner):
         raise OptionError("refine is 'gradient', and pruner changes settings in mid-run; wanted one of the two")
+    device = chosen(device)
     memory(device)
     whole = isinstance(stack, (int, np.integer)) and not isinstance(stack, bool) and stack >= 1
     if stack is not False and stack != "auto" and not whole:

@@ -16,6 +16,7 @@ from nanonet.errors import CheckpointError
 from nanonet.nn.parameter import Buffer, Parameter
 from nanonet.ops.random import Stream
 from nanonet.tensor import Tensor, dtype_of, zeros
+from nanonet.tensor import tensor as make_tensor
 
 Hook = Callable[["Module", tuple, Any], Any]
 
@@ -202,7 +203,8 @@ class Module:
         for tensor in (*self.parameters(), *self.buffers()):
             array = tensor.array
             for dtype in dtypes:
-                array = array.astype(dtype) if array.dtype.kind == "f" and array.dtype != dtype else array
+                if array.dtype.kind == "f" and array.dtype != dtype:
+                    array = make_tensor(Tensor(array), dtype).array
             for device in devices:
                 array = moved(array, device)
             if array is not tensor.array:

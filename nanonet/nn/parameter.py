@@ -12,14 +12,16 @@ from nanonet.tensor import Tensor, as_tensor, dtype_of
 def _own(data: Any, dtype: Any) -> np.ndarray:
     """The values as an array that can be changed in place: `data`'s own where it fits, else a copy."""
     array = as_tensor(data, None if dtype is None else dtype_of(dtype)).array
-    return array if array.flags.c_contiguous and array.flags.writeable else array.copy()
+    if type(array) is np.ndarray and not array.flags.writeable:
+        return array.copy()
+    return array if array.flags.c_contiguous else array.copy()
 
 
 class Parameter(Tensor):
     """A tensor that a module trains.
 
     data: numbers, lists, an array or a tensor; an array's floats become float32 unless dtype says otherwise. An array
-    or tensor of a fitting dtype is shared, not copied.
+    or tensor of a fitting dtype is shared, not copied; but what is of the host goes to the default device.
     """
 
     __slots__ = ()

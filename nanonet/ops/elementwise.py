@@ -11,9 +11,9 @@ import numpy as np
 from kernels import plan
 from kernels.elementwise import BY_NAME, Elementwise
 from kernels.formula import Formula
-from kernels.registry import backend_of
+from kernels.registry import backend_of, elsewhere
 from nanonet.autograd import Op
-from nanonet.device import same_device
+from nanonet.device import memory_of, moved, same_device
 from nanonet.errors import DtypeError, ShapeError
 from nanonet.tensor import Tensor, as_tensor, constant, fixed, mode
 
@@ -64,21 +64,23 @@ def _broadcast(name: str, arrays: list[np.ndarray]) -> tuple[int, ...]:
 
 def operands(*values: Any) -> list[Tensor]:
     """Tensors of one float dtype: numbers and arrays take that of the tensors among them."""
-    dtype = None
+    dtype = beside = None
     for value in values:
-        if isinstance(value, Tensor) and value.array.dtype.kind == "f":
-            dtype = value.array.dtype
-            break
-    return [value if isinstance(value, Tensor) else _operand(value, dtype) for value in values]
+        if isinstance(value, Tensor):
+            beside = value
+            if value.array.dtype.kind == "f":
+                dtype = value.array.dtype
+                break
+    return [value if isinstance(value, Tensor) else _operand(value, dtype, beside) for value in values]
 
 
-def _operand(value: Any, dtype: np.dtype | None) -> Tensor:
+def _operand(value: Any, dtype: np.dtype | None, beside: Tensor | None) -> Tensor:
     if isinstance(value, numbers.Real) and not isinstance(value, np.ndarray):
         if dtype is None:
             dtype = np.dtype(np.int64 if isinstance(value, numbers.Integral) else np.float32)
         return constant(float(value), dtype) if dtype.kind == "f" else Tensor(fixed(value, dtype))
-    kind = np.asarray(value).dtype.kind
-    return as_tensor(value, dtype if kind in "fiu" else None)
+    kind = (value if elsewhere(value) else np.asarray(value)).dtype.kind
+    return as_tensor(value, dtype if kind in "fiu" else None, beside)
 
 
 # ------------------------------------------------------------------------------ derivatives
@@ -93,6 +95,9 @@ def differentiate(row: Elementwise, wanted: str, g: Tensor, y: Tensor | None, in
     values = [scope[name] for name in formula.variables]
     if not mode.grad:
         return launch(formula, values, row.name)
+    if type(g.array) is not np.ndarray:  # constants of the host would be computed with there
+        there = memory_of(g.array)
+        values = [Tensor(moved(v.array, there)) if type(v.array) is np.ndarray else v for v in values]
     return formula.evaluate(FUNCTIONS, *values)
 
 
