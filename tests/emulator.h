@@ -1,8 +1,11 @@
 // CUDA on the host, for tests: the threads of a block are fibers that take turns in a random order, blocks run one
-// after another. A barrier that not all threads reach ends the process with a message.
+// after another, in a random order too. What is undefined on a GPU is made to show: shared memory starts as NaN in each
+// block, and behind its end is none. What a GPU refuses ends the process with a message: a barrier that not all threads
+// reach, lanes that a warp lacks, sizes beyond its limits.
 #pragma once
 #define EMULATED 1
 
+#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -13,6 +16,9 @@
 #include <functional>
 #include <utility>
 #include <vector>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 #define __global__
 #define __device__
@@ -43,6 +49,7 @@ namespace emulator {
 
 constexpr size_t STACK = 256 << 10;
 constexpr int LANES = 32;
+constexpr unsigned MOST_STATIC = 48 << 10, MOST_DYNAMIC = 227 << 10;  // bytes of shared memory of a block
 
 struct Barrier {
     int waiting = 0;
@@ -76,13 +83,43 @@ inline Barrier block_barrier;
 inline std::vector<Barrier> warp_barriers;
 inline std::vector<int> live_lanes;
 inline std::vector<uint64_t> exchange;
-alignas(128) inline unsigned char dynamic[232 << 10];
+inline unsigned char* dynamic;
+inline unsigned dynamic_size, static_size;
+inline long block_number;
 inline std::function<void()> body;
 inline uint64_t state = 1;
 
 inline unsigned random() {
     state = state * 6364136223846793005ull + 1442695040888963407ull;
     return unsigned(state >> 33);
+}
+
+inline void require(bool met, const char* what) {
+    if (met) return;
+    fprintf(stderr, "emulator: %s\n", what);
+    abort();
+}
+
+// Comes with the declaration of an array in shared memory, which is undefined when the first thread of a block gets there.
+inline void undefined(void* array, size_t size, long& block) {
+    if (block == block_number) return;
+    block = block_number;
+    memset(array, 0xff, size);
+    static_size += size;
+    require(static_size <= MOST_STATIC && static_size + dynamic_size <= MOST_DYNAMIC, "too much shared memory");
+}
+
+// The dynamic shared memory of a block, up against a page that nobody may touch.
+inline unsigned char* dynamic_memory(unsigned size) {
+    constexpr size_t PAGE = 4096, ALL = MOST_DYNAMIC + PAGE - MOST_DYNAMIC % PAGE;
+    static unsigned char* end = [] {
+        void* pages = mmap(nullptr, ALL + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        unsigned char* found = static_cast<unsigned char*>(pages) + ALL;
+        mprotect(found, PAGE, PROT_NONE);
+        return found;
+    }();
+    require(size <= MOST_DYNAMIC, "too much dynamic shared memory");
+    return end - (size + 127) / 128 * 128;
 }
 
 }  // namespace emulator
@@ -130,6 +167,8 @@ inline void start() {
 inline void run_block() {
     live = threads;
     int warps = (threads + LANES - 1) / LANES;
+    block_number++, static_size = 0;
+    memset(dynamic, 0xff, dynamic_size);
     block_barrier = {};
     warp_barriers.assign(warps, {});
     live_lanes.assign(warps, LANES);
@@ -165,16 +204,33 @@ inline void run_block() {
     }
 }
 
-inline void run(dim3 grid, dim3 block, std::function<void()> kernel) {
+// While one lives, denormal numbers count as zero if `yes`: CuPy compiles programs so that they do in float.
+struct Flushing {
+#ifdef __SSE2__
+    unsigned before = _mm_getcsr();
+    explicit Flushing(bool yes) { _mm_setcsr(yes ? before | 0x8040 : before); }
+    ~Flushing() { _mm_setcsr(before); }
+#else
+    explicit Flushing(bool) {}
+#endif
+};
+
+// most: threads that the kernel is compiled for.
+inline void run(dim3 grid, dim3 block, unsigned shared, unsigned most, std::function<void()> kernel) {
     body = std::move(kernel);
     gridDim = grid, blockDim = block, threads = block.x * block.y * block.z;
-    memset(dynamic, 0xff, sizeof dynamic);  // NaN: shared memory starts undefined
-    for (unsigned z = 0; z < grid.z; z++)
-        for (unsigned y = 0; y < grid.y; y++)
-            for (unsigned x = 0; x < grid.x; x++) {
-                blockIdx = {x, y, z};
-                run_block();
-            }
+    dynamic = dynamic_memory(shared), dynamic_size = shared;
+    require(threads > 0 && threads <= int(most) && most <= 1024 && block.z <= 64, "too many threads in a block");
+    require(grid.x < 1u << 31 && grid.y < 1u << 16 && grid.z < 1u << 16, "too many blocks along an axis");
+    std::vector<uint64_t> order(uint64_t(grid.x) * grid.y * grid.z);
+    for (uint64_t i = 0; i < order.size(); i++) {
+        uint64_t other = random() % (i + 1);
+        order[i] = order[other], order[other] = i;
+    }
+    for (uint64_t i : order) {
+        blockIdx = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
+        run_block();
+    }
 }
 
 template <typename... A, size_t... I>
@@ -182,14 +238,23 @@ void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
     kernel(*static_cast<std::decay_t<A>*>(arguments[I])...);
 }
 
+template <typename... A> int parameters(void (*)(A...)) { return sizeof...(A); }
+
 template <typename... A> void call(void (*kernel)(A...), void** arguments) {
     call(kernel, arguments, std::index_sequence_for<A...>{});
+}
+
+// The warp of this thread, of which all lanes have to be there.
+inline int full_warp() {
+    int warp = current / LANES;
+    require(live_lanes[warp] == LANES, "a warp lacks lanes that are asked for");
+    return warp;
 }
 
 // The value that lane `from` of this warp gives.
 template <typename T> T shuffle(T value, int from) {
     static_assert(sizeof(T) <= 8);
-    int warp = current / LANES;
+    int warp = full_warp();
     uint64_t word = 0;
     memcpy(&word, &value, sizeof value);
     exchange[current] = word;
@@ -202,7 +267,7 @@ template <typename T> T shuffle(T value, int from) {
 // f(what all lanes of this warp gave), once they have.
 template <typename T, typename F> void together(const T& mine, F f) {
     static std::vector<T> given(1024);
-    Barrier& barrier = warp_barriers[current / LANES];
+    Barrier& barrier = warp_barriers[full_warp()];
     given[current] = mine;
     wait(barrier, live_lanes[current / LANES]);
     f(&given[current / LANES * LANES]);
@@ -232,7 +297,7 @@ inline void wait_for_copies(int open) {
 
 inline void __syncthreads() { emulator::wait(emulator::block_barrier, emulator::live); }
 inline void __syncwarp(unsigned = ~0u) {
-    int warp = emulator::current / emulator::LANES;
+    int warp = emulator::full_warp();
     emulator::wait(emulator::warp_barriers[warp], emulator::live_lanes[warp]);
 }
 template <typename T> T __shfl_xor_sync(unsigned, T value, int mask) {

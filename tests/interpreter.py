@@ -29,15 +29,19 @@ class Interpreter(emulator.Emulator):
     """Elements are computed in two parts, so that one which reads what another writes is found out."""
 
     def __init__(self):
+        super().__init__()
         self.rng = np.random.default_rng(0)
 
     def function(self, program, name, shared):
         if program not in _loops:
             return super().function(program, name, shared)
-        return lambda grid, block, words, shared: self._carry_out(*_loops[program], words)
+        return lambda grid, block, pointers, shared: self._interpret(*_loops[program], pointers)
 
-    def _carry_out(self, loop: Loop, shape: tuple[int, ...], strides: tuple, words: tuple) -> None:
-        arrays = [_at(int(word), shape, own, np.dtype(dtype)) for word, own, dtype in zip(words, strides, loop.arrays)]
+    def _interpret(self, loop: Loop, shape: tuple[int, ...], strides: tuple, pointers: int) -> None:
+        self._launch.ranges = {}
+        table = (ctypes.POINTER(ctypes.c_uint64) * len(loop.arrays)).from_address(pointers)
+        words = [x[0] for x in table]
+        arrays = [_at(word, shape, own, np.dtype(dtype)) for word, own, dtype in zip(words, strides, loop.arrays)]
         first = self.rng.random(shape) < 0.5
         for part in (first, ~first):
             held = [x[part] for x in arrays]

@@ -1,6 +1,8 @@
 """Kernels of the GPU backend, run by the emulator: what several blocks do, short and long rows, memory that is not
 aligned, and that results do not depend on the device."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from conftest import emulated_backend
@@ -318,3 +320,17 @@ def test_results_do_not_depend_on_the_size_of_the_device(gpu, others):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_threads_share_no_uploaded_table(gpu):
+    """Where each thread has a stream of its own, another's copy might not be there yet."""
+    import emulator
+
+    from kernels.cupy_gpu.uploads import Uploads
+
+    uploads, table = Uploads(emulator.Emulator()), np.arange(5)
+    with ThreadPoolExecutor(1) as other:
+        there = other.submit(uploads.copy_of, table).result()
+    here = uploads.copy_of(table)
+    assert here is uploads.copy_of(table.copy()) and here is not there
+    np.testing.assert_array_equal(there, here)

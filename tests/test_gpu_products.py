@@ -2,6 +2,7 @@
 sides that are no multiples of tiles, operands that cannot be copied 16 bytes at a time, k in parts, few channels."""
 
 import ctypes
+import itertools
 
 import emulator
 import numpy as np
@@ -12,6 +13,7 @@ from kernels.cupy_gpu import cublas, direct
 from kernels.cupy_gpu.convolution import Convolution
 from kernels.cupy_gpu.divisor import divisor
 from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
+from kernels.cupy_gpu.operand import Product
 from kernels.cupy_gpu.tiles import TILES, Cut, cut
 from kernels.reference import reference
 
@@ -159,6 +161,21 @@ def test_how_products_are_cut():
     assert cut("bf16", 3, 5, 0, 2).splits == 1
 
 
+#: Bytes of shared memory of a block: of Ampere's and Ada's smaller GPUs, of A100, of H100.
+@pytest.mark.parametrize("room", [99 << 10, 163 << 10, 227 << 10])
+@pytest.mark.parametrize("precision", TILES)
+def test_tiles_are_as_large_as_a_block_has_memory_for(precision, room):
+    device = emulator.Emulator()
+    device.shared_memory = room
+    gemm = Gemm(device, precision if precision != "float64" else None)
+    for m, n, k in itertools.product((16, 100, 700, 5000), (16, 300, 4096), (1, 900, 20_000)):
+        found, best = gemm.cut(precision, Product(m, n, k)), cut(precision, m, n, k, 1)
+        assert found.tile.fits(precision, room)
+        assert (found.splits, found.span) == (best.splits, best.span)
+        assert found.span % found.tile.k == 0
+        assert found == best or (room < 227 << 10 and not best.tile.fits(precision, room))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 641, 2**20 + 7, 2**31 - 1])
 def test_division_by_a_constant(n):
     _, factor, shift = divisor(n)
@@ -271,3 +288,14 @@ def test_a_group_for_each_channel(dtype, channels, aligned, monkeypatch):
     expected = all_three(ORACLE, *(array.astype(np.float64) for array in (x, w, g, bias)), constants)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_long_kernel_for_each_channel():
+    """More taps in a row than the shared memory of a block has room for."""
+    constants = ((1, 1), ((0, 0), (3, 0)), (1, 1), 4)
+    rng = np.random.default_rng(0)
+    x, w, bias = rng.normal(size=(2, 2, 60, 4)), rng.normal(size=(1, 50, 1, 4)), rng.normal(size=4)
+    g = rng.normal(size=shape_of_result(x.shape, w.shape, *constants))
+    found = all_three(Convolution(Gemm(emulator.Emulator())), x, w, g, bias, constants)
+    for ours, theirs in zip(found, all_three(ORACLE, x, w, g, bias, constants), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from kernels import plan
+from kernels.cupy_gpu.arguments import Arguments
 from kernels.cupy_gpu.signature import written
 from kernels.errors import DeviceError
 from kernels.memory import Memory
@@ -26,8 +28,9 @@ CUDA = Path(__file__).parent / "cuda"
 #: Places of arrays whose addresses are not among the arguments.
 READ, WRITTEN = -1, -2
 
-#: function(grid, block, arguments, bytes of dynamic shared memory); arguments are NumPy scalars, addresses np.uint64.
-Function = Callable[[tuple[int, ...], tuple[int, ...], Sequence[np.generic], int], None]
+Three = tuple[int, int, int]
+#: function(grid, block, address of the table of the arguments' addresses, bytes of dynamic shared memory).
+Function = Callable[[Three, Three, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -84,26 +87,52 @@ def _written(program: Program, name: str) -> frozenset[int] | None:
     return written(program.source, name)
 
 
-@dataclass(frozen=True)
-class Launch(plan.Launch):
-    """A kernel of a program with its arguments. It keeps no array alive."""
+class Trace(Protocol):
+    """What a device tells its trace, as it does it."""
 
-    device: Device
-    program: Program
-    name: str
-    grid: tuple[int, ...]
-    block: tuple[int, ...]
-    words: tuple[np.generic, ...]
-    shared: int = 0
+    def scratch(self, array: Any) -> None:
+        """An array has been made by `empty`."""
+
+    def made(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
+        """A call has been carried out, a Launch or another one, with arrays among its arguments."""
+
+
+class Tracing(threading.local):
+    """The trace of what this thread does on a device, if there is one."""
+
+    trace: Trace | None = None
+
+
+class Launch(plan.Launch):
+    """A kernel with its arguments, to be launched by a call. It keeps no array alive."""
+
+    __slots__ = ("_function", "arguments", "block", "device", "grid", "name", "program", "shared", "values")
+
+    def __init__(
+        self,
+        device: Device,
+        program: Program,
+        name: str,
+        grid: Three,
+        block: Three,
+        values: Sequence[np.generic],
+        shared: int = 0,
+    ):
+        self.device, self.program, self.name, self.shared = device, program, name, shared
+        self.grid, self.block, self.values = grid, block, values
+        self.arguments = Arguments(values)
+        self._function = device.function(program, name, shared)
 
     def __call__(self) -> None:
-        self.device.function(self.program, self.name, self.shared)(self.grid, self.block, self.words, self.shared)
+        self._function(self.grid, self.block, self.arguments.pointers, self.shared)
 
     def elsewhere(self, addresses: Mapping[int, int]) -> Launch:
-        words = list(self.words)
-        for place, address in addresses.items():
-            words[place] = np.uint64(address)
-        return replace(self, words=tuple(words))
+        values = [np.uint64(addresses[i]) if i in addresses else value for i, value in enumerate(self.values)]
+        return self.of(self.program, values)
+
+    def of(self, program: Program, values: Sequence[np.generic]) -> Launch:
+        """The launch of another program in the same way."""
+        return Launch(self.device, program, self.name, self.grid, self.block, values, self.shared)
 
 
 class Device(ABC):
@@ -113,6 +142,11 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+    #: Bytes of shared memory that a block may have; how large tiles are depends on it, results do not.
+    shared_memory: int
+
+    def __init__(self):
+        self.tracing = Tracing()
 
     @abstractmethod
     def function(self, program: Program, name: str, shared: int) -> Function:
@@ -124,7 +158,10 @@ class Device(ABC):
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array with undefined content; while a step is recorded, in the plan's memory."""
-        return plan.empty_in(self.memory, shape, dtype)
+        array = plan.empty_in(self.memory, shape, dtype)
+        if self.tracing.trace is not None:
+            self.tracing.trace.scratch(array)
+        return array
 
     def launch(
         self,
@@ -146,13 +183,12 @@ class Device(ABC):
         those that it does not declare as pointers to const. reads, writes: arrays whose addresses it finds elsewhere,
         as in a table. label: what the plan calls it, if not by its name; effect: what it does, if more is known.
         """
-        grid = (grid,) if isinstance(grid, int) else grid
-        block = (block,) if isinstance(block, int) else block
+        grid, block = _three(grid), _three(block)
         if 0 in grid:
             return
-        words = tuple([self._word(argument, name) for argument in arguments])
-        call = Launch(self, program, name, grid, block, words, shared)
-        call()
+        values = [self._word(argument, name) for argument in arguments]
+        call = Launch(self, program, name, grid, block, values, shared)
+        self._carry_out(call, arguments)
         if plan.current() is not None:
             effect = effect or may_write(_written(program, name))
             self._record(call, label or name, [*enumerate(arguments), *hidden(reads, writes)], effect)
@@ -160,9 +196,14 @@ class Device(ABC):
     def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
         """Make a call, and enter it into the plan that is recorded. All arrays that it uses are among its arguments;
         it may write each of them."""
-        call()
+        self._carry_out(call, arguments)
         if plan.current() is not None:
             self._record(call, name, enumerate(arguments), may_write(None))
+
+    def _carry_out(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
+        call()
+        if self.tracing.trace is not None:
+            self.tracing.trace.made(call, arguments)
 
     def _record(self, call: Callable[[], None], name: str, given: Iterable[tuple[int, Any]], effect: Effect) -> None:
         arrays = [(place, x, self.address(x)) for place, x in given if type(x) is self.memory.kind]
@@ -193,6 +234,11 @@ class Device(ABC):
         return np.uint64(0 if argument is None else self.address(argument))
 
 
+def _three(sizes: int | tuple[int, ...]) -> Three:
+    sizes = (sizes,) if isinstance(sizes, int) else sizes
+    return (*sizes, *(1,) * (3 - len(sizes)))  # type: ignore[return-value]
+
+
 class Cuda(Device):
     """The GPU that is CuPy's current device."""
 
@@ -201,8 +247,11 @@ class Cuda(Device):
 
         from kernels.cupy_gpu.memory import CudaMemory
 
+        super().__init__()
         self.xp, self.memory = cupy, CudaMemory()
-        self.multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
+        attributes = cupy.cuda.Device().attributes
+        self.multiprocessors = attributes["MultiProcessorCount"]
+        self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
 
@@ -216,15 +265,20 @@ class Cuda(Device):
         key = (program, name, shared)
         found = self._functions.get(key)
         if found is None:
+            from cupy_backends.cuda.api import driver
+
             if program not in self._modules:
                 text = program.source
                 self._modules[program] = self.xp.RawModule(code=text, options=program.options, backend="nvrtc")
             kernel = self._modules[program].get_function(name)
             if shared > 48 << 10:
                 kernel.max_dynamic_shared_size_bytes = shared
+            _ = kernel.num_regs  # loads it, which cannot be done while launches are captured
 
-            def found(grid, block, words, shared):
-                kernel(grid, block, tuple(words), shared_mem=shared)
+            entry, stream, start = kernel.kernel.ptr, self.xp.cuda.get_current_stream, driver.launchKernel
+
+            def found(grid: Three, block: Three, pointers: int, shared: int) -> None:
+                start(entry, *grid, *block, shared, stream().ptr, pointers, 0)
 
             self._functions[key] = found
         return found

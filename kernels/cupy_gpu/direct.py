@@ -25,8 +25,8 @@ DIRECT = np.dtype(
         ("divisors", "u4", 6),
     ]
 )
-#: Of a block of the weight gradient: results, and places at a time.
-LANES, ROWS = 32, 8
+#: Of a block of the weight gradient: results, places at a time, and at most so many taps of a row of the kernel.
+LANES, ROWS, TAPS = 32, 8, 8
 #: Places that a thread of the weight gradient sums, and the most parts that are added up then.
 SUMMED, PARTS = 64, 256
 
@@ -82,9 +82,10 @@ class Direct:
             *(image, (0, 0, 0), image.steps, (strides_of(g)[3], 0, 0)),
             *(places, results, ins, results // groups, kh, kw, 0, parts, span),
         )
-        made = self._program(out, 1, kw)
+        taps = min(kw, TAPS)
+        made = self._program(out, 1, taps)
         sums = out if parts == 1 else self.device.empty((parts, *out.shape), out.dtype)
-        blocks = -(-results // LANES) * ins * kh * parts
+        blocks = -(-results // LANES) * ins * -(-kw // taps) * kh * parts
         self.device.launch(made, "weight_gradient", blocks, (LANES, ROWS), x, g, sums, task)
         if parts > 1:
             blocks = blocks_for(self.device, out.size, 1)

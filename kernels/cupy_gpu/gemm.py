@@ -158,7 +158,8 @@ class Gemm:
 
     def cut(self, precision: str, size: Product) -> Cut:
         """How a product is cut into blocks."""
-        return cut(precision, size.m, size.n, size.k, size.batch)
+        found = cut(precision, size.m, size.n, size.k, size.batch)
+        return found.within(precision, self.device.shared_memory)
 
     def _precision(self, out: Any) -> str:
         return (self.precision or products()) if out.dtype.name == "float32" else "float64"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 __all__ = ["TILES", "Cut", "Tile", "cut"]
@@ -39,6 +39,11 @@ class Tile:
         slices = self.stages * (slice_of(self.m, a_along_k) + slice_of(self.n, b_along_k))
         return itemsize * max(slices, self.slices * self.m * self.n if self.slices > 1 else 0)
 
+    def fits(self, precision: str, room: int) -> bool:
+        """Whether a block has room in so many bytes of shared memory, however its operands lie."""
+        itemsize, sides = 8 if precision == "float64" else 4, (False, True)
+        return all(self.shared(precision in TENSOR, itemsize, a, b) <= room for a in sides for b in sides)
+
 
 #: Precision -> tiles. Those of float32 and float64 are summed by plain multiplication.
 TILES = {
@@ -67,6 +72,9 @@ TILES = {
     ),
 }
 
+#: Precisions of tensor cores.
+TENSOR = ("tf32", "bf16")
+
 #: Multiprocessors of the GPU that cuts are made for; others run the same blocks.
 MULTIPROCESSORS = 132
 #: Cycles of a kernel before its first product and after its last, of each block, and of a second kernel; and bytes that
@@ -83,6 +91,14 @@ class Cut:
     tile: Tile
     splits: int
     span: int
+
+    def within(self, precision: str, room: int) -> Cut:
+        """The same with a smaller tile, if a block has less shared memory than this one needs. The bits stay: every
+        element is summed in the order of k."""
+        if self.tile.fits(precision, room):
+            return self
+        tiles = (tile for tile in TILES[precision] if tile.k == self.tile.k and tile.slices == self.tile.slices)
+        return replace(self, tile=next(tile for tile in tiles if tile.fits(precision, room)))
 
 
 @lru_cache(4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -13,8 +14,11 @@ from kernels.cupy_gpu.device import Device
 __all__ = ["Uploads"]
 
 
-class Uploads:
-    """Copies of int64 arrays on the device: one for each content, the last used of them are kept."""
+class Uploads(threading.local):
+    """Copies of int64 arrays on the device: one for each content, the last used of them are kept.
+
+    Each thread has its own, for nothing orders what threads do on a device if each has its own stream.
+    """
 
     def __init__(self, device: Device, most: int = 256):
         self.device, self.most = device, most

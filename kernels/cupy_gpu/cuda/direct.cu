@@ -1,8 +1,8 @@
 // Convolutions in groups of few channels, where nothing is gained by tiles: a thread for each result, neighbouring
 // threads along the channels.
 //
-// Macros: VECTOR, channels of a thread: more than one if each channel is a group. TAPS_X: taps of a row of the kernel.
-// ACTIVATED(kind, z): the activation with that number, of z.
+// Macros: VECTOR, channels of a thread: more than one if each channel is a group. TAPS_X: taps of a row of the kernel
+// that a block of the weight gradient takes. ACTIVATED(kind, z): the activation with that number, of z.
 #include "image.cuh"
 
 // What a launch is told; DIRECT in direct.py is the same table. Result f takes `ins` channels, those of its group
@@ -66,6 +66,9 @@ extern "C" __global__ void weight_gradient(const real* x, const real* g, real* p
     block /= across;
     int c = block % task.ins;
     block /= task.ins;
+    uint32 spans = (task.taps_x + TAPS_X - 1) / TAPS_X;
+    int first = block % spans * TAPS_X;
+    block /= spans;
     int p = block % task.taps_y, part = block / task.taps_y;
     int dy = p * task.image.apart_y, end = min(task.places, (part + 1) * task.span);
     real sums[TAPS_X] = {};
@@ -77,7 +80,7 @@ extern "C" __global__ void weight_gradient(const real* x, const real* g, real* p
             real factor = g[task.to.place(task.of, index) + f * task.by_result];
 #pragma unroll
             for (int q = 0; q < TAPS_X; q++) {
-                int dx = q * task.image.apart_x;
+                int dx = (first + q) * task.image.apart_x;
                 if (uint32(place.x + dx) < uint32(task.image.width))
                     sums[q] += from[place.offset + dx * task.image.column] * factor;
             }
@@ -87,11 +90,11 @@ extern "C" __global__ void weight_gradient(const real* x, const real* g, real* p
     for (int q = 0; q < TAPS_X; q++) shared[threadIdx.y][q][threadIdx.x] = sums[q];
     __syncthreads();
     if (f >= task.results) return;
-    for (int q = threadIdx.y; q < TAPS_X; q += ROWS) {
+    for (int q = threadIdx.y; q < TAPS_X && first + q < task.taps_x; q += ROWS) {
         real sum = 0;
 #pragma unroll
         for (int row = 0; row < ROWS; row++) sum += shared[row][q][threadIdx.x];
-        int64 tap = ((int64(part) * task.taps_y + p) * TAPS_X + q) * task.ins + c;
+        int64 tap = ((int64(part) * task.taps_y + p) * task.taps_x + first + q) * task.ins + c;
         parts[tap * task.results + f] = sum;
     }
 }
