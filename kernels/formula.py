@@ -6,7 +6,7 @@ A formula is a Python expression over named arrays: `+ - * / **`, comparisons, n
 
 import ast
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 #: name -> number of arguments
@@ -82,6 +82,7 @@ def names(text: str) -> set[str]:
     return {node.id for node in ast.walk(ast.parse(text, mode="eval")) if isinstance(node, ast.Name)} - set(FUNCTIONS)
 
 
+@lru_cache(maxsize=4096)
 def operations(formula: Formula) -> int:
     """Operators and functions of a formula."""
     return sum(isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare | ast.Call) for node in ast.walk(formula.tree))

@@ -116,6 +116,9 @@ class ApartMemory(Memory):
     ) -> ApartArray:
         return ApartArray(np.ndarray(shape, dtype, base._values, offset, strides))
 
+    def release(self) -> None:
+        pass
+
     def block(self, need: int) -> np.ndarray:
         return _host.block(need)
 

@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import apart
 import emulator
 import numpy as np
 import pytest
@@ -22,16 +23,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Limited(emulator.ApartMemory):
+class Limited(apart.ApartMemory):
     """Counts the bytes of the arrays and blocks that somebody still has; more than `limit` are not to be had."""
 
     def __init__(self):
         self.live, self.limit, self.released = 0, 2**40, 0
 
     def _counted(self, array):
-        whole = array if array.base is None else array.base
-        while isinstance(whole.base, np.ndarray):
-            whole = whole.base
+        whole = apart.owner(array if isinstance(array, np.ndarray) else array._values)
         if self.live + whole.nbytes > self.limit:
             raise OutOfMemory(f"{whole.nbytes} bytes are wanted, {self.limit - self.live} are free")
         self.live += whole.nbytes
@@ -54,7 +53,7 @@ class Limited(emulator.ApartMemory):
         self.released += 1
 
 
-class Device(emulator.ApartEmulator):
+class Device(apart.ApartEmulator):
     def __init__(self):
         super().__init__()
         self.memory = Limited()

@@ -7,8 +7,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -69,22 +69,6 @@ def _text(file: str) -> str:
     return re.sub(r'#include "([^"]+)"', lambda found: _text(found[1]), (CUDA / file).read_text())
 
 
-class Trace(Protocol):
-    """What a device tells its trace, as it does it."""
-
-    def scratch(self, array: Any) -> None:
-        """An array has been made by `empty`."""
-
-    def made(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
-        """A call has been carried out, a Launch or another one, with arrays among its arguments."""
-
-
-class Tracing(threading.local):
-    """The trace of what this thread does on a device, if there is one."""
-
-    trace: Trace | None = None
-
-
 def hidden(reads: Iterable[Any], writes: Iterable[Any]) -> list[tuple[int, Any]]:
     """(place, array) of those whose addresses are not among the arguments."""
     return [*((READ, x) for x in reads), *((WRITTEN, x) for x in writes)]
@@ -104,35 +88,52 @@ def _written(program: Program, name: str) -> frozenset[int] | None:
     return written(program.source, name)
 
 
-@dataclass(frozen=True)
+class Trace(Protocol):
+    """What a device tells its trace, as it does it."""
+
+    def scratch(self, array: Any) -> None:
+        """An array has been made by `empty`."""
+
+    def made(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
+        """A call has been carried out, a Launch or another one, with arrays among its arguments."""
+
+
+class Tracing(threading.local):
+    """The trace of what this thread does on a device, if there is one."""
+
+    trace: Trace | None = None
+
+
 class Launch(plan.Launch):
-    """A kernel of a program with its arguments. It keeps no array alive."""
+    """A kernel with its arguments, to be launched by a call. It keeps no array alive."""
 
-    device: Device
-    program: Program
-    name: str
-    grid: Three
-    block: Three
-    words: tuple[np.generic | np.ndarray, ...]
-    shared: int = 0
-    arguments: Arguments = field(init=False, compare=False, repr=False)
+    __slots__ = ("_function", "arguments", "block", "device", "grid", "name", "program", "shared", "values")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "arguments", Arguments(self.words))
-
-    @cached_property
-    def function(self) -> Function:
-        """The compiled kernel."""
-        return self.device.function(self.program, self.name, self.shared)
+    def __init__(
+        self,
+        device: Device,
+        program: Program,
+        name: str,
+        grid: Three,
+        block: Three,
+        values: Sequence[np.generic],
+        shared: int = 0,
+    ):
+        self.device, self.program, self.name, self.shared = device, program, name, shared
+        self.grid, self.block, self.values = grid, block, values
+        self.arguments = Arguments(values)
+        self._function = device.function(program, name, shared)
 
     def __call__(self) -> None:
-        self.function(self.grid, self.block, self.arguments.pointers, self.shared)
+        self._function(self.grid, self.block, self.arguments.pointers, self.shared)
 
     def elsewhere(self, addresses: Mapping[int, int]) -> Launch:
-        words = list(self.words)
-        for place, address in addresses.items():
-            words[place] = np.uint64(address)
-        return replace(self, words=tuple(words))
+        values = [np.uint64(addresses[i]) if i in addresses else value for i, value in enumerate(self.values)]
+        return self.of(self.program, values)
+
+    def of(self, program: Program, values: Sequence[np.generic]) -> Launch:
+        """The launch of another program in the same way."""
+        return Launch(self.device, program, self.name, self.grid, self.block, values, self.shared)
 
 
 class Device(ABC):
@@ -193,11 +194,9 @@ class Device(ABC):
         grid, block = _three(grid), _three(block)
         if 0 in grid:
             return
-        words = tuple([self._word(argument, name) for argument in arguments])
-        call = Launch(self, program, name, grid, block, words, shared)
-        call()
-        if self.tracing.trace is not None:
-            self.tracing.trace.made(call, arguments)
+        values = [self._word(argument, name) for argument in arguments]
+        call = Launch(self, program, name, grid, block, values, shared)
+        self._carry_out(call, arguments)
         if plan.current() is not None:
             effect = effect or may_write(_written(program, name))
             self._record(call, label or name, [*enumerate(arguments), *hidden(reads, writes)], effect)
@@ -205,11 +204,14 @@ class Device(ABC):
     def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
         """Make a call, and enter it into the plan that is recorded. All arrays that it uses are among its arguments;
         it may write each of them."""
+        self._carry_out(call, arguments)
+        if plan.current() is not None:
+            self._record(call, name, enumerate(arguments), may_write(None))
+
+    def _carry_out(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
         call()
         if self.tracing.trace is not None:
             self.tracing.trace.made(call, arguments)
-        if plan.current() is not None:
-            self._record(call, name, enumerate(arguments), may_write(None))
 
     def _record(self, call: Callable[[], None], name: str, given: Iterable[tuple[int, Any]], effect: Effect) -> None:
         arrays = [(place, x, self.address(x)) for place, x in given if type(x) is self.memory.kind]
@@ -294,6 +296,7 @@ class Cuda(Device):
             kernel = self._modules[program].get_function(name)
             if shared > 48 << 10:
                 kernel.max_dynamic_shared_size_bytes = shared
+            _ = kernel.num_regs  # loads it, which cannot be done while launches are captured
 
             entry, stream, start = kernel.kernel.ptr, self.xp.cuda.get_current_stream, driver.launchKernel
 
