@@ -107,17 +107,22 @@ for _name in ("empty", "zeros", "full", "ones", "arange"):
 
 @cache
 def _library(program: Program) -> ctypes.CDLL:
+    return ctypes.CDLL(str(built(program.source)))
+
+
+def built(source: str) -> Path:
+    """A library with a function emulate_NAME(sizes of grid and block, arguments) for each kernel of a source."""
     wrappers = [
         f'extern "C" void emulate_{name}(const unsigned* n, void** arguments) {{\n'
         "    emulator::run({n[0], n[1], n[2]}, {n[3], n[4], n[5]}, [=] { emulator::call("
         f"{name}, arguments); }});\n}}"
-        for name in KERNEL.findall(program.source)
+        for name in KERNEL.findall(source)
     ]
-    text = "\n".join(['#include "emulator.h"', program.source, *wrappers])
+    text = "\n".join(['#include "emulator.h"', source, *wrappers])
     header = _header()
     library = header.parent / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.so"
     _make(library, text, ["-shared", f"-I{header.parent}"], ".cpp")
-    return ctypes.CDLL(str(library))
+    return library
 
 
 @cache
