@@ -17,7 +17,6 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -45,11 +44,8 @@ class Emulator(Device):
     def function(self, program: Program, name: str, shared: int) -> Function:
         start = getattr(_library(program), f"emulate_{name}")
 
-        def function(grid: tuple[int, ...], block: tuple[int, ...], words: Any, shared: int) -> None:
-            cells = [np.array(word) for word in words]
-            pointers = (ctypes.c_void_p * len(cells))(*[cell.ctypes.data for cell in cells])
-            sizes = [*grid, *(1,) * (3 - len(grid)), *block, *(1,) * (3 - len(block))]
-            start((ctypes.c_uint * 6)(*sizes), pointers)
+        def function(grid: tuple[int, ...], block: tuple[int, ...], pointers: int, shared: int) -> None:
+            start((ctypes.c_uint * 6)(*grid, *block), ctypes.c_void_p(pointers))
 
         return function
 

@@ -17,6 +17,7 @@ from kernels.cupy_gpu.random import Random
 from kernels.cupy_gpu.reduce import Reduce
 from kernels.cupy_gpu.rows import Rows
 from kernels.cupy_gpu.softmax import Softmax
+from kernels.cupy_gpu.traces import traced
 from kernels.cupy_gpu.updates import Updates
 from kernels.reference import reference
 
@@ -31,40 +32,39 @@ def backend(device: Device, precision: str | None = None) -> Backend:
     batches, groups = BatchNorm(device), GroupNorm(device)
     gemm = Gemm(device, precision)
     convolution = Convolution(gemm)
-    return replace(
-        reference(device.xp),
-        name="cupy_gpu",
-        memory=device.memory,
-        elementwise=elementwise.elementwise,
-        copy=elementwise.copy,
-        reduce=reduce.reduce,
-        argmax=reduce.argmax,
-        softmax=softmax.softmax,
-        log_softmax=softmax.log_softmax,
-        softmax_backward=softmax.softmax_backward,
-        log_softmax_backward=softmax.log_softmax_backward,
-        cross_entropy=softmax.cross_entropy,
-        cross_entropy_backward=softmax.cross_entropy_backward,
-        activation_gradient=Activation(device).activation_gradient,
-        max_pool2d=pool.max_pool2d,
-        max_pool2d_backward=pool.max_pool2d_backward,
-        avg_pool2d=pool.avg_pool2d,
-        avg_pool2d_backward=pool.avg_pool2d_backward,
-        batch_norm=batches.batch_norm,
-        batch_norm_backward=batches.batch_norm_backward,
-        group_norm=groups.group_norm,
-        group_norm_backward=groups.group_norm_backward,
-        take=rows.take,
-        take_batch=rows.take_batch,
-        scatter_add=rows.scatter_add,
-        update=updates.update,
-        advance=updates.advance,
-        random_uniform=random.random_uniform,
-        random_normal=random.random_normal,
-        dropout_mask=random.dropout_mask,
-        matmul=gemm.matmul,
-        linear=gemm.linear,
-        conv2d=convolution.conv2d,
-        conv2d_transpose=convolution.conv2d_transpose,
-        conv2d_weight_gradient=convolution.conv2d_weight_gradient,
-    )
+    slots = {
+        "elementwise": elementwise.elementwise,
+        "copy": elementwise.copy,
+        "reduce": reduce.reduce,
+        "argmax": reduce.argmax,
+        "softmax": softmax.softmax,
+        "log_softmax": softmax.log_softmax,
+        "softmax_backward": softmax.softmax_backward,
+        "log_softmax_backward": softmax.log_softmax_backward,
+        "cross_entropy": softmax.cross_entropy,
+        "cross_entropy_backward": softmax.cross_entropy_backward,
+        "activation_gradient": Activation(device).activation_gradient,
+        "max_pool2d": pool.max_pool2d,
+        "max_pool2d_backward": pool.max_pool2d_backward,
+        "avg_pool2d": pool.avg_pool2d,
+        "avg_pool2d_backward": pool.avg_pool2d_backward,
+        "batch_norm": batches.batch_norm,
+        "batch_norm_backward": batches.batch_norm_backward,
+        "group_norm": groups.group_norm,
+        "group_norm_backward": groups.group_norm_backward,
+        "take": rows.take,
+        "take_batch": rows.take_batch,
+        "scatter_add": rows.scatter_add,
+        "update": updates.update,
+        "advance": updates.advance,
+        "random_uniform": random.random_uniform,
+        "random_normal": random.random_normal,
+        "dropout_mask": random.dropout_mask,
+        "matmul": gemm.matmul,
+        "linear": gemm.linear,
+        "conv2d": convolution.conv2d,
+        "conv2d_transpose": convolution.conv2d_transpose,
+        "conv2d_weight_gradient": convolution.conv2d_weight_gradient,
+    }
+    remembered = {name: traced(device, slot) for name, slot in slots.items()}
+    return replace(reference(device.xp), name="cupy_gpu", memory=device.memory, **remembered)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from kernels import plan
+from kernels.cupy_gpu.arguments import Arguments
 from kernels.errors import DeviceError
 from kernels.memory import Memory
 
-__all__ = ["Cuda", "Device", "Program", "program"]
+__all__ = ["Cuda", "Device", "Launch", "Program", "program"]
 
 CUDA = Path(__file__).parent / "cuda"
 
-#: function(grid, block, arguments, bytes of dynamic shared memory); arguments are NumPy scalars, addresses np.uint64.
-Function = Callable[[tuple[int, ...], tuple[int, ...], Sequence[np.generic], int], None]
+Three = tuple[int, int, int]
+#: function(grid, block, address of the table of the arguments' addresses, bytes of dynamic shared memory).
+Function = Callable[[Three, Three, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,35 @@ def _text(file: str) -> str:
     return re.sub(r'#include "([^"]+)"', lambda found: _text(found[1]), (CUDA / file).read_text())
 
 
+class Trace(Protocol):
+    """What a device tells its trace, as it does it."""
+
+    def scratch(self, array: Any) -> None:
+        """An array has been made by `empty`."""
+
+    def made(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
+        """A call has been carried out, a Launch or another one, with arrays among its arguments."""
+
+
+class Tracing(threading.local):
+    """The trace of what this thread does on a device, if there is one."""
+
+    trace: Trace | None = None
+
+
+class Launch:
+    """A kernel with its arguments, to be launched by a call."""
+
+    __slots__ = ("_block", "_function", "_grid", "_shared", "arguments")
+
+    def __init__(self, function: Function, grid: Three, block: Three, arguments: Arguments, shared: int):
+        self._function, self._grid, self._block, self._shared = function, grid, block, shared
+        self.arguments = arguments
+
+    def __call__(self) -> None:
+        self._function(self._grid, self._block, self.arguments.pointers, self._shared)
+
+
 class Device(ABC):
     """Something that runs CUDA kernels on arrays of `xp`."""
 
@@ -58,6 +90,9 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+
+    def __init__(self):
+        self.tracing = Tracing()
 
     @abstractmethod
     def function(self, program: Program, name: str, shared: int) -> Function:
@@ -69,7 +104,10 @@ class Device(ABC):
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array with undefined content; while a step is recorded, in the plan's memory."""
-        return plan.empty_in(self.memory, shape, dtype)
+        array = plan.empty_in(self.memory, shape, dtype)
+        if self.tracing.trace is not None:
+            self.tracing.trace.scratch(array)
+        return array
 
     def launch(
         self,
@@ -86,17 +124,18 @@ class Device(ABC):
         int and float, given as `long long` and `double`; structured
         scalars of NumPy, structs.
         """
-        grid = (grid,) if isinstance(grid, int) else grid
-        block = (block,) if isinstance(block, int) else block
+        grid, block = _three(grid), _three(block)
         if 0 in grid:
             return
-        function = self.function(program, name, shared)
-        words = [self._word(argument, name) for argument in arguments]
-        self.carry_out(partial(function, grid, block, words, shared), name, arguments)
+        words = Arguments([self._word(argument, name) for argument in arguments])
+        launch = Launch(self.function(program, name, shared), grid, block, words, shared)
+        self.carry_out(launch, name, arguments)
 
     def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
         """Make a call, and enter it into the plan that is recorded, which keeps the arrays among its arguments."""
         call()
+        if self.tracing.trace is not None:
+            self.tracing.trace.made(call, arguments)
         recorder = plan.current()
         if recorder is not None:
             for argument in arguments:
@@ -129,6 +168,11 @@ class Device(ABC):
         return np.uint64(0 if argument is None else self.address(argument))
 
 
+def _three(sizes: int | tuple[int, ...]) -> Three:
+    sizes = (sizes,) if isinstance(sizes, int) else sizes
+    return (*sizes, *(1,) * (3 - len(sizes)))  # type: ignore[return-value]
+
+
 class Cuda(Device):
     """The GPU that is CuPy's current device."""
 
@@ -137,6 +181,7 @@ class Cuda(Device):
 
         from kernels.cupy_gpu.memory import CudaMemory
 
+        super().__init__()
         self.xp, self.memory = cupy, CudaMemory()
         self.multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
         self._modules: dict[Program, Any] = {}
@@ -152,6 +197,8 @@ class Cuda(Device):
         key = (program, name, shared)
         found = self._functions.get(key)
         if found is None:
+            from cupy_backends.cuda.api import driver
+
             if program not in self._modules:
                 text = program.source
                 self._modules[program] = self.xp.RawModule(code=text, options=("--std=c++17",), backend="nvrtc")
@@ -159,8 +206,10 @@ class Cuda(Device):
             if shared > 48 << 10:
                 kernel.max_dynamic_shared_size_bytes = shared
 
-            def found(grid, block, words, shared):
-                kernel(grid, block, tuple(words), shared_mem=shared)
+            entry, stream, start = kernel.kernel.ptr, self.xp.cuda.get_current_stream, driver.launchKernel
+
+            def found(grid: Three, block: Three, pointers: int, shared: int) -> None:
+                start(entry, *grid, *block, shared, stream().ptr, pointers, 0)
 
             self._functions[key] = found
         return found

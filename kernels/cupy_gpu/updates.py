@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,14 @@ class Updates:
     ) -> None:
         """See `kernels.contract.Backend.update`."""
         address = self.device.address
-        rows, chunks = [], []
-        for i, (w, *others) in enumerate(zip(parameters, gradients, *states, strict=True)):
-            rows.append([w.size, address(w), *(address(x) for x in others)])
-            chunks.append((i << 32) + np.arange(-(-w.size // CHUNK)))
-        count = sum(len(chunk) for chunk in chunks)
+        rows: list[int] = []
+        for w, *others in zip(parameters, gradients, *states, strict=True):
+            rows += (w.size, address(w), *map(address, others))
+        chunks = _chunks(tuple(w.size for w in parameters))
+        count = len(chunks)
         if count == 0:
             return
-        table = np.concatenate([np.array(rows, np.uint64).view(np.int64).reshape(-1), *chunks])
+        table = np.concatenate([np.array(rows, np.uint64).view(np.int64), chunks])
         shared = values.ndim == 1
         key = (id(rule), parameters[0].dtype.name, shared)
         if key not in self._programs:
@@ -68,6 +69,13 @@ class Updates:
         name = counter.dtype.name
         number = int(amount) if name == "int64" else float(amount)
         self.device.launch(program("advance.cu"), f"advance_{name}", 1, 1, counter, number)
+
+
+@lru_cache(256)
+def _chunks(sizes: tuple[int, ...]) -> np.ndarray:
+    """For each chunk of each parameter: the parameter's number in the upper half, the chunk's in the lower."""
+    every = [(i << 32) + np.arange(-(-size // CHUNK)) for i, size in enumerate(sizes)]
+    return np.concatenate(every) if every else np.empty(0, np.int64)
 
 
 def generated(rule: Update, real: str, shared: bool = True) -> Program:
