@@ -17,7 +17,7 @@ import numpy as np
 from kernels import plan, registry
 from kernels.elementwise import BY_NAME
 from kernels.registry import backend_of
-from nanonet.device import host, same_device
+from nanonet.device import host, memory_of, same_device
 from nanonet.errors import ShapeError
 from nanonet.tensor import Tensor, as_tensor, constant, mode, ones_like, tensor
 
@@ -283,10 +283,13 @@ def _add_to_leaf(leaf: Tensor, gradient: Tensor, source: Tensor | None, create_g
 
 def _is_new(gradient: Tensor, source: Tensor | None) -> bool:
     """Was the gradient's memory made for it alone, by the rule that was given `source`?"""
-    flags = gradient.array.flags
-    if source is None or not (flags.c_contiguous and flags.writeable):
+    if source is None or not gradient.array.flags.c_contiguous:
         return False
-    return _owner(gradient.array) is not _owner(source.array)
+    array, other = gradient.array, source.array
+    if type(array) is np.ndarray:
+        return array.flags.writeable and _owner(array) is not _owner(other)
+    memory = memory_of(array)
+    return type(other) is not memory.kind or memory.key(array) != memory.key(other)
 
 
 def _owner(array: np.ndarray) -> np.ndarray:

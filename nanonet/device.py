@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from kernels import registry
+from kernels import plan, registry
 from kernels.memory import HOST, Memory
 from kernels.plan import memory_of
 from nanonet.errors import BackendUnavailable, DeviceError
 
-__all__ = ["host", "memory", "memory_of", "moved", "same_device", "write"]
+__all__ = ["assign", "copied", "host", "memory", "memory_of", "moved", "same_device", "writable", "write"]
 
 
 def memory(device: Any) -> Memory:
@@ -42,6 +42,29 @@ def moved(array: Any, to: Memory) -> Any:
 def write(array: Any, values: Any) -> None:
     """array[...] = values, which are of the host, on any device."""
     memory_of(array).write(array, np.asarray(values))
+
+
+def assign(out: Any, x: Any) -> None:
+    """out[...] = x, both on one device; never recorded."""
+    if type(out) is np.ndarray:
+        out[...] = x
+    else:
+        with plan.paused():
+            registry.backend_of(out).copy(x, out=out)
+
+
+def copied(array: Any, dtype: Any = None) -> Any:
+    """A copy on the same device, C-contiguous there; never recorded."""
+    if type(array) is np.ndarray:
+        return np.array(array, dtype, order="C")
+    made = memory_of(array).empty(array.shape, array.dtype if dtype is None else dtype)
+    assign(made, array)
+    return made
+
+
+def writable(array: Any) -> bool:
+    """Whether an array may be changed in place. Arrays of a device know nothing that forbids it."""
+    return type(array) is not np.ndarray or array.flags.writeable
 
 
 def same_device(name: str, arrays: list[Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
-from nanonet.device import host, write
+from nanonet.device import assign, copied, host, write
 from nanonet.errors import RecordingError
 from nanonet.quick import MISS, quick
 from nanonet.tensor import Tensor, as_tensor, mode
@@ -38,7 +38,7 @@ class StepRecorder(plan.Recorder):
     def argument(self, array: Any) -> tuple[Any, Any]:
         """(a copy of an argument of the step for the recording, its memory as an array for replays)."""
         inside = self.arena.empty(array.shape, array.dtype, plan.memory_of(array))
-        inside[...] = array
+        assign(inside, array)
         self._arguments[self.arena.lease(inside)] = self.arena.holder(inside)
         return inside, self.arena.plain(inside)
 
@@ -123,7 +123,7 @@ class Recording:
         for buffer, leaf in zip(self._buffers, leaves, strict=True):
             array = leaf.array if isinstance(leaf, Tensor) else leaf
             if type(array) is type(buffer) or type(buffer) is np.ndarray:
-                buffer[...] = array
+                assign(buffer, array)
             else:
                 write(buffer, host(array))
         done = self.plan.run(times, stop)
@@ -171,7 +171,7 @@ class _Overwritten:
 
 
 def _fresh(value: Any) -> Any:
-    return Tensor(value.array.copy()) if type(value) is _Overwritten else value
+    return Tensor(copied(value.array)) if type(value) is _Overwritten else value
 
 
 def _map(tree: Any, function: Callable[[Any], Any]) -> Any:

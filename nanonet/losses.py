@@ -14,6 +14,7 @@ import numpy as np
 
 from kernels import plan
 from kernels.elementwise import Elementwise
+from nanonet.device import host
 from nanonet.errors import DataError, DtypeError, OptionError, ShapeError
 from nanonet.ops import reduction as _reduction
 from nanonet.ops.elementwise import clip, log, op_of, where
@@ -230,8 +231,10 @@ def _pair(name: str, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
 
 
 def _shares(name: str, target: Tensor) -> None:
-    values = target.array
-    if plan.current() is None and values.size and not (values.min() >= 0 and values.max() <= 1):
+    if plan.current() is not None or not target.size:
+        return
+    values = host(target.array)
+    if not (values.min() >= 0 and values.max() <= 1):
         raise DataError(f"{name}: target holds values from {values.min()} to {values.max()}, wanted 0 to 1")
 
 
@@ -258,9 +261,12 @@ def _labels(name: str, target: Tensor, x: Tensor) -> Tensor:
         raise ShapeError(f"{name}: target has shape {target.shape}, wanted ({rows},) labels for x {x.shape}")
     if target.dtype != np.int64:
         target = to(target, np.int64)
+    if plan.current() is not None or not rows:
+        return target
+    values = host(target.array)
     # As unsigned numbers negative labels are large, so that one look is enough.
-    if plan.current() is None and rows and target.array.view(np.uint64).max() >= classes:
-        wrong = target.array[(target.array < 0) | (target.array >= classes)][0]
+    if values.view(np.uint64).max() >= classes:
+        wrong = values[(values < 0) | (values >= classes)][0]
         raise IndexError(f"{name}: target holds the label {wrong}, wanted 0..{classes - 1} for {classes} classes")
     return target
 

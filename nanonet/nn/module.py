@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels import plan
 from nanonet.autograd import no_grad
-from nanonet.device import host, memory, moved, write
+from nanonet.device import copied, host, memory, moved, write
 from nanonet.errors import CheckpointError
 from nanonet.nn.parameter import Buffer, Parameter
 from nanonet.ops.random import Stream
@@ -202,7 +202,7 @@ class Module:
         for tensor in (*self.parameters(), *self.buffers()):
             array = tensor.array
             for dtype in dtypes:
-                array = array.astype(dtype) if array.dtype.kind == "f" and array.dtype != dtype else array
+                array = copied(array, dtype) if array.dtype.kind == "f" and array.dtype != dtype else array
             for device in devices:
                 array = moved(array, device)
             if array is not tensor.array:

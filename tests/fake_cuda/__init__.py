@@ -166,19 +166,17 @@ def _check_arguments(library: ctypes.CDLL) -> None:
     """Every launch has as many arguments as the kernel has parameters, each with its parameter's size."""
     from kernels.cupy_gpu.device import Cuda
 
-    function = Cuda.function
+    launch = Cuda.launch
+    known: dict[tuple[Any, str], list[int]] = {}
 
-    def checked(self: Cuda, program: Any, name: str, shared: int) -> Any:
-        launch = function(self, program, name, shared)
-        kernel = self._modules[program].get_function(name).kernel
-        sizes = (ctypes.c_size_t * 256)()
-        count = library.fake_parameters(ctypes.c_void_p(kernel.ptr), 256, sizes)
+    def checked(self: Cuda, program: Any, name: str, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
+        if (program, name) not in known:
+            self.function(program, name, shared)
+            sizes = (ctypes.c_size_t * 256)()
+            entry = self._modules[program].get_function(name).kernel.ptr
+            known[program, name] = sizes[: library.fake_parameters(ctypes.c_void_p(entry), 256, sizes)]
+        given, wanted = [self._word(argument, name).nbytes for argument in arguments], known[program, name]
+        assert given == wanted, f"{name} has parameters of {wanted} bytes, and was given {given}"
+        launch(self, program, name, grid, block, *arguments, shared=shared)
 
-        def call(grid: Any, block: Any, words: Any, shared: int) -> None:
-            given = [word.nbytes for word in words]
-            assert given == sizes[:count], f"{name} has parameters of {sizes[:count]} bytes, and was given {given}"
-            launch(grid, block, words, shared)
-
-        return call
-
-    Cuda.function = checked
+    Cuda.launch = checked

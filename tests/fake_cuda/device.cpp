@@ -8,6 +8,7 @@
 namespace fake {
 
 std::recursive_mutex mutex;
+thread_local bool context = false;
 StreamPointer legacy = std::make_shared<Stream>();
 std::map<cudaStream_t, StreamPointer> streams;
 std::set<cudaEvent_t> events;

@@ -26,6 +26,9 @@ using Tasks = std::vector<Task>;
 extern std::recursive_mutex mutex;
 #define LOCKED std::lock_guard<std::recursive_mutex> locked(fake::mutex)
 
+// Whether the thread has a context: calls of the runtime give it one, and the driver wants one.
+extern thread_local bool context;
+
 struct Stream {
     bool blocking = true;  // it waits for the legacy stream, and the legacy stream for it
     std::deque<Task> tasks;

@@ -44,6 +44,7 @@ CUresult cuGetErrorName(CUresult error, const char** text) {
         {CUDA_ERROR_INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"},
         {CUDA_ERROR_INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE"},
         {CUDA_ERROR_NO_BINARY_FOR_GPU, "CUDA_ERROR_NO_BINARY_FOR_GPU"},
+        {CUDA_ERROR_INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"},
         {CUDA_ERROR_INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE"},
         {CUDA_ERROR_NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
         {CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"},
@@ -61,8 +62,8 @@ CUresult cuGetErrorString(CUresult error, const char** text) {
     return CUDA_SUCCESS;
 }
 
-CUresult cuCtxGetCurrent(CUcontext* context) {
-    *context = reinterpret_cast<CUcontext>(&modules);
+CUresult cuCtxGetCurrent(CUcontext* found) {
+    *found = reinterpret_cast<CUcontext>(context ? &modules : nullptr);
     return CUDA_SUCCESS;
 }
 
@@ -70,6 +71,7 @@ CUresult cuCtxGetDevice(CUdevice* device) { return *device = 0, CUDA_SUCCESS; }
 
 CUresult cuModuleLoadData(CUmodule* handle, const void* image) {
     LOCKED;
+    if (!context) return CUDA_ERROR_INVALID_CONTEXT;
     int architecture = 0;
     auto made = std::make_unique<Module>();
     made->kernels = kernels(image, architecture);
@@ -162,6 +164,7 @@ struct Launch {
 CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned x, unsigned y, unsigned z,
                         unsigned shared, CUstream handle, void** parameters, void** extra) {
     LOCKED;
+    if (!context) return CUDA_ERROR_INVALID_CONTEXT;
     StreamPointer stream = stream_of(handle);
     if (!stream) return CUDA_ERROR_INVALID_HANDLE;
     Launch launch{reinterpret_cast<Kernel*>(function), {gx, gy, gz, x, y, z}, shared, {}};

@@ -22,6 +22,10 @@ static cudaError_t told(cudaError_t error) {
         if (error_ != cudaSuccess) return told(error_);      \
     } while (0)
 
+#define CALL      \
+    LOCKED;       \
+    context = true
+
 static double now() {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -38,7 +42,10 @@ cudaError_t cudaDriverGetVersion(int* version) { return *version = 12090, cudaSu
 
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return device ? told(cudaErrorInvalidDevice) : cudaSuccess; }
+cudaError_t cudaSetDevice(int device) {
+    CALL;
+    return device ? told(cudaErrorInvalidDevice) : cudaSuccess;
+}
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
     static const std::map<int, int> known = {
@@ -85,7 +92,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* found, int device) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-    LOCKED;
+    CALL;
     CHECK(waits_for_all());
     run_all();
     return cudaSuccess;
@@ -94,13 +101,13 @@ cudaError_t cudaDeviceSynchronize() {
 // ---------------------------------------------------------------------------------------------- memory
 
 cudaError_t cudaMalloc(void** pointer, size_t size) {
-    LOCKED;
+    CALL;
     CHECK(unsafe());
     return told(memory::take(pointer, size));
 }
 
 cudaError_t cudaFree(void* pointer) {
-    LOCKED;
+    CALL;
     if (!pointer) return cudaSuccess;
     CHECK(unsafe());
     run_all();
@@ -108,7 +115,7 @@ cudaError_t cudaFree(void* pointer) {
 }
 
 cudaError_t cudaHostAlloc(void** pointer, size_t size, unsigned) {
-    LOCKED;
+    CALL;
     CHECK(unsafe());
     *pointer = aligned_alloc(512, (size + 511) / 512 * 512);
     pinned[static_cast<char*>(*pointer)] = size;
@@ -116,7 +123,7 @@ cudaError_t cudaHostAlloc(void** pointer, size_t size, unsigned) {
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
-    LOCKED;
+    CALL;
     if (!pinned.erase(static_cast<char*>(pointer))) return told(cudaErrorInvalidValue);
     run_all();
     ::free(pointer);
@@ -124,13 +131,13 @@ cudaError_t cudaFreeHost(void* pointer) {
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-    LOCKED;
+    CALL;
     *free = memory::free(), *total = memory::total();
     return cudaSuccess;
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* found, const void* pointer) {
-    LOCKED;
+    CALL;
     *found = {};
     found->device = -1;
     if (!memory::whole(pointer, 1)) return cudaSuccess;
@@ -164,7 +171,7 @@ static cudaError_t copy(void* to, const void* from, size_t size, cudaMemcpyKind 
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind kind) {
-    LOCKED;
+    CALL;
     CHECK(unsafe());
     CHECK(copy(to, from, size, kind, legacy));
     run(*legacy);
@@ -172,7 +179,7 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind k
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
-    LOCKED;
+    CALL;
     return told(copy(to, from, size, kind, stream_of(stream)));
 }
 
@@ -183,20 +190,20 @@ static cudaError_t fill(void* to, int value, size_t size, const StreamPointer& s
 }
 
 cudaError_t cudaMemset(void* to, int value, size_t size) {
-    LOCKED;
+    CALL;
     CHECK(unsafe());
     return told(fill(to, value, size, legacy));
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t size, cudaStream_t stream) {
-    LOCKED;
+    CALL;
     return told(fill(to, value, size, stream_of(stream)));
 }
 
 // --------------------------------------------------------------------------------------------- streams
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* handle, unsigned flags) {
-    LOCKED;
+    CALL;
     auto stream = std::make_shared<Stream>();
     stream->blocking = !(flags & cudaStreamNonBlocking);
     *handle = reinterpret_cast<cudaStream_t>(stream.get());
@@ -209,8 +216,8 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* handle, unsigned flags, i
     return cudaStreamCreateWithFlags(handle, flags);
 }
 
-#define STREAM(name, handle)               \
-    LOCKED;                                \
+#define STREAM(name, handle)                \
+    CALL;                                   \
     StreamPointer name = stream_of(handle); \
     if (!name) return told(cudaErrorInvalidResourceHandle)
 
@@ -255,7 +262,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
 // ---------------------------------------------------------------------------------------------- events
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* handle, unsigned) {
-    LOCKED;
+    CALL;
     *handle = reinterpret_cast<cudaEvent_t>(new Event);
     events.insert(*handle);
     return cudaSuccess;
@@ -263,8 +270,8 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* handle, unsigned) {
 
 cudaError_t cudaEventCreate(cudaEvent_t* handle) { return cudaEventCreateWithFlags(handle, 0); }
 
-#define EVENT(name, handle)                                            \
-    LOCKED;                                                            \
+#define EVENT(name, handle)                                                 \
+    CALL;                                                                   \
     if (!events.count(handle)) return told(cudaErrorInvalidResourceHandle); \
     Event& name = *reinterpret_cast<Event*>(handle)
 
@@ -342,7 +349,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* handle, cudaGraph_t graph, unsigned long long) {
-    LOCKED;
+    CALL;
     if (!graphs.count(graph)) return told(cudaErrorInvalidValue);
     auto made = std::make_shared<Executable>();
     made->tasks = *reinterpret_cast<Tasks*>(graph);
@@ -352,14 +359,14 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* handle, cudaGraph_t graph, uns
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-    LOCKED;
+    CALL;
     if (!graphs.erase(graph)) return told(cudaErrorInvalidValue);
     delete reinterpret_cast<Tasks*>(graph);
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t handle) {
-    LOCKED;
+    CALL;
     return executables.erase(handle) ? cudaSuccess : told(cudaErrorInvalidValue);
 }
 
