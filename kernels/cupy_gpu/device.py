@@ -206,10 +206,13 @@ class Cuda(Device):
             if shared > 48 << 10:
                 kernel.max_dynamic_shared_size_bytes = shared
 
-            entry, stream, start = kernel.kernel.ptr, self.xp.cuda.get_current_stream, driver.launchKernel
+            entry = kernel.kernel  # its module is unloaded with it
+            stream, start, context = self.xp.cuda.get_current_stream, driver.launchKernel, driver.ctxGetCurrent
 
             def found(grid: Three, block: Three, pointers: int, shared: int) -> None:
-                start(entry, *grid, *block, shared, stream().ptr, pointers, 0)
+                if not context():  # the first that this thread asks of CUDA
+                    self.xp.cuda.Device().use()
+                start(entry.ptr, *grid, *block, shared, stream().ptr, pointers, 0)
 
             self._functions[key] = found
         return found
