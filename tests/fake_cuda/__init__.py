@@ -60,6 +60,7 @@ def install() -> ctypes.CDLL:
     _redirect(Path(runtime.__file__), library)
     _hand_over_sources(library)
     _check_arguments(library)
+    _launch_what_is_emulated()
     return library
 
 
@@ -164,19 +165,46 @@ def _hand_over_sources(library: ctypes.CDLL) -> None:
 
 def _check_arguments(library: ctypes.CDLL) -> None:
     """Every launch has as many arguments as the kernel has parameters, each with its parameter's size."""
-    from kernels.cupy_gpu.device import Cuda
+    from kernels.cupy_gpu.device import Device
 
-    launch = Cuda.launch
+    launch = Device.launch
     known: dict[tuple[Any, str], list[int]] = {}
 
-    def checked(self: Cuda, program: Any, name: str, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
+    def checked(self: Device, program: Any, name: str, grid: Any, block: Any, *arguments: Any, shared: int = 0) -> None:
         if (program, name) not in known:
-            self.function(program, name, shared)
             sizes = (ctypes.c_size_t * 256)()
-            entry = self._modules[program].get_function(name).kernel.ptr
-            known[program, name] = sizes[: library.fake_parameters(ctypes.c_void_p(entry), 256, sizes)]
+            count = library.fake_parameters(ctypes.c_void_p(_kernel(program, name).ptr), 256, sizes)
+            known[program, name] = sizes[:count]
         given, wanted = [self._word(argument, name).nbytes for argument in arguments], known[program, name]
         assert given == wanted, f"{name} has parameters of {wanted} bytes, and was given {given}"
         launch(self, program, name, grid, block, *arguments, shared=shared)
 
-    Cuda.launch = checked
+    Device.launch = checked
+
+
+@functools.cache
+def _cuda() -> Any:
+    from kernels.cupy_gpu.device import Cuda
+
+    return Cuda()
+
+
+def _kernel(program: Any, name: str) -> Any:
+    cuda = _cuda()
+    cuda.function(program, name, 0)
+    return cuda._modules[program].get_function(name).kernel
+
+
+def _launch_what_is_emulated() -> None:
+    """The emulator's device launches its kernels through CuPy too. (Here kernels can use memory of the host.)"""
+
+    def function(self: Any, program: Any, name: str, shared: int) -> Any:
+        launch, wait = _cuda().function(program, name, shared), _cuda().xp.cuda.Stream.null.synchronize
+
+        def call(*arguments: Any) -> None:
+            launch(*arguments)
+            wait()
+
+        return call
+
+    emulator.Emulator.function = function
