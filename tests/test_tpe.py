@@ -415,10 +415,10 @@ def test_gamma_and_weights_are_asked_by_the_number_of_trials():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_startup_trials": -1}, "n_startup_trials must be a whole number of at least 0, got -1"),
-        ({"n_ei_candidates": 0}, "n_ei_candidates must be a whole number of at least 1, got 0"),
+        ({"n_startup_trials": -1}, "n_startup_trials must be a whole number >= 0, got -1"),
+        ({"n_ei_candidates": 0}, "n_ei_candidates must be a whole number >= 1, got 0"),
         ({"n_ei_candidates": 1.5}, "n_ei_candidates must be"),
-        ({"prior_weight": -1.0}, "prior_weight must be a number of at least 0, got -1.0"),
+        ({"prior_weight": -1.0}, "prior_weight must be a number in \\[0, inf\\), got -1.0"),
         ({"gamma": 3}, "gamma must be a function"),
         ({"weights": [1]}, "weights must be a function"),
         ({"constraints_func": 3}, "constraints_func must be a function"),

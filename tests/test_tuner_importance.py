@@ -496,7 +496,7 @@ def test_errors_name_the_argument():
         importance.get_param_importances(study, evaluator="fanova")
     with pytest.raises(ValueError, match=r"n_trees must be a whole number of at least 1, got 0"):
         FanovaImportanceEvaluator(n_trees=0)
-    with pytest.raises(ValueError, match=r"quantile must be in \(0, 1\], got 0"):
+    with pytest.raises(ValueError, match=r"quantile must be a number in \(0, 1\], got 0"):
         FanovaImportanceEvaluator(quantile=0)
     with pytest.raises(ValueError, match="target_quantile must be below region_quantile"):
         PedAnovaImportanceEvaluator(target_quantile=0.5, region_quantile=0.5)

@@ -225,7 +225,8 @@ def test_halving_lets_the_best_share_pass_each_rung():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PercentilePruner(101), "percentile must be in"),
+        (lambda: PercentilePruner(101), "percentile must be a number in \\[0, 100\\], got 101"),
+        (lambda: PercentilePruner("50"), "percentile must be a number in .*, got '50'"),
         (lambda: MedianPruner(n_startup_trials=-1), "n_startup_trials must be a whole number >= 0, got -1"),
         (lambda: MedianPruner(interval_steps=0), "interval_steps must be a whole number >= 1, got 0"),
         (lambda: PatientPruner(None, patience=-1), "patience must be a whole number >= 0"),

@@ -321,7 +321,7 @@ def test_part_of_the_proposals_of_an_interleaved_sampler_is_random():
     assert 0.2 < np.mean([x == u for x, u in zip(half, uniform)]) < 0.4
     assert points(tuner.samplers.InterleavedSampler(tuner.samplers.QMCSampler(seed=3), 0.0)) == sobol
     assert tuner.samplers.InterleavedSampler(grid).seed == 3
-    with pytest.raises(ValueError, match="random_fraction must be a number from 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="random_fraction must be a number in \\[0, 1\\], got 2"):
         tuner.samplers.InterleavedSampler(random_fraction=2)
     with pytest.raises(TypeError, match="sampler must be a tuner.samplers object or None, got 'tpe'"):
         tuner.samplers.InterleavedSampler("tpe")
@@ -573,17 +573,19 @@ def test_trials_that_diverge_or_stop_by_themselves_hold_nobody_up(make):
         (lambda: ProgressiveHalving(1, 0), "eta"),
         (lambda: Balanced("first"), "min_steps must be a whole number >= 1 or 'auto', got 'first'"),
         (lambda: Balanced(1, 1), "eta"),
-        (lambda: Balanced(explore=1.0), "explore must be a number between 0 and 1, got 1.0"),
+        (lambda: Balanced(explore=1.0), "explore must be a number in \\(0, 1\\), got 1.0"),
         (lambda: EarlyDiscarding(0), "candidates must be a whole number >= 1, got 0"),
         (lambda: EarlyDiscarding(2, 1, 3), "keep must be at most candidates=2, got 3"),
         (lambda: FreezeThaw(0), "min_steps must be a whole number >= 1, got 0"),
-        (lambda: FreezeThaw(explore=0), "explore must be a number between 0 and 1, got 0"),
-        (lambda: FreezeThawPruner(chance=1), "chance must be a number between 0 and 1, got 1"),
+        (lambda: FreezeThaw(explore=0), "explore must be a number in \\(0, 1\\), got 0"),
+        (lambda: FreezeThawPruner(chance="0.5"), "chance must be a number in .*, got '0.5'"),
+        (lambda: FreezeThawPruner(chance=1), "chance must be a number in \\(0, 1\\), got 1"),
         (lambda: FreezeThawPruner(n_startup_trials=0), "n_startup_trials must be a whole number >= 1, got 0"),
         (lambda: PopulationTraining(1), "size must be a whole number >= 2, got 1"),
         (lambda: PopulationTraining(4, 0), "interval"),
-        (lambda: PopulationTraining(4, 1, 0.6), "quantile must be above 0 and at most 0.5, got 0.6"),
-        (lambda: PopulationTraining(4, 1, 0.5, 2), "resample must be a number from 0 to 1, got 2"),
+        (lambda: PopulationTraining(4, 1, "0.5"), "quantile must be a number in .*, got '0.5'"),
+        (lambda: PopulationTraining(4, 1, 0.6), "quantile must be a number in \\(0, 0.5\\], got 0.6"),
+        (lambda: PopulationTraining(4, 1, 0.5, 2), "resample must be a number in \\[0, 1\\], got 2"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make, message):

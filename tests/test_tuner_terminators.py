@@ -223,9 +223,9 @@ def test_models_learn_the_space_and_bear_strange_values():
     ("make", "message"),
     [
         (lambda: NoImprovement(0), "NoImprovement: trials must be a whole number >= 1, got 0"),
-        (lambda: NoImprovement(3, -1.0), "min_improvement must be a number >= 0, got -1.0"),
+        (lambda: NoImprovement(3, -1.0), "min_improvement must be a number in \\[0, inf\\], got -1.0"),
         (lambda: NoRecord(1.5), "NoRecord: trials must be a whole number >= 1, got 1.5"),
-        (lambda: NoRecord(3, 1.0), "probability must be between 0 and 1, got 1.0"),
+        (lambda: NoRecord(3, 1.0), "probability must be a number in \\(0, 1\\), got 1.0"),
         (lambda: RegretBound(0), "noise must be a number > 0, a function or None, got 0"),
         (lambda: RegretBound(interval=0), "RegretBound: interval must be a whole number >= 1, got 0"),
         (lambda: ExpectedImprovement(0), "min_improvement must be a number > 0, got 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["RESOURCES", "fraction", "ladder", "whole"]
+__all__ = ["RESOURCES", "ladder", "number", "whole"]
 
 RESOURCES = ("min_resource", "reduction_factor")
 """What pruners call the first rung and the ratio of the rungs."""
@@ -21,10 +21,13 @@ def whole(name: str, value: Any, least: int, other: str = "") -> int:
     return int(value)
 
 
-def fraction(name: str, value: Any) -> float:
-    """`value` as a float; ValueError unless it is a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+def number(name: str, value: Any, interval: str) -> float:
+    """`value` as a float; ValueError unless it is a number in an interval written as in mathematics: "[0, 1)"."""
+    least, most = map(float, interval[1:-1].split(","))
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    ends = [end for end, open_one in ((least, interval[0] == "("), (most, interval[-1] == ")")) if open_one]
+    if not real or not least <= value <= most or value in ends:
+        raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
     return float(value)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .checks import number, whole
 from .trial import FrozenTrial, Trial, TrialState
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ class NoImprovement(Terminator):
     """The last `trials` complete trials have not brought the best value forward by more than `min_improvement`."""
 
     def __init__(self, trials: int = 30, min_improvement: float = 0.0):
-        _check_whole("NoImprovement", "trials", trials)
-        if not min_improvement >= 0:
-            raise ValueError(f"NoImprovement: min_improvement must be a number >= 0, got {min_improvement!r}")
+        whole("NoImprovement: trials", trials, 1)
+        number("NoImprovement: min_improvement", min_improvement, "[0, inf]")
         self.trials, self.min_improvement = trials, min_improvement
 
     def should_stop(self, study: Study) -> bool:
@@ -71,10 +71,8 @@ class NoRecord(Terminator):
     """
 
     def __init__(self, trials: int = 10, probability: float = 0.05):
-        _check_whole("NoRecord", "trials", trials)
-        if not 0 < probability < 1:
-            raise ValueError(f"NoRecord: probability must be between 0 and 1, got {probability!r}")
-        self.trials, self.probability = trials, probability
+        whole("NoRecord: trials", trials, 1)
+        self.trials, self.probability = trials, number("NoRecord: probability", probability, "(0, 1)")
 
     def should_stop(self, study: Study) -> bool:
         _complete(study)
@@ -90,8 +88,8 @@ class ModelTerminator(Terminator):
 
     def __init__(self, n_startup: int | None = None, interval: int = 5):
         if n_startup is not None:
-            _check_whole(type(self).__name__, "n_startup", n_startup)
-        _check_whole(type(self).__name__, "interval", interval)
+            whole(f"{type(self).__name__}: n_startup", n_startup, 1)
+        whole(f"{type(self).__name__}: interval", interval, 1)
         self.n_startup, self.interval = n_startup, interval
 
     def should_stop(self, study: Study) -> bool:
@@ -257,8 +255,3 @@ def _complete(study: Study) -> list[tuple[FrozenTrial, float]]:
     sign = study.signs[0]
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [(trial, sign * trial.value) for trial in trials if trial.value is not None]
-
-
-def _check_whole(owner: str, name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{owner}: {name} must be a whole number >= 1, got {value!r}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checks import number
 from .surrogate import Surrogate
 from .table import Axis, Table
 from .trials import Target, table_of
@@ -49,7 +50,7 @@ class FanovaImportanceEvaluator(ImportanceEvaluator):
         for name, value in (("n_trees", n_trees), ("max_depth", max_depth)):
             if isinstance(value, bool) or int(value) != value or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        _share("quantile", quantile)
+        number("quantile", quantile, "(0, 1]")
         self.n_trees, self.max_depth, self.seed, self.quantile = int(n_trees), int(max_depth), seed, quantile
 
     def shares(self, table: Table) -> np.ndarray:
@@ -83,8 +84,8 @@ class PedAnovaImportanceEvaluator(ImportanceEvaluator):
         baseline_quantile: float | None = None,
     ):
         target_quantile = target_quantile if baseline_quantile is None else baseline_quantile
-        _share("target_quantile", target_quantile)
-        _share("region_quantile", region_quantile)
+        number("target_quantile", target_quantile, "(0, 1]")
+        number("region_quantile", region_quantile, "(0, 1]")
         if target_quantile >= region_quantile:
             raise ValueError(
                 f"target_quantile must be below region_quantile, got {target_quantile!r} and {region_quantile!r}"
@@ -137,8 +138,3 @@ def _density(axis: Axis, edges: np.ndarray, places: np.ndarray) -> np.ndarray:
     kernels = np.exp(-0.5 * ((centres - places[:, None]) / width) ** 2) * widths
     kernels /= kernels.sum(axis=1, keepdims=True)
     return (kernels.sum(axis=0) + widths) / (len(places) + 1)
-
-
-def _share(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(f"{name} must be in (0, 1], got {value!r}")

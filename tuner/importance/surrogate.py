@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..checks import number
 from .forest import ROWS, Forest, grow
 from .table import Table
 
@@ -41,8 +42,7 @@ class Surrogate:
     ):
         if len(table.losses) < 2:
             raise ValueError(f"at least 2 trials with a value are wanted, there are {len(table.losses)}")
-        if not 0 < quantile <= 1:
-            raise ValueError(f"quantile must be in (0, 1], got {quantile!r}")
+        number("quantile", quantile, "(0, 1]")
         self.table = table
         self.losses = _bounded(table.losses, quantile)
         self.weights = _padded([axis.widths for axis in table.axes])  # (d, cells): the measure of each cell

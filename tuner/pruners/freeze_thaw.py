@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import pareto
-from ..checks import whole
+from ..checks import number, whole
 from ..trial import FrozenTrial
 from .base import Pruner
 from .rungs import longest
@@ -35,10 +35,8 @@ class FreezeThawPruner(Pruner):
     def __init__(self, min_resource: int = 1, chance: float = 0.05, n_startup_trials: int = 5):
         from ..schedulers import FreezeThaw
 
-        if not 0 < chance < 1:
-            raise ValueError(f"chance must be a number between 0 and 1, got {chance!r}")
         self.n_startup_trials = whole("n_startup_trials", n_startup_trials, 1)
-        self.min_resource, self.chance = whole("min_resource", min_resource, 1), chance
+        self.min_resource, self.chance = whole("min_resource", min_resource, 1), number("chance", chance, "(0, 1)")
         self._scheduler = FreezeThaw(self.min_resource)
 
     def prune(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], signs: int | Sequence[int]) -> bool:

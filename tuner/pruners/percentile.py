@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import pareto
-from ..checks import whole
+from ..checks import number, whole
 from ..trial import FrozenTrial, TrialState
 from .base import Pruner
 
@@ -33,9 +33,7 @@ class PercentilePruner(Pruner):
         *,
         n_min_trials: int = 1,
     ):
-        if not 0 <= percentile <= 100:
-            raise ValueError(f"percentile must be in [0, 100], got {percentile}")
-        self.percentile = percentile
+        self.percentile = number("percentile", percentile, "[0, 100]")
         self.n_startup_trials = whole("n_startup_trials", n_startup_trials, 0)
         self.n_warmup_steps = whole("n_warmup_steps", n_warmup_steps, 0)
         self.interval_steps = whole("interval_steps", interval_steps, 1)

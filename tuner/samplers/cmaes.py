@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import number, whole
 from ..space import Domain, Space
 from ..trial import FrozenTrial
 from .base import History, Observations, Sampler, keyed_integer, keyed_uniform
@@ -75,12 +76,11 @@ class CmaEsSampler(Sampler):
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ):
         super().__init__(seed, constraints_func)
-        if sigma0 is not None and not 0 < sigma0 < math.inf:
-            raise ValueError(f"CmaEsSampler: sigma0 must be above 0, got {sigma0!r}")
-        if n_startup_trials < 0:
-            raise ValueError(f"CmaEsSampler: n_startup_trials must be at least 0, got {n_startup_trials!r}")
-        if popsize is not None and popsize < 3:
-            raise ValueError(f"CmaEsSampler: popsize must be at least 3, got {popsize!r}")
+        if sigma0 is not None:
+            number("CmaEsSampler: sigma0", sigma0, "(0, inf)")
+        whole("CmaEsSampler: n_startup_trials", n_startup_trials, 0)
+        if popsize is not None:
+            whole("CmaEsSampler: popsize", popsize, 3)
         if restart_strategy not in (None, "ipop", "bipop"):
             raise ValueError(
                 f"CmaEsSampler: restart_strategy must be 'ipop', 'bipop' or None, got {restart_strategy!r}"

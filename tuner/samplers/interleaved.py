@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..checks import fraction
+from ..checks import number
 from ..space import Domain, Space
 from .base import History, Sampler, keyed_uniform
 from .tpe import TPESampler
@@ -30,7 +30,7 @@ class InterleavedSampler(Sampler):
             raise TypeError(f"InterleavedSampler: sampler must be a tuner.samplers object or None, got {sampler!r}")
         self.sampler = TPESampler(seed=seed) if sampler is None else sampler
         super().__init__(self.sampler.seed if seed is None else seed, self.sampler.constraints_func)
-        self.random_fraction = fraction("InterleavedSampler: random_fraction", random_fraction)
+        self.random_fraction = number("InterleavedSampler: random_fraction", random_fraction, "[0, 1]")
         self._random = RandomSampler(seed=seed)
 
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..checks import fraction, whole
+from ..checks import number, whole
 from ..space import Space
 from ..trial import FrozenTrial
 from .base import History, Sampler, keyed_integer
@@ -53,9 +53,9 @@ class NSGAIISampler(Sampler):
             raise ValueError(f"NSGAIISampler: crossover must be one of {', '.join(CROSSOVERS)}, got {crossover!r}")
         self.crossover, self.mutation_prob = crossover, mutation_prob
         if mutation_prob is not None:
-            self.mutation_prob = fraction("NSGAIISampler: mutation_prob", mutation_prob)
-        self.crossover_prob = fraction("NSGAIISampler: crossover_prob", crossover_prob)
-        self.swapping_prob = fraction("NSGAIISampler: swapping_prob", swapping_prob)
+            self.mutation_prob = number("NSGAIISampler: mutation_prob", mutation_prob, "[0, 1]")
+        self.crossover_prob = number("NSGAIISampler: crossover_prob", crossover_prob, "[0, 1]")
+        self.swapping_prob = number("NSGAIISampler: swapping_prob", swapping_prob, "[0, 1]")
 
     def propose(self, space: Space, history: History, number: int, seed: int) -> np.ndarray:
         if number < len(space.defaults):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..checks import number, whole
 from ..space import Domain, Space
 from ..trial import FrozenTrial
 from .base import History, Observations, Sampler, keyed_integer
@@ -80,14 +81,9 @@ class TPESampler(Sampler):
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ):
         super().__init__(seed, constraints_func)
-        for name, number, least in (
-            ("n_startup_trials", n_startup_trials, 0),
-            ("n_ei_candidates", n_ei_candidates, 1),
-        ):
-            if isinstance(number, bool) or int(number) != number or number < least:
-                raise ValueError(f"TPESampler: {name} must be a whole number of at least {least}, got {number!r}")
-        if not 0 <= prior_weight < math.inf:
-            raise ValueError(f"TPESampler: prior_weight must be a number of at least 0, got {prior_weight!r}")
+        whole("TPESampler: n_startup_trials", n_startup_trials, 0)
+        whole("TPESampler: n_ei_candidates", n_ei_candidates, 1)
+        prior_weight = number("TPESampler: prior_weight", prior_weight, "[0, inf)")
         for name, function in (("gamma", gamma), ("weights", weights)):
             if function is not None and not callable(function):
                 raise TypeError(f"TPESampler: {name} must be a function of the number of trials, got {function!r}")

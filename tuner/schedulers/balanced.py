@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ..checks import ladder
+from ..checks import ladder, number
 from .base import Situation
 from .brackets import geometric
 from .promotions import Promotions
@@ -27,9 +27,7 @@ class Balanced(Promotions):
 
     def __init__(self, min_steps: int | str = "auto", eta: int = 3, explore: float = 0.5):
         self.min_steps, self.eta = ladder(min_steps, eta, "auto")
-        if not 0 < explore < 1:
-            raise ValueError(f"explore must be a number between 0 and 1, got {explore!r}")
-        self.explore = explore
+        self.explore = number("explore", explore, "(0, 1)")
 
     def ladder(self, situation: Situation) -> tuple[Sequence[int], Sequence[float]]:
         return self.rungs(situation.max_steps)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..checks import whole
+from ..checks import number, whole
 from ..pareto import HUGE
 from ..trial import FrozenTrial, TrialState
 from .base import PENDING, Decision, Scheduler, Segment, Situation
@@ -32,9 +32,7 @@ class FreezeThaw(Scheduler):
     """
 
     def __init__(self, min_steps: int = 1, explore: float = 0.5):
-        if not 0 < explore < 1:
-            raise ValueError(f"explore must be a number between 0 and 1, got {explore!r}")
-        self.min_steps, self.explore = whole("min_steps", min_steps, 1), explore
+        self.min_steps, self.explore = whole("min_steps", min_steps, 1), number("explore", explore, "(0, 1)")
 
     def decide(self, situation: Situation) -> Decision:
         first = min(self.min_steps, situation.max_steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..checks import fraction, whole
+from ..checks import number, whole
 from ..samplers.base import keyed_integer, keyed_uniform
 from ..space import Categorical, Domain, Float, Int
 from ..trial import FrozenTrial, TrialState
@@ -31,9 +31,8 @@ class PopulationTraining(Scheduler):
         self, size: int = 20, interval: int = 5, quantile: float = 0.25, resample: float = 0.25, seed: int = 0
     ):
         self.size, self.interval = whole("size", size, 2), whole("interval", interval, 1)
-        if not 0 < quantile <= 0.5:
-            raise ValueError(f"quantile must be above 0 and at most 0.5, got {quantile!r}")
-        self.quantile, self.resample, self.seed = quantile, fraction("resample", resample), seed
+        self.quantile, self.resample = number("quantile", quantile, "(0, 0.5]"), number("resample", resample, "[0, 1]")
+        self.seed = seed
 
     def decide(self, situation: Situation) -> Decision:
         founders = [t for t in situation.trials if t.parent is None]
