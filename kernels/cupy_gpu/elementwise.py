@@ -111,7 +111,7 @@ extern "C" __global__ void elementwise({", ".join([*pointers, "int64 n", *walk])
     for (int64 at = int64(blockIdx.x) * blockDim.x + threadIdx.x; at < n; at += step) {{
         {" ".join(places)}
         {" ".join(convert)}
-        out[to] = {out}({body});
+        out[to] = ({out})({body});
     }}
 }}
 """
