@@ -311,7 +311,7 @@ def check(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if bench.device == "cuda":
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests", "-k"]
-        wanted = "(cupy_gpu and not emulated) or devices or cuda_programs"
+        wanted = "(cupy_gpu and not emulated) or devices or gpu_session or cuda_programs"
         begin = time.perf_counter()
         done = subprocess.run([*command, wanted], cwd=ROOT, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]

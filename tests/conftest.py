@@ -14,6 +14,8 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 if os.environ.get("NANONET_FAKE_CUDA"):
     import fake_cuda
 
+    if fake_cuda.reason() is not None:
+        raise RuntimeError(fake_cuda.reason())
     fake_cuda.install()
 
 #: `backend_in_use` is meant to stay as it is from one example to the next.

@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import mmap
 import os
+import platform
 import shutil
 import struct
 import subprocess
@@ -31,7 +32,7 @@ KEPT = {"cudaGetErrorName", "cudaGetErrorString", "cudaRuntimeGetVersion"}
 
 def reason() -> str | None:
     """None, or in words why the fake cannot be used here."""
-    if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return "the fake CUDA is for Linux on x86-64"
     if shutil.which("g++") is None:
         return "no g++"
@@ -45,9 +46,14 @@ def reason() -> str | None:
         nvrtc.getVersion()
     except (ImportError, RuntimeError) as error:
         return f"no NVRTC: {error}"
+    from cupy_backends.cuda.api import runtime
+
+    if "cudaMalloc" not in _symbols(Path(runtime.__file__)):
+        return "this CuPy has no copy of CUDA's runtime whose functions can be found"
     return None
 
 
+@functools.cache
 def install() -> ctypes.CDLL:
     """Make the fake the GPU of this process, before anything asks for one. `fake_limit` bounds its memory."""
     # Kernels that CuPy has compiled for a real GPU are not to be mixed with those of the fake; CUB brings a runtime
@@ -55,6 +61,7 @@ def install() -> ctypes.CDLL:
     os.environ.setdefault("CUPY_CACHE_DIR", str(_folder() / "cubins"))
     os.environ["CUPY_ACCELERATORS"] = ""
     library = ctypes.CDLL(str(_library()), ctypes.RTLD_GLOBAL)
+    library.fake_limit.argtypes = [ctypes.c_size_t]
     from cupy_backends.cuda.api import runtime
 
     _redirect(Path(runtime.__file__), library)
@@ -126,7 +133,6 @@ def _redirect(module: Path, library: ctypes.CDLL) -> None:
     begin = ctypes.CDLL(str(module)).PyInit_runtime
     base = ctypes.cast(begin, ctypes.c_void_p).value - symbols["PyInit_runtime"][0]
     wanted = {name: value for name, (value, size) in symbols.items() if name.startswith("cuda") and size >= 16}
-    assert wanted, f"{module} does not have CUDA's runtime in it"
     for name in wanted.keys() - KEPT:
         target = getattr(library, name, library.fake_unsupported)
         jump = b"\x48\xb8" + struct.pack("<Q", ctypes.cast(target, ctypes.c_void_p).value) + b"\xff\xe0"
