@@ -11,13 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+#: Slots of each family of kernels.
+SLOTS = "softmax or entropy or norm-None or update-adam or normal or take or advance or argmax or linear"
 #: Files, and which of their tests; no test of these may be skipped.
 PARTS = {
     "session": (["tests/fake_cuda", "tests/test_gpu_session.py", "tests/test_devices.py"], "not emulated"),
-    "kernels": (
-        ["tests/test_kernels.py"],
-        "cupy_gpu and not emulated and float32 and (softmax or entropy or norm-None or update-adam or random_normal or take or advance or argmax or linear)",
-    ),
+    "kernels": (["tests/test_kernels.py"], f"cupy_gpu and not emulated and float32 and ({SLOTS})"),
 }
 #: Tests of devices that need none.
 NO_DEVICE = "not known_or_not_there and not through_dlpack"
