@@ -62,7 +62,7 @@ class Memory(ABC):
 
     @abstractmethod
     def key(self, array: Any) -> int:
-        """The same number for all views of one lent memory, and for nothing else that lives."""
+        """The same number for all views of one memory, lent or not, and for nothing else that lives."""
 
 
 class HostMemory(Memory):

@@ -20,6 +20,7 @@ from nanonet.autograd import (
     is_grad_enabled,
     no_grad,
 )
+from nanonet.device import default_device, get_default_device, set_default_device
 from nanonet.jit import jit
 from nanonet.ops.elementwise import maximum, minimum, where
 from nanonet.ops.random import rand, randn
@@ -85,6 +86,7 @@ __all__ = [
     "bool_",
     "cat",
     "concatenate",
+    "default_device",
     "detect_anomaly",
     "enable_grad",
     "errors",
@@ -94,6 +96,7 @@ __all__ = [
     "from_dlpack",
     "full",
     "functional",
+    "get_default_device",
     "get_float32_matmul_precision",
     "get_num_threads",
     "grad",
@@ -116,6 +119,7 @@ __all__ = [
     "rand",
     "randn",
     "seed",
+    "set_default_device",
     "set_float32_matmul_precision",
     "set_num_threads",
     "set_winograd",

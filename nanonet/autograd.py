@@ -16,8 +16,9 @@ import numpy as np
 
 from kernels import plan, registry
 from kernels.elementwise import BY_NAME
+from kernels.memory import owner
 from kernels.registry import backend_of
-from nanonet.device import host, memory_of, same_device
+from nanonet.device import host, same_device, share_memory
 from nanonet.errors import ShapeError
 from nanonet.tensor import Tensor, as_tensor, constant, mode, ones_like, tensor
 
@@ -252,7 +253,7 @@ def _root_gradient(caller: str, root: Tensor, gradient: Any) -> Tensor:
             )
         on_host = type(root.array) is np.ndarray
         return constant(1.0, root.dtype) if on_host and not root.ndim else ones_like(root)
-    gradient = as_tensor(gradient, root.dtype)
+    gradient = as_tensor(gradient, root.dtype, root)
     if gradient.shape != root.shape:
         raise ShapeError(f"{caller}: gradient has shape {gradient.shape}, the tensor {root.shape}")
     return gradient
@@ -283,19 +284,12 @@ def _add_to_leaf(leaf: Tensor, gradient: Tensor, source: Tensor | None, create_g
 
 def _is_new(gradient: Tensor, source: Tensor | None) -> bool:
     """Was the gradient's memory made for it alone, by the rule that was given `source`?"""
-    if source is None or not gradient.array.flags.c_contiguous:
+    array = gradient.array
+    if source is None or not array.flags.c_contiguous:
         return False
-    array, other = gradient.array, source.array
-    if type(array) is np.ndarray:
-        return array.flags.writeable and _owner(array) is not _owner(other)
-    memory = memory_of(array)
-    return type(other) is not memory.kind or memory.key(array) != memory.key(other)
-
-
-def _owner(array: np.ndarray) -> np.ndarray:
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
+    if type(array) is not np.ndarray or type(source.array) is not np.ndarray:
+        return not share_memory(array, source.array)
+    return array.flags.writeable and owner(array) is not owner(source.array)
 
 
 def sum_to(value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -429,20 +423,19 @@ def gradcheck(
     out = function(*inputs)
     weights = np.random.default_rng(0).uniform(0.5, 1.5, out.shape)
     varied = [x for x in inputs if x.requires_grad]
-    exact = grad(out, varied, as_tensor(weights, out.dtype), allow_unused=True)
+    exact = grad(out, varied, as_tensor(weights, out.dtype, out), allow_unused=True)
     for i, (x, g) in enumerate(zip(varied, exact, strict=True)):
-        found = np.zeros(x.shape) if g is None else g.array
+        found = np.zeros(x.shape) if g is None else host(g.array)
         expected = np.empty(x.shape)
         flat = x.array.reshape(-1) if x.array.flags.c_contiguous else None
         if flat is None:
             raise ValueError(f"gradcheck: input {i} is not contiguous")
-        for j in range(flat.size):
-            middle = flat[j]
+        for j, middle in enumerate(host(flat).tolist()):
             sums = []
             for value in (middle + eps, middle - eps):
                 flat[j] = value
                 with no_grad():
-                    sums.append(float((function(*inputs).array * weights).sum()))
+                    sums.append(float((host(function(*inputs).array) * weights).sum()))
             flat[j] = middle
             expected.reshape(-1)[j] = (sums[0] - sums[1]) / (2 * eps)
         if not np.allclose(found, expected, atol=atol, rtol=rtol, equal_nan=True):
@@ -473,14 +466,14 @@ def gradgradcheck(
             out = function(*args)
             weights = np.random.default_rng(1).uniform(0.5, 1.5, out.shape)
             found = grad(
-                out, [args[i] for i in varied], as_tensor(weights, out.dtype), create_graph=True, allow_unused=True
+                out, [args[i] for i in varied], as_tensor(weights, out.dtype, out), create_graph=True, allow_unused=True
             )
         total = None
         for k, g in enumerate(found):
             if g is None:
                 continue
             w = np.random.default_rng(2 + k).uniform(0.5, 1.5, g.shape)
-            part = (g * as_tensor(w, g.dtype)).sum()
+            part = (g * as_tensor(w, g.dtype, g)).sum()
             total = part if total is None else total + part
         return total if total is not None else as_tensor(np.zeros(()), np.dtype(np.float64))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,22 @@ from kernels.memory import HOST, Memory
 from kernels.plan import memory_of
 from nanonet.errors import BackendUnavailable, DeviceError
 
-__all__ = ["assign", "copied", "host", "memory", "memory_of", "moved", "same_device", "writable", "write"]
+__all__ = [
+    "assign",
+    "copied",
+    "default_device",
+    "default_memory",
+    "get_default_device",
+    "host",
+    "memory",
+    "memory_of",
+    "moved",
+    "same_device",
+    "set_default_device",
+    "share_memory",
+    "writable",
+    "write",
+]
 
 
 def memory(device: Any) -> Memory:
@@ -27,6 +45,54 @@ def memory(device: Any) -> Memory:
         except BackendUnavailable as error:
             raise BackendUnavailable(f"device: {device!r} is not available here: {error}") from None
     raise DeviceError(f"device is {device!r}; wanted 'cpu' or 'cuda'")
+
+
+class Default(threading.local):
+    """Where this thread makes tensors."""
+
+    memory: Memory = HOST
+
+
+default = Default()
+
+
+def default_memory() -> Memory:
+    """The memory of the default device; a step that is being recorded then depends on it."""
+    recorder = plan.current()
+    if recorder is not None:
+        recorder.guard(default, "memory")
+    return default.memory
+
+
+def set_default_device(device: str) -> None:
+    """Make tensors on a device ("cpu", "cuda") wherever none is asked for, in this thread, as in PyTorch.
+
+    What numbers, lists and arrays of the host are made to goes there: by `tensor`, `as_tensor`, `zeros`, `ones`,
+    `full`, `arange`, `eye`, `rand`, `randn`, parameters and buffers of layers, random streams, and arrays that are
+    given to operations and to recorded steps in the place of tensors; `Run` and `tune` train there, and `fit` where the
+    model is. Left where they are: tensors and arrays that lie on some device, `from_dlpack`, and `Tensor(array)`, which
+    shares the array's memory. `nanonet.data` gives arrays of the host. What has been made before is not moved.
+
+    Other threads have their own default, which is "cpu" at first. Raises DeviceError for another name, and
+    BackendUnavailable with the reason where there is no GPU.
+    """
+    default.memory = memory(device)
+
+
+def get_default_device() -> str:
+    """Where this thread makes tensors for which no device is given: "cpu" or "cuda"."""
+    return default.memory.device
+
+
+@contextmanager
+def default_device(device: str) -> Iterator[None]:
+    """Within this context (or decorated function) the default device is another one; see `set_default_device`."""
+    before = default.memory
+    set_default_device(device)
+    try:
+        yield
+    finally:
+        default.memory = before
 
 
 def host(array: Any) -> np.ndarray:
@@ -65,6 +131,11 @@ def copied(array: Any, dtype: Any = None) -> Any:
 def writable(array: Any) -> bool:
     """Whether an array may be changed in place. Arrays of a device know nothing that forbids it."""
     return type(array) is not np.ndarray or array.flags.writeable
+
+
+def share_memory(array: Any, other: Any) -> bool:
+    """Whether two arrays are views of the same memory, be it of different parts."""
+    return type(array) is type(other) and memory_of(array).key(array) == memory_of(other).key(other)
 
 
 def same_device(name: str, arrays: list[Any]) -> Any:

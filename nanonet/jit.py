@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from kernels import plan
-from nanonet.device import assign, copied, host, write
+from kernels.registry import elsewhere
+from nanonet.device import assign, copied, default, host, write
 from nanonet.errors import RecordingError
 from nanonet.quick import MISS, quick
 from nanonet.tensor import Tensor, as_tensor, mode
@@ -74,6 +75,8 @@ class Recording:
         calls: bool = True,
     ):
         recorder = StepRecorder()
+        if any(type(leaf) is np.ndarray for leaf in leaves):  # they were put on the default device
+            recorder.guard(default, "memory")
         self._names = _names_outside(function)
         pairs = [recorder.argument(as_tensor(leaf).array) for leaf in leaves]
         self._buffers = [buffer for _, buffer in pairs]
@@ -263,7 +266,7 @@ def jit(function: Callable) -> Jitted:
 
 def _dynamic(value: Any) -> bool:
     """Is this argument copied in at each replay?"""
-    return isinstance(value, np.ndarray) or (isinstance(value, Tensor) and not value._requires_grad)
+    return isinstance(value, np.ndarray) or (isinstance(value, Tensor) and not value._requires_grad) or elsewhere(value)
 
 
 def _flatten(value: Any, leaves: list, key: list) -> None:
@@ -274,7 +277,7 @@ def _flatten(value: Any, leaves: list, key: list) -> None:
         else:
             leaves.append(value)
             array = value.array
-            key.append((Tensor, array.shape, array.dtype.char))
+            key.append((Tensor, type(array), array.shape, array.dtype.char))
     elif isinstance(value, np.ndarray):
         leaves.append(value)
         key.append((np.ndarray, value.shape, value.dtype.char))
@@ -286,6 +289,9 @@ def _flatten(value: Any, leaves: list, key: list) -> None:
         key.append((dict, tuple(value)))
         for item in value.values():
             _flatten(item, leaves, key)
+    elif elsewhere(value):
+        leaves.append(value)
+        key.append((type(value), value.shape, value.dtype.char))
     else:
         try:
             hash(value)

@@ -14,6 +14,7 @@ import numpy as np
 
 from kernels import plan
 from kernels.elementwise import Elementwise
+from kernels.registry import elsewhere
 from nanonet.device import host
 from nanonet.errors import DataError, DtypeError, OptionError, ShapeError
 from nanonet.ops import reduction as _reduction
@@ -21,7 +22,7 @@ from nanonet.ops.elementwise import clip, log, op_of, where
 from nanonet.ops.shape import reshape, take, to
 from nanonet.ops.softmax import class_cross_entropy, log_softmax
 from nanonet.options import unknown
-from nanonet.tensor import Tensor, arange, as_tensor
+from nanonet.tensor import Tensor, arange, as_tensor, constant
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -83,7 +84,7 @@ def huber_loss(x: Tensor, target: Any, reduction: str = "mean", delta: float = 1
     if not delta > 0:
         raise OptionError(f"huber_loss: delta is {delta!r}, wanted a number > 0")
     x, target = _pair("huber_loss", x, target)
-    return _reduced("huber_loss", _OPS["huber"](x, target, as_tensor(delta, x.dtype)), reduction)
+    return _reduced("huber_loss", _OPS["huber"](x, target, constant(float(delta), x.dtype)), reduction)
 
 
 def binary_cross_entropy(x: Tensor, target: Any, weight: Any = None, reduction: str = "mean") -> Tensor:
@@ -102,7 +103,7 @@ def binary_cross_entropy_with_logits(
     """`binary_cross_entropy` of sigmoid(x), without overflow. pos_weight: multiplies the term of t, broadcasts."""
     x, target = _pair("binary_cross_entropy_with_logits", x, target)
     _shares("binary_cross_entropy_with_logits", target)
-    w = as_tensor(1.0 if pos_weight is None else pos_weight, x.dtype)
+    w = constant(1.0, x.dtype) if pos_weight is None else as_tensor(pos_weight, x.dtype, x)
     loss = _OPS["binary_cross_entropy_with_logits"](x, target, w)
     if loss.shape != x.shape:
         raise ShapeError(f"binary_cross_entropy_with_logits: pos_weight {w.shape} does not broadcast to x {x.shape}")
@@ -205,7 +206,7 @@ def _reduced(name: str, loss: Tensor, reduction: str) -> Tensor:
 def _weighted(name: str, loss: Tensor, weight: Any, reduction: str) -> Tensor:
     if weight is None:
         return _reduced(name, loss, reduction)
-    weighted = loss * as_tensor(weight, loss.dtype)
+    weighted = loss * as_tensor(weight, loss.dtype, loss)
     if weighted.shape != loss.shape:
         raise ShapeError(f"{name}: weight {np.shape(weight)} does not broadcast to x {loss.shape}")
     return _reduced(name, weighted, reduction)
@@ -222,7 +223,7 @@ def _pair(name: str, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
     if x.dtype.kind != "f":
         raise DtypeError(f"{name}: x is {x.dtype}, wanted float32 or float64")
     if not isinstance(target, Tensor) or target.dtype.kind != "f":
-        target = as_tensor(target, x.dtype)
+        target = as_tensor(target, x.dtype, x)
     if target.shape != x.shape:
         if target.shape not in (x.shape[:-1] if x.shape[-1:] == (1,) else None, (*x.shape, 1)):
             raise ShapeError(f"{name}: target has shape {target.shape}, x {x.shape}; wanted the same")
@@ -248,9 +249,11 @@ def _scores(name: str, x: Tensor) -> None:
 def _target(target: Any, x: Tensor) -> Tensor:
     """Labels or probabilities as a tensor; an array of floats takes the dtype of x."""
     if isinstance(target, Tensor) or plan.current() is not None:
+        return as_tensor(target, beside=x)
+    if elsewhere(target):
         return as_tensor(target)
     array = np.asarray(target)
-    return as_tensor(array, x.dtype if array.dtype.kind == "f" else None)
+    return as_tensor(array, x.dtype if array.dtype.kind == "f" else None, x)
 
 
 def _labels(name: str, target: Tensor, x: Tensor) -> Tensor:
@@ -284,7 +287,7 @@ def _distribution(name: str, target: Tensor, x: Tensor) -> Tensor:
 def _class_weight(name: str, weight: Any, x: Tensor) -> Tensor | None:
     if weight is None:
         return None
-    weight = to(weight, x.dtype) if isinstance(weight, Tensor) else as_tensor(weight, x.dtype)
+    weight = to(weight, x.dtype) if isinstance(weight, Tensor) else as_tensor(weight, x.dtype, x)
     if weight.shape != x.shape[1:]:
         raise ShapeError(f"{name}: weight has shape {weight.shape}, wanted {x.shape[1:]}, one weight per class")
     return weight

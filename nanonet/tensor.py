@@ -14,7 +14,7 @@ import numpy as np
 from kernels import plan
 from kernels.memory import HOST, Memory
 from kernels.registry import backend_of, elsewhere
-from nanonet.device import copied, host, memory, memory_of, moved
+from nanonet.device import copied, default_memory, host, memory, memory_of, moved
 from nanonet.errors import DtypeError, RecordingError, ShapeError
 
 #: What a tensor may hold, by the names that people type.
@@ -239,13 +239,18 @@ class Tensor:
 
     def copy_(self, value: Any) -> Tensor:
         """Overwrite the values, in place. Broadcasts. Raises ShapeError if the shapes do not fit."""
-        source = as_tensor(value, self.dtype).array
-        if type(source) is not type(self.array):
-            source = _beside(source, self.array)
+        if isinstance(value, (bool, int, float, np.generic)):
+            source = fixed(value, self.dtype)
+        else:
+            source = as_tensor(value, self.dtype, self).array
+            if type(source) is not type(self.array):
+                source = _beside(source, self.array)
         try:
-            np.broadcast_to(source, self.shape)
+            fits = np.broadcast_shapes(source.shape, self.shape) == self.shape
         except ValueError:
-            raise ShapeError(f"copy_: values of shape {source.shape} do not fit into {self.shape}") from None
+            fits = False
+        if not fits:
+            raise ShapeError(f"copy_: values of shape {source.shape} do not fit into {self.shape}")
         self._forbid_argument()
         if mode.grad and self._requires_grad:
             raise RuntimeError(
@@ -328,16 +333,18 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: st
     """A tensor with a copy of `data`: numbers, nested lists, an array or a tensor.
 
     Without `dtype`, floats of any width become float32, integers int64, booleans bool. Without `device` ("cpu", "cuda")
-    it lies where `data` does. Raises DtypeError for anything else, ShapeError for ragged lists, DeviceError and
-    BackendUnavailable for a device, RecordingError within a step that jit records (the copy would never change).
+    a tensor or array stays on its device, and all else goes to the default one (`set_default_device`). Raises
+    DtypeError for anything else, ShapeError for ragged lists, DeviceError and BackendUnavailable for a device,
+    RecordingError within a step that jit records (the copy would never change).
     """
     if isinstance(data, Tensor):
         source, dtype = data.array, data.dtype if dtype is None else dtype
     else:
         source = data if elsewhere(data) else _host_array(data)
     found = _natural(source, "tensor") if dtype is None else dtype_of(dtype)
-    target = memory_of(source) if device is None else memory(device)
-    if isinstance(data, Tensor) or type(source) is not np.ndarray:
+    made = isinstance(data, Tensor) or type(source) is not np.ndarray
+    target = memory(device) if device is not None else memory_of(source) if made else default_memory()
+    if made:
         if type(source) is not target.kind:
             source = _beside(source, target)
         out = plan.empty(source, source.shape, found)
@@ -396,37 +403,40 @@ def fixed(value: float, dtype: Any) -> np.ndarray:
     return array
 
 
-def as_tensor(data: Any, dtype: np.dtype | None = None) -> Tensor:
-    """`data` itself if it is a Tensor of that dtype, else one made of it; a fitting array is shared, not copied."""
+def as_tensor(data: Any, dtype: np.dtype | None = None, beside: Tensor | None = None) -> Tensor:
+    """`data` itself if it is a Tensor of that dtype, else one made of it; a fitting array is shared, not copied.
+
+    What is of the host (no tensor, and no array of a device) goes to the device of the tensor `beside`, or to the
+    default one. Raises RecordingError within a step that jit records, unless it is a number.
+    """
     if isinstance(data, Tensor):
         return data if dtype is None or data.dtype == dtype else tensor(data, dtype)
     if elsewhere(data):
         return Tensor(data) if dtype is None or data.dtype == dtype else tensor(data, dtype)
     array = _host_array(data)
-    return Tensor(np.asarray(array, _natural(array, "tensor") if dtype is None else dtype))
+    array = np.asarray(array, _natural(array, "tensor") if dtype is None else dtype)
+    target = _memory(beside)
+    return Tensor(array if target is HOST else target.from_host(array))
 
 
-def zeros(
-    *shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False, device: Any = "cpu"
-) -> Tensor:
+def zeros(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """Zeros of that shape, given as one tuple or as its sides."""
     return full(_shape(shape), 0, dtype, requires_grad, device)
 
 
-def ones(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False, device: Any = "cpu") -> Tensor:
+def ones(*shape: int | Sequence[int], dtype: Any = float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """Ones of that shape, given as one tuple or as its sides."""
     return full(_shape(shape), 1, dtype, requires_grad, device)
 
 
 def full(
-    shape: Sequence[int], value: float, dtype: Any = float32, requires_grad: bool = False, device: Any = "cpu"
+    shape: Sequence[int], value: float, dtype: Any = float32, requires_grad: bool = False, device: Any = None
 ) -> Tensor:
-    """A tensor of that shape, each element `value`. device: "cpu", "cuda", or a tensor that it is to lie beside."""
-    if isinstance(device, Tensor):
-        beside = device.array
-    else:
-        beside = np if device == "cpu" else backend_of(memory(device).empty((0,), np.float32)).xp
-    out = plan.empty(beside, tuple(shape), dtype_of(dtype))
+    """A tensor of that shape, each element `value`.
+
+    device: "cpu", "cuda", or a tensor that it is to lie beside; None for the default one.
+    """
+    out = plan.empty_in(_memory(device), tuple(shape), dtype_of(dtype))
     backend_of(out).copy(fixed(value, out.dtype), out=out)
     return Tensor(out).requires_grad_(requires_grad)
 
@@ -441,20 +451,29 @@ def ones_like(x: Tensor) -> Tensor:
     return full(x.shape, 1, x.dtype, device=x)
 
 
-def arange(*args: float, dtype: Any = None, device: Any = "cpu") -> Tensor:
+def arange(*args: float, dtype: Any = None, device: Any = None) -> Tensor:
     """As numpy.arange. A constant of a recorded step. device: as in `full`."""
     array = np.arange(*args)
     return _constant_array(array.astype(_natural(array, "arange") if dtype is None else dtype_of(dtype)), device)
 
 
-def eye(n: int, dtype: Any = float32, device: Any = "cpu") -> Tensor:
+def eye(n: int, dtype: Any = float32, device: Any = None) -> Tensor:
     """The identity matrix, (n, n). A constant of a recorded step."""
     return _constant_array(np.eye(n, dtype=dtype_of(dtype)), device)
 
 
 def _constant_array(array: np.ndarray, device: Any) -> Tensor:
-    target = memory_of(device.array) if isinstance(device, Tensor) else memory(device)
+    target = _memory(device)
     return Tensor(array if target is HOST else target.from_host(array))
+
+
+def _memory(device: Any) -> Memory:
+    """That of a device, of a tensor, or for None the default one."""
+    if device is None:
+        return default_memory()
+    if isinstance(device, Tensor):
+        return HOST if type(device.array) is np.ndarray else memory_of(device.array)
+    return memory(device)
 
 
 def _shape(shape: tuple) -> tuple[int, ...]:

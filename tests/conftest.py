@@ -52,14 +52,15 @@ def real_backend(name):
 
 @cache
 def emulated_backend(device):
-    """The GPU backend on a device of `emulator`; skips where there is no C++ compiler."""
+    """The GPU backend on the device of that name; skips where there is no C++ compiler."""
+    import apart
     import emulator
 
     from kernels.cupy_gpu.backend import backend
 
     if emulator.COMPILER is None:
         pytest.skip("no C++ compiler, which the emulator of the GPU needs")
-    return backend(getattr(emulator, device)())
+    return backend({"Emulator": emulator.Emulator, "ApartEmulator": apart.ApartEmulator}[device]())
 
 
 @pytest.fixture(params=HOST_BACKENDS)

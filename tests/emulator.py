@@ -16,12 +16,11 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from kernels.cupy_gpu.device import Device, Function, Program
-from kernels.memory import HOST, HostMemory, Memory
+from kernels.memory import HOST, Memory
 
 HEADER = Path(__file__).with_name("emulator.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -48,57 +47,6 @@ class Emulator(Device):
             start((ctypes.c_uint * 6)(*grid, *block), ctypes.c_void_p(pointers))
 
         return function
-
-
-class HostArray(np.ndarray):
-    """An array of NumPy that passes for one of the GPU."""
-
-
-class ApartMemory(HostMemory):
-    """The host's memory as that of another device, "cuda"."""
-
-    device = "cuda"
-    kind = HostArray
-
-    def empty(self, shape, dtype):
-        return np.empty(shape, dtype).view(HostArray)
-
-    def from_host(self, array):
-        return np.array(array, order="C").view(HostArray)
-
-    def to_host(self, array):
-        return np.array(array)
-
-    def broadcast(self, array, shape):
-        return np.broadcast_to(array, shape, subok=True)
-
-    def view(self, base, shape, dtype, strides, offset):
-        return np.ndarray(shape, dtype, base, offset, strides).view(HostArray)
-
-    def over(self, memory, shape, dtype):
-        return super().over(memory, shape, dtype).view(HostArray)
-
-
-class _Apart(ModuleType):
-    """NumPy, but for functions that make arrays."""
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-
-def _apart(function):
-    return lambda *arguments, **options: function(*arguments, **options).view(HostArray)
-
-
-class ApartEmulator(Emulator):
-    """Runs kernels on `HostArray`s: with it, what nanonet does with a GPU is tested without one."""
-
-    memory = ApartMemory()
-    xp = _Apart("apart")
-
-
-for _name in ("empty", "zeros", "full", "ones", "arange"):
-    setattr(ApartEmulator.xp, _name, _apart(getattr(np, _name)))
 
 
 @cache

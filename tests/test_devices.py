@@ -23,6 +23,7 @@ def cuda(request, monkeypatch):
     if request.param == "cupy_gpu":
         real_backend("cupy_gpu")
         return "cuda"
+    import apart
     import emulator
 
     from kernels.cupy_gpu.backend import backend
@@ -30,7 +31,7 @@ def cuda(request, monkeypatch):
     if emulator.COMPILER is None:
         pytest.skip("no C++ compiler, which the emulator of the GPU needs")
     monkeypatch.setattr(registry, "others", {})
-    registry.register(backend(emulator.ApartEmulator()))
+    registry.register(backend(apart.ApartEmulator()))
     return "cuda"
 
 

@@ -3,6 +3,7 @@
 import emulator
 import numpy as np
 import pytest
+from apart import ApartEmulator
 from cases import KERNELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(emulator.COMPILER is None, reason="the emulator 
 SUM = Formula.of("x + y", "x", "y")
 
 
-class Counting(emulator.ApartEmulator):
+class Counting(ApartEmulator):
     """Counts the kernels that Python has chosen."""
 
     chosen = 0

@@ -20,7 +20,8 @@ class Parameter(Tensor):
     """A tensor that a module trains.
 
     data: numbers, lists, an array or a tensor; an array's floats become float32 unless dtype says otherwise. An array
-    or tensor of a fitting dtype is shared, not copied.
+    or tensor of a fitting dtype is shared, not copied, if it lies on the device
+    (the default one for what is no tensor).
     """
 
     __slots__ = ()

@@ -169,7 +169,7 @@ def conv_transpose2d(
 
 
 def _image(name: str, x: Tensor, weight: Tensor, ndim: int) -> Tensor:
-    x = as_tensor(x, None if isinstance(x, Tensor) else weight.dtype)
+    x = as_tensor(x, None if isinstance(x, Tensor) else weight.dtype, weight)
     axes = {3: "(n, l, c)", 4: "(n, h, w, c)"}[ndim]
     if x.ndim != ndim:
         raise ShapeError(f"{name}: x is {x.shape}, wanted {axes}")

@@ -11,7 +11,7 @@ import numpy as np
 from kernels import plan
 from kernels.elementwise import BY_NAME, Elementwise
 from kernels.formula import Formula
-from kernels.registry import backend_of
+from kernels.registry import backend_of, elsewhere
 from nanonet.autograd import Op
 from nanonet.device import same_device
 from nanonet.errors import DtypeError, ShapeError
@@ -64,21 +64,23 @@ def _broadcast(name: str, arrays: list[np.ndarray]) -> tuple[int, ...]:
 
 def operands(*values: Any) -> list[Tensor]:
     """Tensors of one float dtype: numbers and arrays take that of the tensors among them."""
-    dtype = None
+    dtype = beside = None
     for value in values:
-        if isinstance(value, Tensor) and value.array.dtype.kind == "f":
-            dtype = value.array.dtype
-            break
-    return [value if isinstance(value, Tensor) else _operand(value, dtype) for value in values]
+        if isinstance(value, Tensor):
+            beside = value
+            if value.array.dtype.kind == "f":
+                dtype = value.array.dtype
+                break
+    return [value if isinstance(value, Tensor) else _operand(value, dtype, beside) for value in values]
 
 
-def _operand(value: Any, dtype: np.dtype | None) -> Tensor:
+def _operand(value: Any, dtype: np.dtype | None, beside: Tensor | None) -> Tensor:
     if isinstance(value, numbers.Real) and not isinstance(value, np.ndarray):
         if dtype is None:
             dtype = np.dtype(np.int64 if isinstance(value, numbers.Integral) else np.float32)
         return constant(float(value), dtype) if dtype.kind == "f" else Tensor(fixed(value, dtype))
-    kind = np.asarray(value).dtype.kind
-    return as_tensor(value, dtype if kind in "fiu" else None)
+    kind = (value if elsewhere(value) else np.asarray(value)).dtype.kind
+    return as_tensor(value, dtype if kind in "fiu" else None, beside)
 
 
 # ------------------------------------------------------------------------------ derivatives

@@ -43,8 +43,11 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     a (..., m, k), b (..., k, n) -> (..., m, n). A vector a counts as (1, k), b as (k, 1), and that axis is dropped from
     the result. Raises ShapeError if the inner sizes differ, DtypeError unless both are floats of one dtype.
     """
-    a = as_tensor(a, b.dtype if isinstance(b, Tensor) and not isinstance(a, Tensor) else None)
-    b = as_tensor(b, None if isinstance(b, Tensor) else a.dtype)
+    if isinstance(b, Tensor):
+        a = as_tensor(a, None if isinstance(a, Tensor) else b.dtype, b)
+    else:
+        a = as_tensor(a)
+        b = as_tensor(b, a.dtype, a)
     if not a.ndim or not b.ndim:
         raise ShapeError(f"matmul: a {a.shape} and b {b.shape}, wanted at least one axis each")
     if a.ndim == 1 and b.ndim == 1:
@@ -75,7 +78,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
     x (..., k), weight (k, m), bias (m,) or None, activation None, "relu", "tanh" or "sigmoid" -> (..., m).
     Raises ShapeError, DtypeError or OptionError that name the argument.
     """
-    x = as_tensor(x, None if isinstance(x, Tensor) else weight.dtype)
+    x = as_tensor(x, None if isinstance(x, Tensor) else weight.dtype, weight)
     shape, (k, m) = x.array.shape, weight.array.shape
     if not shape or shape[-1] != k:
         raise ShapeError(

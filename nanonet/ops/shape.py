@@ -203,7 +203,8 @@ def _(g, out, *tensors, axis):
 
 def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after another along an axis; the other sides are equal."""
-    tensors = [as_tensor(t) for t in tensors]
+    beside = next((t for t in tensors if isinstance(t, Tensor)), None)
+    tensors = [as_tensor(t, beside=beside) for t in tensors]
     if not tensors:
         raise ShapeError("concatenate: no tensors, wanted at least one")
     first = tensors[0]
@@ -220,7 +221,8 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors, all of one shape, along a new axis."""
-    return concatenate([unsqueeze(as_tensor(t), dim) for t in tensors], dim)
+    beside = next((t for t in tensors if isinstance(t, Tensor)), None)
+    return concatenate([unsqueeze(as_tensor(t, beside=beside), dim) for t in tensors], dim)
 
 
 @op(needs_out=False)
@@ -321,7 +323,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
     Raises IndexError if one is out of range (not checked within a recorded step), DtypeError unless integers.
     """
-    index = as_tensor(index)
+    index = as_tensor(index, beside=x)
     if index.dtype.kind != "i":
         raise DtypeError(f"take: index is {index.dtype}, wanted int64")
     rows = x.shape[0]
@@ -331,7 +333,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
         if low < -rows or high >= rows:
             raise IndexError(f"take: index {low if low < -rows else high} is out of range for {rows} rows")
         if low < 0:
-            index = Tensor(np.where(values < 0, values + rows, values))
+            index = as_tensor(np.where(values < 0, values + rows, values), beside=x)
     index = to(index, x.device)
     flat = contiguous(to(index, np.int64)).array.reshape(-1)
     out = _take(x, Tensor(flat))
@@ -341,7 +343,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 def getitem(x: Tensor, key: Any) -> Tensor:
     """x[key]: integers, slices, None and ... give a view; one integer tensor or array picks rows; a bool mask too."""
     if isinstance(key, (Tensor, np.ndarray, list)):
-        key = as_tensor(key)
+        key = as_tensor(key, beside=x)
         if key.dtype == np.bool_:
             if plan.current() is not None:
                 forbid_recording("a boolean mask as index")
@@ -349,7 +351,7 @@ def getitem(x: Tensor, key: Any) -> Tensor:
                 raise ShapeError(f"getitem: mask {key.shape} does not fit {x.shape}")
             picked = np.flatnonzero(host(key.array))
             x = reshape(x, -1, *x.shape[key.ndim :]) if x.size else x
-            return take(x, Tensor(picked))
+            return take(x, as_tensor(picked, beside=x))
         return take(x, key)
     parts = key if isinstance(key, tuple) else (key,)
     if any(isinstance(part, (Tensor, np.ndarray, list)) for part in parts):
@@ -376,7 +378,7 @@ def _pick(x: Tensor, parts: tuple) -> Tensor:
             raise IndexError(f"getitem: index {axis} is out of range or not of integers for {x.shape}")
     wrapped = [np.where(a < 0, a + x.shape[i], a) for i, a in enumerate(arrays)]
     flat = np.ravel_multi_index(np.broadcast_arrays(*wrapped), x.shape[: len(wrapped)])
-    return take(reshape(x, -1, *x.shape[len(wrapped) :]), Tensor(np.asarray(flat, np.int64)))
+    return take(reshape(x, -1, *x.shape[len(wrapped) :]), as_tensor(np.asarray(flat, np.int64), beside=x))
 
 
 def axis_of(name: str, axis: int, ndim: int) -> int:

@@ -10,7 +10,7 @@ from kernels import plan
 from kernels.formula import Formula
 from kernels.registry import backend_of
 from nanonet.errors import OptionError
-from nanonet.tensor import Tensor, fixed
+from nanonet.tensor import Tensor, fixed, zeros
 
 _SCALE = Formula.of("g * min(limit / (norm + 1e-06), 1)", "g", "limit", "norm")
 _ROOT = Formula.of("sqrt(x)", "x")
@@ -31,7 +31,7 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> Tenso
         raise OptionError(f"clip_grad_norm_: max_norm is {max_norm!r}, wanted a number > 0")
     gradients = _gradients(params)
     if not gradients:
-        return Tensor(np.zeros((), np.float32))
+        return zeros(())
     backend, dtype = backend_of(gradients[0]), gradients[0].dtype
     squares = plan.empty(gradients[0], (len(gradients),), dtype)
     norm = plan.empty(gradients[0], (), dtype)
