@@ -157,7 +157,7 @@ def matmul(bench: Bench, peak: dict[str, float]) -> list[Row]:
                     x, y = (bench.theirs(t).to(kind) for t in (a, b))
                     candidates["PyTorch"] = partial(bench.torch.mm, x, y, out=x @ y)
                 if bench.device == "cuda" and precision == "float32":
-                    candidates["CuPy"] = partial(backend.xp.matmul, a.array, b.array, out=out.copy())
+                    candidates["CuPy"] = partial(backend.xp.matmul, a.array, b.array, out=backend.xp.empty_like(out))
                 samples = bench.time(candidates)
             size = (2 if precision == "bf16" else 4) * 3 * n * n
             bound = limit(peak, precision, 2.0 * n**3, size)
@@ -348,7 +348,7 @@ def check(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if bench.device == "cuda":
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests", "-k"]
-        wanted = "(cupy_gpu and not emulated) or devices or cuda_programs"
+        wanted = "(cupy_gpu and not emulated) or devices or gpu_session or cuda_programs"
         begin = time.perf_counter()
         done = subprocess.run([*command, wanted], cwd=ROOT, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]

@@ -11,6 +11,14 @@ from hypothesis import HealthCheck, settings
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+#: With $NANONET_FAKE_CUDA set, the GPU is `fake_cuda`. (Before anything asks for one.)
+if os.environ.get("NANONET_FAKE_CUDA"):
+    import fake_cuda
+
+    if fake_cuda.reason() is not None:
+        raise RuntimeError(fake_cuda.reason())
+    fake_cuda.install()
+
 #: `backend_in_use` is meant to stay as it is from one example to the next.
 COMMON = {
     "deadline": None,

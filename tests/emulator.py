@@ -155,20 +155,25 @@ class _Launch(threading.local):
 
 @cache
 def _library(program: Program) -> ctypes.CDLL:
+    return ctypes.CDLL(str(built(program.source)))
+
+
+def built(source: str) -> Path:
+    """A library with emulate_NAME(sizes of grid and block, shared bytes, arguments) for each kernel of a source."""
     wrappers = [
         f'extern "C" void emulate_{name}(const unsigned* n, void** arguments) {{\n'
         f"    emulator::Flushing flushing(sizeof(real) == 4);\n"
         f"    emulator::run({{n[0], n[1], n[2]}}, {{n[3], n[4], n[5]}}, n[6], {most or UNBOUND},\n"
         f"                  [=] {{ emulator::call({name}, arguments); }});\n}}\n"
         f'extern "C" int parameters_{name}() {{ return emulator::parameters({name}); }}'
-        for most, name in KERNEL.findall(program.source)
+        for most, name in KERNEL.findall(source)
     ]
-    source = SHARED.sub(r"static \1; static long of_\2; emulator::undefined(&\2, sizeof \2, of_\2);", program.source)
+    source = SHARED.sub(r"static \1; static long of_\2; emulator::undefined(&\2, sizeof \2, of_\2);", source)
     text = "\n".join(['#include "emulator.h"', source, *wrappers])
     header = _header()
     library = header.parent / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.so"
     _make(library, text, ["-shared", f"-I{header.parent}"], ".cpp")
-    return ctypes.CDLL(str(library))
+    return library
 
 
 @cache

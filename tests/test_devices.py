@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from conftest import real_backend
 
 import nanonet
 import nanonet.functional as F
@@ -16,9 +17,12 @@ from nanonet.stacked import StackedRun, advance_together
 from nanonet.training import Run
 
 
-@pytest.fixture
-def cuda(monkeypatch):
-    """The device "cuda", emulated."""
+@pytest.fixture(params=["emulated", "cupy_gpu"])
+def cuda(request, monkeypatch):
+    """The device "cuda", emulated, and the one that is there."""
+    if request.param == "cupy_gpu":
+        real_backend("cupy_gpu")
+        return "cuda"
     import apart
     import emulator
 

@@ -25,6 +25,7 @@ from kernels.formula import Formula, names
 from nanonet import nn
 from nanonet.autograd import grad
 from nanonet.data.batching import order
+from nanonet.device import write
 from nanonet.errors import OptionError
 from nanonet.jit import jit
 from nanonet.nn.parameter import Parameter
@@ -155,7 +156,7 @@ class Hypergradient:
         finally:
             model.load_random_state(random)
             for buffer, kept in buffers:
-                buffer.array[...] = kept
+                write(buffer.array, kept)
             model.train(mode)
         return float(value.item()), gradient
 

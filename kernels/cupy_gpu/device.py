@@ -236,6 +236,12 @@ class Device(ABC):
 
         return call
 
+    def stranger(self, argument: Any, where: str = "") -> DeviceError:
+        """The error to raise for an array that is not one of this device."""
+        kind = "cpu" if isinstance(argument, np.ndarray) else type(argument).__name__
+        here = self.memory.device
+        return DeviceError(f"{where}got an array on {kind}, wanted all on {here}; move it with .to({here!r})")
+
     def _word(self, argument: Any, name: str) -> np.generic:
         if isinstance(argument, np.void):
             return np.asarray(argument)
@@ -246,9 +252,7 @@ class Device(ABC):
         if isinstance(argument, float):
             return np.float64(argument)
         if argument is not None and type(argument) is not self.memory.kind:
-            kind = "cpu" if isinstance(argument, np.ndarray) else type(argument).__name__
-            here = self.memory.device
-            raise DeviceError(f"{name}: got an array on {kind}, wanted all on {here}; move it with .to({here!r})")
+            raise self.stranger(argument, f"{name}: ")
         return np.uint64(0 if argument is None else self.address(argument))
 
 
@@ -269,7 +273,8 @@ class Cuda(Device):
         self.xp, self.memory = cupy, CudaMemory()
         attributes = cupy.cuda.Device().attributes
         self.multiprocessors = attributes["MultiProcessorCount"]
-        self.capability = tuple(attributes[f"ComputeCapability{part}"] for part in ("Major", "Minor"))
+        digits = cupy.cuda.Device().compute_capability  # such as "90" and "121"
+        self.capability = int(digits[:-1]), int(digits[-1])
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
@@ -279,7 +284,10 @@ class Cuda(Device):
         return self.xp.cuda.get_current_stream().is_capturing()
 
     def address(self, array: Any) -> int:
-        return array.data.ptr
+        try:
+            return array.data.ptr
+        except AttributeError:
+            raise self.stranger(array) from None
 
     def graph(self, calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
         return Graph(calls)
@@ -298,10 +306,13 @@ class Cuda(Device):
                 kernel.max_dynamic_shared_size_bytes = shared
             _ = kernel.num_regs  # loads it, which cannot be done while launches are captured
 
-            entry, stream, start = kernel.kernel.ptr, self.xp.cuda.get_current_stream, driver.launchKernel
+            entry = kernel.kernel  # its module is unloaded with it
+            stream, start, context = self.xp.cuda.get_current_stream, driver.launchKernel, driver.ctxGetCurrent
 
             def found(grid: Three, block: Three, pointers: int, shared: int) -> None:
-                start(entry, *grid, *block, shared, stream().ptr, pointers, 0)
+                if not context():  # the first that this thread asks of CUDA
+                    self.xp.cuda.Device().use()
+                start(entry.ptr, *grid, *block, shared, stream().ptr, pointers, 0)
 
             self._functions[key] = found
         return found

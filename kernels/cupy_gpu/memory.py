@@ -9,8 +9,10 @@ from typing import Any
 import cupy
 import numpy as np
 
+from kernels import plan
 from kernels.errors import OutOfMemory
 from kernels.memory import Memory
+from kernels.registry import gpu
 
 __all__ = ["CudaMemory"]
 
@@ -37,6 +39,10 @@ class CudaMemory(Memory):
         return made
 
     def to_host(self, array: cupy.ndarray) -> np.ndarray:
+        if not array.flags.c_contiguous:
+            packed = self.empty(array.shape, array.dtype)
+            self._copy(array, packed)
+            array = packed
         return cupy.asnumpy(array)
 
     def write(self, array: cupy.ndarray, values: np.ndarray) -> None:
@@ -44,7 +50,13 @@ class CudaMemory(Memory):
         if array.flags.c_contiguous:
             array.set(values.reshape(array.shape))
         else:
-            array[...] = cupy.asarray(values)
+            self._copy(self.from_host(values), array)
+
+    @staticmethod
+    def _copy(x: cupy.ndarray, out: cupy.ndarray) -> None:
+        """out[...] = x by our own kernel; CuPy's would be compiled for each pair of dtypes, from headers of CUDA."""
+        with plan.paused():
+            gpu().copy(x, out)
 
     def broadcast(self, array: cupy.ndarray, shape: tuple[int, ...]) -> cupy.ndarray:
         return cupy.broadcast_to(array, shape)
