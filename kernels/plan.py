@@ -99,7 +99,14 @@ class Arena:
         lent, lease = memory.lend(block)
         array = memory.over(lent, shape, dtype)
         key = memory.key(array)
-        self._leases[key] = (weakref.ref(lease, lambda _: self._release(key)), block, next(self._numbers), memory)
+        this = weakref.ref(self)  # else the arena would keep itself, and its blocks, until garbage is collected
+
+        def gone(_: Any) -> None:
+            arena = this()
+            if arena is not None:
+                arena._release(key)
+
+        self._leases[key] = (weakref.ref(lease, gone), block, next(self._numbers), memory)
         return array
 
     def owns(self, array: Any) -> bool:

@@ -20,6 +20,12 @@ from nanonet.autograd import (
     is_grad_enabled,
     no_grad,
 )
+from nanonet.determinism import (
+    are_deterministic_algorithms_enabled,
+    kernel_benchmark_enabled,
+    set_kernel_benchmark,
+    use_deterministic_algorithms,
+)
 from nanonet.jit import jit
 from nanonet.ops.elementwise import maximum, minimum, where
 from nanonet.ops.random import rand, randn
@@ -80,6 +86,7 @@ __all__ = [
     "Function",
     "Tensor",
     "arange",
+    "are_deterministic_algorithms_enabled",
     "as_tensor",
     "autocast",
     "bool_",
@@ -103,6 +110,7 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "jit",
+    "kernel_benchmark_enabled",
     "losses",
     "manual_seed",
     "maximum",
@@ -117,11 +125,13 @@ __all__ = [
     "randn",
     "seed",
     "set_float32_matmul_precision",
+    "set_kernel_benchmark",
     "set_num_threads",
     "set_winograd",
     "single_thread",
     "stack",
     "tensor",
+    "use_deterministic_algorithms",
     "where",
     "winograd_enabled",
     "zeros",

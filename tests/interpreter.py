@@ -35,13 +35,12 @@ class Interpreter(emulator.Emulator):
     def function(self, program, name, shared):
         if program not in _loops:
             return super().function(program, name, shared)
-        return lambda grid, block, pointers, shared: self._interpret(*_loops[program], pointers)
+        return lambda grid, block, pointers, shared: self._carry_out(*_loops[program], pointers)
 
-    def _interpret(self, loop: Loop, shape: tuple[int, ...], strides: tuple, pointers: int) -> None:
+    def _carry_out(self, loop: Loop, shape: tuple[int, ...], strides: tuple, pointers: int) -> None:
         self._launch.ranges = {}
         table = (ctypes.POINTER(ctypes.c_uint64) * len(loop.arrays)).from_address(pointers)
-        words = [x[0] for x in table]
-        arrays = [_at(word, shape, own, np.dtype(dtype)) for word, own, dtype in zip(words, strides, loop.arrays)]
+        arrays = [_at(x[0], shape, own, np.dtype(dtype)) for x, own, dtype in zip(table, strides, loop.arrays)]
         first = self.rng.random(shape) < 0.5
         for part in (first, ~first):
             held = [x[part] for x in arrays]

@@ -133,7 +133,7 @@ def test_a_chain_reads_and_writes_16_bytes_at_a_time_and_rounds_each_result():
 def test_the_parameters_of_every_kernel_are_found(file):
     """What a launch may write is told by them (see `signature`)."""
     source = program(file).source
-    names = emulator.KERNEL.findall(source)
+    names = [name for _, name in emulator.KERNEL.findall(source)]
     assert len(names) == source.count("__global__ void")
     for name in names:
         found = parameters(source, name)

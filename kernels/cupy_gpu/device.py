@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -68,6 +69,22 @@ def _text(file: str) -> str:
     return re.sub(r'#include "([^"]+)"', lambda found: _text(found[1]), (CUDA / file).read_text())
 
 
+class Trace(Protocol):
+    """What a device tells its trace, as it does it."""
+
+    def scratch(self, array: Any) -> None:
+        """An array has been made by `empty`."""
+
+    def made(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
+        """A call has been carried out, a Launch or another one, with arrays among its arguments."""
+
+
+class Tracing(threading.local):
+    """The trace of what this thread does on a device, if there is one."""
+
+    trace: Trace | None = None
+
+
 def hidden(reads: Iterable[Any], writes: Iterable[Any]) -> list[tuple[int, Any]]:
     """(place, array) of those whose addresses are not among the arguments."""
     return [*((READ, x) for x in reads), *((WRITTEN, x) for x in writes)]
@@ -87,52 +104,35 @@ def _written(program: Program, name: str) -> frozenset[int] | None:
     return written(program.source, name)
 
 
-class Trace(Protocol):
-    """What a device tells its trace, as it does it."""
-
-    def scratch(self, array: Any) -> None:
-        """An array has been made by `empty`."""
-
-    def made(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
-        """A call has been carried out, a Launch or another one, with arrays among its arguments."""
-
-
-class Tracing(threading.local):
-    """The trace of what this thread does on a device, if there is one."""
-
-    trace: Trace | None = None
-
-
+@dataclass(frozen=True)
 class Launch(plan.Launch):
-    """A kernel with its arguments, to be launched by a call. It keeps no array alive."""
+    """A kernel of a program with its arguments. It keeps no array alive."""
 
-    __slots__ = ("_function", "arguments", "block", "device", "grid", "name", "program", "shared", "values")
+    device: Device
+    program: Program
+    name: str
+    grid: Three
+    block: Three
+    words: tuple[np.generic | np.ndarray, ...]
+    shared: int = 0
+    arguments: Arguments = field(init=False, compare=False, repr=False)
 
-    def __init__(
-        self,
-        device: Device,
-        program: Program,
-        name: str,
-        grid: Three,
-        block: Three,
-        values: Sequence[np.generic],
-        shared: int = 0,
-    ):
-        self.device, self.program, self.name, self.shared = device, program, name, shared
-        self.grid, self.block, self.values = grid, block, values
-        self.arguments = Arguments(values)
-        self._function = device.function(program, name, shared)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", Arguments(self.words))
+
+    @cached_property
+    def function(self) -> Function:
+        """The compiled kernel."""
+        return self.device.function(self.program, self.name, self.shared)
 
     def __call__(self) -> None:
-        self._function(self.grid, self.block, self.arguments.pointers, self.shared)
+        self.function(self.grid, self.block, self.arguments.pointers, self.shared)
 
     def elsewhere(self, addresses: Mapping[int, int]) -> Launch:
-        values = [np.uint64(addresses[i]) if i in addresses else value for i, value in enumerate(self.values)]
-        return self.of(self.program, values)
-
-    def of(self, program: Program, values: Sequence[np.generic]) -> Launch:
-        """The launch of another program in the same way."""
-        return Launch(self.device, program, self.name, self.grid, self.block, values, self.shared)
+        words = list(self.words)
+        for place, address in addresses.items():
+            words[place] = np.uint64(address)
+        return replace(self, words=tuple(words))
 
 
 class Device(ABC):
@@ -142,11 +142,18 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+    #: Compute capability.
+    capability: tuple[int, int]
     #: Bytes of shared memory that a block may have; how large tiles are depends on it, results do not.
     shared_memory: int
 
     def __init__(self):
         self.tracing = Tracing()
+
+    @property
+    def capturing(self) -> bool:
+        """Whether launches are captured now, as for a CUDA graph, and not carried out."""
+        return False
 
     @abstractmethod
     def function(self, program: Program, name: str, shared: int) -> Function:
@@ -186,9 +193,11 @@ class Device(ABC):
         grid, block = _three(grid), _three(block)
         if 0 in grid:
             return
-        values = [self._word(argument, name) for argument in arguments]
-        call = Launch(self, program, name, grid, block, values, shared)
-        self._carry_out(call, arguments)
+        words = tuple([self._word(argument, name) for argument in arguments])
+        call = Launch(self, program, name, grid, block, words, shared)
+        call()
+        if self.tracing.trace is not None:
+            self.tracing.trace.made(call, arguments)
         if plan.current() is not None:
             effect = effect or may_write(_written(program, name))
             self._record(call, label or name, [*enumerate(arguments), *hidden(reads, writes)], effect)
@@ -196,18 +205,25 @@ class Device(ABC):
     def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
         """Make a call, and enter it into the plan that is recorded. All arrays that it uses are among its arguments;
         it may write each of them."""
-        self._carry_out(call, arguments)
-        if plan.current() is not None:
-            self._record(call, name, enumerate(arguments), may_write(None))
-
-    def _carry_out(self, call: Callable[[], None], arguments: Sequence[Any]) -> None:
         call()
         if self.tracing.trace is not None:
             self.tracing.trace.made(call, arguments)
+        if plan.current() is not None:
+            self._record(call, name, enumerate(arguments), may_write(None))
 
     def _record(self, call: Callable[[], None], name: str, given: Iterable[tuple[int, Any]], effect: Effect) -> None:
         arrays = [(place, x, self.address(x)) for place, x in given if type(x) is self.memory.kind]
         plan.current().device(call, name, self.graph, arrays, effect)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is launched within is carried out, and entered into no plan and no trace."""
+        trace, self.tracing.trace = self.tracing.trace, None
+        try:
+            with plan.paused():
+                yield
+        finally:
+            self.tracing.trace = trace
 
     def graph(self, calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
         """One call that makes all of these, in order."""
@@ -251,9 +267,14 @@ class Cuda(Device):
         self.xp, self.memory = cupy, CudaMemory()
         attributes = cupy.cuda.Device().attributes
         self.multiprocessors = attributes["MultiProcessorCount"]
+        self.capability = tuple(attributes[f"ComputeCapability{part}"] for part in ("Major", "Minor"))
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
+
+    @property
+    def capturing(self) -> bool:
+        return self.xp.cuda.get_current_stream().is_capturing()
 
     def address(self, array: Any) -> int:
         return array.data.ptr

@@ -148,6 +148,7 @@ class Group:
         made = prepared(loop, self.shape, strides, tuple([x.address % WIDE for x in arrays]))
         words = (*(np.uint64(x.address) for x in arrays), *made.numbers)
         call = Launch(self.device, made.program, "elementwise", (made.grid, 1, 1), (made.block, 1, 1), words)
+        self.device.function(call.program, call.name, 0)
         flop = prod(self.shape) * sum(operations(part.formula) for part in self.parts)
         operands = tuple([x._replace(place=i) for i, x in enumerate(arrays)])
         return Instruction(
