@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from kernels import plan
 from kernels.cupy_gpu.backend import backend
+from kernels.cupy_gpu.device import READ, WRITTEN, may_write
+from kernels.cupy_gpu.signature import written
 from kernels.elementwise import BY_NAME
 from kernels.formula import Formula
 from kernels.reference import functions, reference
@@ -586,3 +588,17 @@ def test_a_recorded_training_step_is_the_eager_one_bit_for_bit(monkeypatch, make
     for name, value in state.items():
         np.testing.assert_array_equal(there[name], value, err_msg=name)
     assert len(recorded.plan.instructions) <= launches
+
+
+def test_what_a_kernel_may_write_is_what_it_declares():
+    source = """#define ALL const float *a, float *b, \\
+        int n
+    extern "C" __global__ void __launch_bounds__(256)
+    one(const float* a, float* b,  // that is, all of it
+        float const* c, int n, const Task task) {}
+    extern "C" __global__ void two(ALL) {}"""
+    assert written(source, "one") == written(source, "two") == {1}
+    assert written(source, "three") is None
+    told, unknown = may_write(written(source, "one")), may_write(None)
+    assert [told.writes(place) for place in (0, 1, READ, WRITTEN)] == [False, True, False, True]
+    assert [unknown.writes(place) for place in (0, 1, READ, WRITTEN)] == [True, True, False, True]
