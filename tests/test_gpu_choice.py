@@ -488,9 +488,9 @@ def test_convolutions_by_cudnn(name, workspace):
     x, w, y, bias, input_bias, constants = drawn(name)
     wide = [array.astype(np.float64) for array in (x, w, y, bias, input_bias)]
     names = {
-        "conv2d": ["elementwise", "cudnn", "finish"],
-        "conv2d_transpose": ["elementwise", "cudnn", "finish"],
-        "weight gradient": ["cudnn", "elementwise"],
+        "conv2d": ["copy", "cudnn", "finish"],
+        "conv2d_transpose": ["copy", "cudnn", "finish"],
+        "weight gradient": ["cudnn", "copy"],
     }
     ours = three(convolutions(module), x, w, y, bias, input_bias, constants)
     theirs = three(ORACLE, *wide, constants)
@@ -547,9 +547,9 @@ def test_a_convolution_is_chosen_with_what_its_own_kernels_choose(file):
     found = convolutions(Module(), choice=Choice(device, lambda: file, stopwatch))
     out = unset(y.shape, np.float32)
     call = lambda: found.conv2d(x, w, bias, *constants, None, out)  # noqa: E731
-    assert replayed(call, out).names == ["elementwise", "cudnn", "finish"]
+    assert replayed(call, out).names == ["copy", "cudnn", "finish"]
     assert sorted(file.read().values()) == ["cudnn", "own"]
     assert sum("cudnn" in names for names in order) == 1
-    assert order[-2:] == [["gemm"], ["elementwise", "cudnn", "finish"]]  # after those of the product within
+    assert order[-2:] == [["gemm"], ["copy", "cudnn", "finish"]]  # after those of the product within
     nanonet.use_deterministic_algorithms(True)
     assert replayed(call, out).names == ["gemm"]

@@ -10,7 +10,8 @@ from views import replayed, unset
 
 from kernels.cupy_gpu import direct
 from kernels.cupy_gpu.convolution import Convolution
-from kernels.cupy_gpu.gemm import PRECISIONS, Gemm, divisor
+from kernels.cupy_gpu.divisor import divisor
+from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
 from kernels.cupy_gpu.operand import Product
 from kernels.cupy_gpu.tiles import TILES, Cut, cut, cuts
 from kernels.reference import reference

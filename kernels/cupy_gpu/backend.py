@@ -76,7 +76,7 @@ def backend(
         "take_batch": rows.take_batch,
         "scatter_add": rows.scatter_add,
         "update": updates.update,
-        "advance": updates.advance,
+        "advance": elementwise.advance,
         "random_uniform": random.random_uniform,
         "random_normal": random.random_normal,
         "dropout_mask": random.dropout_mask,

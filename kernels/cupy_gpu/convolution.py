@@ -10,7 +10,8 @@ from typing import Any
 from kernels.cupy_gpu import cudnn
 from kernels.cupy_gpu.choice import OWN, Unfit
 from kernels.cupy_gpu.direct import Direct
-from kernels.cupy_gpu.gemm import WORTH, Gemm, Image, divisor
+from kernels.cupy_gpu.divisor import divisor
+from kernels.cupy_gpu.gemm import WORTH, Gemm, Image
 from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
 
 __all__ = ["Convolution"]

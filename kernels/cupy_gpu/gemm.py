@@ -21,7 +21,7 @@ from kernels.elementwise import BY_NAME, FUSABLE
 from kernels.precision import PRODUCTS as PRECISIONS
 from kernels.precision import products
 
-__all__ = ["ACTIVATED", "LIMIT", "PRECISIONS", "Gemm", "Image", "divisor", "number"]
+__all__ = ["ACTIVATED", "LIMIT", "PRECISIONS", "Gemm", "Image", "number"]
 
 #: struct Task of operands.cuh.
 TASK = np.dtype(
@@ -87,12 +87,6 @@ class Work:
         return f"{self.kind} {self.precision} {size.outer}x{size.inner}x{size.m}x{size.n}x{size.k} {layout}" + (
             f"{places}{apart} {more}".rstrip()
         )
-
-
-def divisor(n: int) -> tuple[int, int, int]:
-    """struct Divisor of image.cuh."""
-    shift = max(n - 1, 0).bit_length()
-    return n, (((1 << shift) - n) << 32) // n + 1, shift
 
 
 class Gemm:
