@@ -15,7 +15,9 @@ from kernels.plan import memory_of
 from nanonet.errors import BackendUnavailable, DeviceError
 
 __all__ = [
+    "assign",
     "chosen",
+    "copied",
     "default_device",
     "default_memory",
     "get_default_device",
@@ -26,6 +28,7 @@ __all__ = [
     "same_device",
     "set_default_device",
     "share_memory",
+    "writable",
     "write",
 ]
 
@@ -111,6 +114,29 @@ def moved(array: Any, to: Memory) -> Any:
 def write(array: Any, values: Any) -> None:
     """array[...] = values, which are of the host, on any device."""
     memory_of(array).write(array, np.asarray(values))
+
+
+def assign(out: Any, x: Any) -> None:
+    """out[...] = x, both on one device; never recorded."""
+    if type(out) is np.ndarray:
+        out[...] = x
+    else:
+        with plan.paused():
+            registry.backend_of(out).copy(x, out=out)
+
+
+def copied(array: Any, dtype: Any = None) -> Any:
+    """A copy on the same device, C-contiguous there; never recorded."""
+    if type(array) is np.ndarray:
+        return np.array(array, dtype, order="C")
+    made = memory_of(array).empty(array.shape, array.dtype if dtype is None else dtype)
+    assign(made, array)
+    return made
+
+
+def writable(array: Any) -> bool:
+    """Whether an array may be changed in place. Arrays of a device know nothing that forbids it."""
+    return type(array) is not np.ndarray or array.flags.writeable
 
 
 def share_memory(array: Any, other: Any) -> bool:

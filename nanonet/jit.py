@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels import plan
 from kernels.registry import elsewhere
-from nanonet.device import default, host, write
+from nanonet.device import assign, copied, default, host, write
 from nanonet.errors import RecordingError
 from nanonet.quick import MISS, quick
 from nanonet.tensor import Tensor, as_tensor, mode
@@ -39,7 +39,7 @@ class StepRecorder(plan.Recorder):
     def argument(self, array: Any) -> tuple[Any, Any]:
         """(a copy of an argument of the step for the recording, its memory as an array for replays)."""
         inside = self.arena.empty(array.shape, array.dtype, plan.memory_of(array))
-        inside[...] = array
+        assign(inside, array)
         self._arguments[self.arena.lease(inside)] = self.arena.holder(inside)
         return inside, self.arena.plain(inside)
 
@@ -126,7 +126,7 @@ class Recording:
         for buffer, leaf in zip(self._buffers, leaves, strict=True):
             array = leaf.array if isinstance(leaf, Tensor) else leaf
             if type(array) is type(buffer) or type(buffer) is np.ndarray:
-                buffer[...] = array
+                assign(buffer, array)
             else:
                 write(buffer, host(array))
         done = self.plan.run(times, stop)
@@ -174,7 +174,7 @@ class _Overwritten:
 
 
 def _fresh(value: Any) -> Any:
-    return Tensor(value.array.copy()) if type(value) is _Overwritten else value
+    return Tensor(copied(value.array)) if type(value) is _Overwritten else value
 
 
 def _map(tree: Any, function: Callable[[Any], Any]) -> Any:

@@ -264,12 +264,13 @@ def _labels(name: str, target: Tensor, x: Tensor) -> Tensor:
         raise ShapeError(f"{name}: target has shape {target.shape}, wanted ({rows},) labels for x {x.shape}")
     if target.dtype != np.int64:
         target = to(target, np.int64)
+    if plan.current() is not None or not rows:
+        return target
+    values = host(target.array)
     # As unsigned numbers negative labels are large, so that one look is enough.
-    if plan.current() is None and rows:
-        labels = host(target.array)
-        if labels.view(np.uint64).max() >= classes:
-            wrong = labels[(labels < 0) | (labels >= classes)][0]
-            raise IndexError(f"{name}: target holds the label {wrong}, wanted 0..{classes - 1} for {classes} classes")
+    if values.view(np.uint64).max() >= classes:
+        wrong = values[(values < 0) | (values >= classes)][0]
+        raise IndexError(f"{name}: target holds the label {wrong}, wanted 0..{classes - 1} for {classes} classes")
     return target
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from kernels import plan
 from kernels.memory import HOST, Memory
 from kernels.registry import backend_of, elsewhere
-from nanonet.device import default_memory, host, memory, memory_of, moved
+from nanonet.device import copied, default_memory, host, memory, memory_of, moved
 from nanonet.errors import DtypeError, RecordingError, ShapeError
 
 #: What a tensor may hold, by the names that people type.
@@ -158,8 +158,8 @@ class Tensor:
         if self.node is not None:
             raise RuntimeError("deepcopy: only a leaf can be copied with its gradient; use detach() or clone()")
         made = memo[id(self)] = type(self).__new__(type(self))
-        Tensor.__init__(made, self.array.copy(), self._requires_grad)
-        made._grad = None if self._grad is None else Tensor(self._grad.array.copy())
+        Tensor.__init__(made, copied(self.array), self._requires_grad)
+        made._grad = None if self._grad is None else Tensor(copied(self._grad.array))
         return made
 
     # ------------------------------------------------------------------- values, on the host

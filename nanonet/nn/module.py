@@ -11,12 +11,11 @@ import numpy as np
 
 from kernels import plan
 from nanonet.autograd import no_grad
-from nanonet.device import host, memory, moved, write
+from nanonet.device import copied, host, memory, moved, write
 from nanonet.errors import CheckpointError
 from nanonet.nn.parameter import Buffer, Parameter
 from nanonet.ops.random import Stream
 from nanonet.tensor import Tensor, dtype_of, zeros
-from nanonet.tensor import tensor as make_tensor
 
 Hook = Callable[["Module", tuple, Any], Any]
 
@@ -203,8 +202,7 @@ class Module:
         for tensor in (*self.parameters(), *self.buffers()):
             array = tensor.array
             for dtype in dtypes:
-                if array.dtype.kind == "f" and array.dtype != dtype:
-                    array = make_tensor(Tensor(array), dtype).array
+                array = copied(array, dtype) if array.dtype.kind == "f" and array.dtype != dtype else array
             for device in devices:
                 array = moved(array, device)
             if array is not tensor.array:

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from nanonet.device import copied, writable
 from nanonet.tensor import Tensor, as_tensor, dtype_of
 
 
 def _own(data: Any, dtype: Any) -> np.ndarray:
     """The values as an array that can be changed in place: `data`'s own where it fits, else a copy."""
     array = as_tensor(data, None if dtype is None else dtype_of(dtype)).array
-    if type(array) is np.ndarray and not array.flags.writeable:
-        return array.copy()
-    return array if array.flags.c_contiguous else array.copy()
+    return array if array.flags.c_contiguous and writable(array) else copied(array)
 
 
 class Parameter(Tensor):

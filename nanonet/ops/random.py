@@ -11,7 +11,7 @@ from kernels import plan
 from kernels.memory import Memory
 from kernels.registry import backend_of
 from nanonet import random
-from nanonet.device import default_memory, memory, memory_of, moved
+from nanonet.device import copied, default_memory, memory, memory_of, moved
 from nanonet.errors import OptionError
 from nanonet.random import key, next_seed
 from nanonet.tensor import Tensor, dtype_of, float32, forbid_recording
@@ -27,6 +27,11 @@ class Stream:
     def __init__(self, seed: int | None = None, stream: int = 0):
         seed = next_seed() if seed is None else seed
         self.state = moved(np.array([key(seed, bits=64) >> 1, stream, 0], np.int64), default_memory())
+
+    def __deepcopy__(self, memo: dict) -> Stream:
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made.state = copied(self.state)
+        return made
 
     def to(self, memory: Memory) -> Stream:
         """Go on on another device."""
