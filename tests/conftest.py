@@ -71,8 +71,9 @@ def backend_in_use(request, monkeypatch):
     device. Not all rows of the emulated one are run every time: see `pytest_collection_modifyitems`.
     """
     if request.param == EMULATED:
+        emulated = replace(emulated_backend("ApartEmulator"), name=EMULATED)
         settings.load_profile(PROFILE if ALL_ROWS else "few")
-        yield from in_use(replace(emulated_backend("ApartEmulator"), name=EMULATED), monkeypatch)
+        yield from in_use(emulated, monkeypatch)
         settings.load_profile(PROFILE)
     else:
         yield from in_use(real_backend(request.param), monkeypatch)
