@@ -344,7 +344,7 @@ def _own(samples: dict[str, np.ndarray]) -> dict[str, str]:
 
 
 def check(bench: Bench) -> dict[str, Any]:
-    """The test rows of the GPU; a plan replayed 1,000 times and the same steps eagerly; two runs' bits."""
+    """The test rows of the GPU; a plan replayed 1,000 times and the same steps eagerly; two runs with one seed."""
     found: dict[str, Any] = {}
     if bench.device == "cuda":
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests", "-k"]
@@ -354,12 +354,17 @@ def check(bench: Bench) -> dict[str, Any]:
         lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         found["tests"] = {"last": done.stdout.strip().splitlines()[-1:], "failed": lines[:50], "code": done.returncode}
         found["tests"]["seconds"] = time.perf_counter() - begin
+    import nanonet
+
+    before = nanonet.are_deterministic_algorithms_enabled()
+    nanonet.use_deterministic_algorithms(True)
     network = train_step.MLPS[0]
     times = 20 if bench.quick else 1000
     runs = {}
     for name, jit in (("replayed", True), ("eager", False), ("replayed again", True)):
         step = networks.nanonet_step(network, jit=jit, device=bench.device)
         runs[name] = np.array(networks.losses(step, times))
+    nanonet.use_deterministic_algorithms(before)
     found["replays"] = times
     found["replayed and eager, greatest difference"] = float(np.abs(runs["replayed"] - runs["eager"]).max())
     found["the same bits twice"] = bool((runs["replayed"] == runs["replayed again"]).all())
@@ -382,12 +387,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small cases and few rounds")
     compiled = "time torch.compile too, which takes minutes (default: where Triton is installed)"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=installed("triton"), help=compiled)
+    choose = "take the fastest kernels, found out at their first use and kept (nanonet.set_kernel_benchmark)"
+    parser.add_argument("--choose", action="store_true", help=choose)
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - {*PARTS, "check"}
     if unknown:
         parser.error(f"there is no {unknown.pop()!r}; wanted some of {', '.join(PARTS)}, check")
     bench = Bench(options.device, options.quick, options.compile)
+    if options.choose:
+        import nanonet
+
+        nanonet.set_kernel_benchmark(True)
     chosen = options.parts or ["check", *PARTS]
     report: dict[str, Any] = {"machine": _machine(bench), "peaks": peaks(bench)}
     if "check" in chosen:
@@ -405,6 +416,10 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             report[name] = [row.as_dict() for row in rows]
             text += f"\n## {name}\n\n{part.__doc__}\n\n{markdown(rows)}\n"
+        if options.choose and bench.device == "cuda":
+            from kernels.cupy_gpu.choice import kept_file
+
+            report["chosen"] = kept_file().read()
         _keep(options.results, report, text)
     print(text)
     right = report.get("check", {})

@@ -80,3 +80,8 @@ def _checked(text: str, variables: tuple[str, ...]) -> ast.Expression:
 def names(text: str) -> set[str]:
     """The variables that an expression uses."""
     return {node.id for node in ast.walk(ast.parse(text, mode="eval")) if isinstance(node, ast.Name)} - set(FUNCTIONS)
+
+
+def operations(formula: Formula) -> int:
+    """Operators and functions of a formula."""
+    return sum(isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare | ast.Call) for node in ast.walk(formula.tree))

@@ -45,6 +45,10 @@ class Memory(ABC):
     def view(self, base: Any, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...], offset: int) -> Any:
         """A view of a contiguous array; strides and offset in bytes. It must lie inside."""
 
+    @abstractmethod
+    def release(self) -> None:
+        """Leave to others what no array needs and is only kept for the next one."""
+
     # ------------------------------------------------------------------------- blocks, for plans
 
     @abstractmethod
@@ -90,6 +94,9 @@ class HostMemory(Memory):
         self, base: np.ndarray, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...], offset: int
     ) -> np.ndarray:
         return np.ndarray(shape, dtype, base, offset, strides)
+
+    def release(self) -> None:
+        pass
 
     def block(self, need: int) -> np.ndarray:
         raw = np.zeros(need + ALIGN, np.uint8)

@@ -10,15 +10,15 @@ import itertools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from kernels.formula import Formula
 from kernels.memory import ALIGN, HOST, Memory
@@ -101,7 +101,14 @@ class Arena:
         lent, lease = memory.lend(block)
         array = memory.over(lent, shape, dtype)
         key = memory.key(array)
-        self._leases[key] = (weakref.ref(lease, lambda _: self._release(key)), block, next(self._numbers), memory)
+        this = weakref.ref(self)  # else the arena would keep itself, and its blocks, until garbage is collected
+
+        def gone(_: Any) -> None:
+            arena = this()
+            if arena is not None:
+                arena._release(key)
+
+        self._leases[key] = (weakref.ref(lease, gone), block, next(self._numbers), memory)
         return array
 
     def owns(self, array: Any) -> bool:
@@ -157,7 +164,7 @@ class Label(str):
 
 class Operand(NamedTuple):
     """An array of an instruction. It lies at bytes low .. high - 1; `place` is the argument that holds its address, or
-    -1 if the address is in another array. lease: of the arena's memory, or 0."""
+    negative if the address is in another array. lease: of the arena's memory, or 0."""
 
     place: int
     address: int
@@ -169,14 +176,15 @@ class Operand(NamedTuple):
     lease: int = 0
 
     @classmethod
-    def of(cls, array: np.ndarray, place: int, lease: int = 0, address: int | None = None) -> "Operand":
-        """address: that of the array, where it is known already."""
+    def of(cls, array: Any, place: int, lease: int = 0, address: int | None = None) -> "Operand":
+        """address: that of the array, where it is known already; an array of NumPy tells its own."""
         if address is None:
             address = array.ctypes.data
-        if array.flags.c_contiguous:
-            low, high = address, address + array.nbytes
-        else:
-            low, high = byte_bounds(array) if array.size else (address, address)
+        low, high = address, address + array.nbytes
+        if not array.flags.c_contiguous:
+            spans = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+            low = address + sum(span for span in spans if span < 0)
+            high = address + sum(span for span in spans if span > 0) + array.itemsize
         return cls(place, address, low, high, array.shape, array.strides, array.dtype, lease)
 
     def array(self) -> np.ndarray:
@@ -209,11 +217,24 @@ class Operand(NamedTuple):
 _SHORT = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"}
 
 
+class Launch(ABC):
+    """A call on a device whose arguments are known, so that it can be made with others."""
+
+    @abstractmethod
+    def __call__(self) -> None:
+        """Carry it out."""
+
+    @abstractmethod
+    def elsewhere(self, addresses: Mapping[int, int]) -> "Launch":
+        """The same with other addresses at these places of its arguments."""
+
+
 @dataclass(frozen=True)
 class Instruction:
-    """A kernel call of a plan: machine code with its arguments, or a host `call`.
+    """A kernel call of a plan: machine code with its arguments, or a `call` of a device or of the host.
 
-    graph: None, or what makes one call of several such calls that follow each other, as a CUDA graph does.
+    graph: for a call of a device, what makes one call of several that follow each other, as a CUDA graph does.
+    known: what a call does with its operands; unless given it may read and write all of them.
     code: int64 words: address of the kernel, words, parts, arguments; an argument that is an operand is its address.
     """
 
@@ -222,6 +243,28 @@ class Instruction:
     operands: tuple[Operand, ...] = ()
     call: Callable[[], None] | None = None
     graph: Callable[[Sequence[Callable[[], None]]], Callable[[], None]] | None = None
+    known: "Effect | None" = None
+
+    @property
+    def opaque(self) -> bool:
+        """Whether it may touch other memory than its operands, as a call of the host may."""
+        return self.call is not None and self.graph is None
+
+    @property
+    def movable(self) -> bool:
+        """Whether it can be made with other arrays."""
+        return bool(self.code) or isinstance(self.call, Launch)
+
+    def elsewhere(self, moves: Mapping[Operand, Operand]) -> "Instruction":
+        """The instruction with other arrays in the place of some of its operands; it must be movable."""
+        operands = tuple(moves.get(x, x) for x in self.operands)
+        addresses = {x.place: x.address for x in moves.values()}
+        if not self.code:
+            return replace(self, call=self.call.elsewhere(addresses), operands=operands)
+        code = bytearray(self.code)
+        for place, address in addresses.items():
+            code[8 * (HEAD + place) : 8 * (HEAD + place + 1)] = address.to_bytes(8, sys.byteorder)
+        return replace(self, code=bytes(code), operands=operands)
 
     @property
     def kernel(self) -> int:
@@ -243,9 +286,11 @@ class Instruction:
 
     @cached_property
     def effect(self) -> "Effect":
+        if not self.code:
+            return self.known or Effect(writes=_always, updates=_always)
         from kernels.numba_cpu.effects import effect
 
-        return effect(self) if self.code else Effect(writes=lambda place: True)
+        return effect(self)
 
     @property
     def reads(self) -> list[Operand]:
@@ -283,6 +328,10 @@ def _never(place: int) -> bool:
     return False
 
 
+def _always(place: int) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Effect:
     """What a kernel does with its arguments, by their places: those it writes (`scratch` among them, which it leaves
@@ -318,7 +367,7 @@ class Recorder:
         operands += [Operand.of(array, -1, self._lease(array)) for array in others]
         self.instructions.append(Instruction(name, code, tuple(operands)))
 
-    def _lease(self, array: np.ndarray) -> int:
+    def _lease(self, array: Any) -> int:
         """The number of its lease; an array that is not of the arena has none, and is kept alive."""
         lease = self.arena.lease(array)
         if not lease:
@@ -332,19 +381,23 @@ class Recorder:
         """A call that only Python can carry out."""
         self.instructions.append(Instruction(name, call=call))
 
-    def device(self, call: Callable[[], None], name: str, graph: Callable[..., Callable[[], None]]) -> None:
-        """A launch on a device, whose `graph` makes one call of many."""
-        self.instructions.append(Instruction(name, call=call, graph=graph))
+    def device(
+        self,
+        call: Callable[[], None],
+        name: str,
+        graph: Callable[..., Callable[[], None]],
+        arrays: Iterable[tuple[int, Any, int]],
+        known: "Effect | None" = None,
+    ) -> None:
+        """A call of a device, whose `graph` makes one call of many. arrays: (place, array, address) of all that it
+        uses; known: what it does with them (see `Instruction`)."""
+        operands = tuple(Operand.of(array, place, self._lease(array), address) for place, array, address in arrays)
+        self.instructions.append(Instruction(name, call=call, operands=operands, graph=graph, known=known))
 
     def plan(self) -> "Plan":
-        instructions = self.instructions
-        if any(instruction.code for instruction in instructions):
-            from kernels.numba_cpu.fusion import finished, fused, without_copies
+        from kernels.fusion import improved
 
-            held = self.arena.open_leases()
-            for improve in (without_copies, finished, fused):
-                instructions = improve(instructions, held)
-        return Plan(instructions, self.arena, self.keep)
+        return Plan(improved(self.instructions, self.arena.open_leases()), self.arena, self.keep)
 
 
 class Plan:

@@ -45,10 +45,9 @@ def get(name: str) -> Backend:
 
         return backend()
     if name == "cupy_gpu":
-        from kernels.cupy_gpu.backend import backend
-        from kernels.cupy_gpu.device import Cuda
+        from kernels.cupy_gpu.backend import cuda
 
-        return backend(Cuda())
+        return cuda()
     from kernels.reference import reference
 
     return reference(np)

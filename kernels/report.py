@@ -16,7 +16,7 @@ def report(plan: Plan) -> str:
     rows.append(("", "together", "", amount(total), amount(plan.flop), ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(_aligned(column, row[column], widths[column]) for column in range(6)).rstrip() for row in rows]
-    hosts = sum(instruction.call is not None for instruction in plan.instructions)
+    hosts = sum(instruction.opaque for instruction in plan.instructions)
     lines.append(
         f"{len(plan.instructions)} instructions, {hosts} of them host calls; {amount(plan.bytes)}B of memory of its own"
     )
@@ -34,7 +34,7 @@ def amount(count: int | None) -> str:
 
 
 def _row(instruction: Instruction) -> tuple[str, str, str, str, str]:
-    if instruction.call is not None:
+    if instruction.opaque:
         return f"{instruction.name} (host call)", "", "", "", ""
     arrays = f"{_list(instruction.reads)} -> {_list(instruction.writes)}"
     numbers = amount(instruction.bytes), amount(instruction.flop), str(instruction.parts)

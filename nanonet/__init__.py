@@ -20,6 +20,12 @@ from nanonet.autograd import (
     is_grad_enabled,
     no_grad,
 )
+from nanonet.determinism import (
+    are_deterministic_algorithms_enabled,
+    kernel_benchmark_enabled,
+    set_kernel_benchmark,
+    use_deterministic_algorithms,
+)
 from nanonet.device import default_device, get_default_device, set_default_device
 from nanonet.jit import jit
 from nanonet.ops.elementwise import maximum, minimum, where
@@ -81,6 +87,7 @@ __all__ = [
     "Function",
     "Tensor",
     "arange",
+    "are_deterministic_algorithms_enabled",
     "as_tensor",
     "autocast",
     "bool_",
@@ -106,6 +113,7 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "jit",
+    "kernel_benchmark_enabled",
     "losses",
     "manual_seed",
     "maximum",
@@ -121,11 +129,13 @@ __all__ = [
     "seed",
     "set_default_device",
     "set_float32_matmul_precision",
+    "set_kernel_benchmark",
     "set_num_threads",
     "set_winograd",
     "single_thread",
     "stack",
     "tensor",
+    "use_deterministic_algorithms",
     "where",
     "winograd_enabled",
     "zeros",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -200,30 +201,32 @@ class Training:
         x = self._memory.empty((rows, *self._x.shape[1:]), self._x.dtype)
         y = self._memory.empty((rows, *self._y.shape[1:]), self._y.dtype)
 
+        this = weakref.proxy(self)  # its steps do not keep it
+
         def step() -> None:
             backend = backend_of(x)
-            backend.take_batch(self._x, self._order, self._cursor, out=x)
-            backend.take_batch(self._y, self._order, self._cursor, out=y)
-            if self._schedule is not None:
-                for group, rates in zip(self._optimizer.param_groups, self._rates, strict=True):
-                    backend.take_batch(rates, self._updates, self._update, out=group.rate)
-                backend.advance(self._update, 1)
-            self._optimizer.zero_grad()
-            outputs, targets = self._forward(Tensor(x)), Tensor(y)
-            loss = self._loss(outputs, targets)
+            backend.take_batch(this._x, this._order, this._cursor, out=x)
+            backend.take_batch(this._y, this._order, this._cursor, out=y)
+            if this._schedule is not None:
+                for group, rates in zip(this._optimizer.param_groups, this._rates, strict=True):
+                    backend.take_batch(rates, this._updates, this._update, out=group.rate)
+                backend.advance(this._update, 1)
+            this._optimizer.zero_grad()
+            outputs, targets = this._forward(Tensor(x)), Tensor(y)
+            loss = this._loss(outputs, targets)
             loss.backward()
-            if self._clip_value:
-                clip_grad_value_(self._parameters(), self._clip_value)
-            if self._clip_norm:
-                clip_grad_norm_(self._parameters(), self._clip_norm)
-            self._optimizer.step()
+            if this._clip_value:
+                clip_grad_value_(this._parameters(), this._clip_value)
+            if this._clip_norm:
+                clip_grad_norm_(this._parameters(), this._clip_norm)
+            this._optimizer.step()
             with no_grad():
-                if self._guarded:
-                    backend.elementwise(_EXPLODED, loss.array, self._limit, out=self._halt)
-                self._add("loss", loss * rows)
-                for name, count in self._counts.items():
-                    self._add(name, count(outputs, targets))
-            backend.advance(self._cursor, rows)
+                if this._guarded:
+                    backend.elementwise(_EXPLODED, loss.array, this._limit, out=this._halt)
+                this._add("loss", loss * rows)
+                for name, count in this._counts.items():
+                    this._add(name, count(outputs, targets))
+            backend.advance(this._cursor, rows)
 
         return Step(step, self._halt if self._guarded else None)
 
@@ -245,7 +248,8 @@ class Evaluation:
         self._forward, self._loss, self._x, self._y = forward, loss, x, y
         self._outputs: Any = None
         self._total = moved(np.zeros(()), memory_of(x))
-        self._run = Step(self._compute)
+        this = weakref.proxy(self)
+        self._run = Step(lambda: this._compute())
 
     @property
     def rows_and_targets(self) -> tuple[Any, Any]:

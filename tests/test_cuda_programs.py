@@ -6,13 +6,17 @@ import emulator
 import numpy as np
 import pytest
 
+from kernels import plan
+from kernels.cupy_gpu.backend import backend
 from kernels.cupy_gpu.convolution import Convolution
-from kernels.cupy_gpu.device import CUDA, program
-from kernels.cupy_gpu.elementwise import generated
+from kernels.cupy_gpu.device import CUDA, Program, program
 from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
+from kernels.cupy_gpu.loop import TYPES, Loop, Step, generated, prepared
+from kernels.cupy_gpu.signature import parameters
 from kernels.cupy_gpu.tiles import TILES, Cut
 from kernels.cupy_gpu.updates import generated as generated_update
 from kernels.elementwise import TABLE
+from kernels.formula import Formula
 from kernels.updates import TABLE as UPDATES
 
 nvrtc = pytest.importorskip("cupy", reason="CuPy is not installed").cuda.nvrtc
@@ -47,10 +51,14 @@ VARIANTS = [
 
 def compiled(made, architecture):
     """The size of the machine code. Raises the compiler's words."""
+    return len(translated(made, architecture, nvrtc.getCUBIN))
+
+
+def translated(made, architecture, result):
     unit = nvrtc.createProgram(made.source, "program.cu", (), ())
     try:
-        nvrtc.compileProgram(unit, ("--std=c++17", f"--gpu-architecture={architecture}"))
-        return len(nvrtc.getCUBIN(unit))
+        nvrtc.compileProgram(unit, (*made.options, f"--gpu-architecture={architecture}"))
+        return result(unit)
     except nvrtc.NVRTCError as error:
         raise AssertionError(nvrtc.getProgramLog(unit)) from error
     finally:
@@ -77,13 +85,63 @@ def test_updates_compile(rule, architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("real", ["float", "double"])
+@pytest.mark.parametrize("real", ["float32", "float64"])
 def test_elementwise_functions_compile(real, architecture):
+    """Packed for one architecture, of any strides for the other."""
+    packed = architecture == ARCHITECTURES[0]
     for row in TABLE:
         result = "bool" if row.result == "bool" else real
         for formula in (row.forward, *row.backward.values()):
-            out = result if formula is row.forward else real
-            assert compiled(generated(formula, (out, *[real] * len(formula.variables)), 2), architecture)
+            loop = Loop.of(formula, result if formula is row.forward else real, *[real] * len(formula.variables))
+            letters = "cx"[not packed] * len(loop.arrays)
+            layout = (1, 16 // np.dtype(real).itemsize, 2, True) if packed else (3, 1, 1, False)
+            assert compiled(generated(loop, letters, *layout), architecture)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_copies_from_any_dtype_compile(dtype):
+    copy = Formula.of("x", "x")
+    steps = tuple(Step(copy, to, (len(TYPES),)) for to in TYPES)
+    loop = Loop((*TYPES, dtype), steps, tuple(enumerate(range(len(TYPES)))))
+    assert compiled(generated(loop, "c" * len(loop.arrays), 1, 2, 1, True), "sm_90")
+
+
+CHAIN = Loop(
+    ("float32", "float32", "bool", "float32"),
+    (
+        Step(Formula.of("a * b", "a", "b"), "float32", (1, 3)),
+        Step(Formula.of("x + y", "x", "y"), "float32", (-1, 1)),
+        Step(Formula.of("where(c, x, 0)", "c", "x"), "float32", (2, -2)),
+    ),
+    ((0, 2),),
+)
+
+
+def test_a_chain_reads_and_writes_16_bytes_at_a_time_and_rounds_each_result():
+    size = 1 << 20
+    made = prepared(CHAIN, (size,), ((1,), (1,), (1,), (0,)), (0,) * 4)
+    assert made.grid * made.block * 2 * 4 == size
+    text = translated(made.program, "compute_90", nvrtc.getPTX)
+    text = text.decode() if isinstance(text, bytes) else text
+    assert len(re.findall(r"ld\.global\S*\.v4\.[fbu]32", text)) == len(re.findall(r"st\.global\S*\.v4", text)) == 2
+    assert "fma" not in text and "div.s64" not in text and "rem.s64" not in text
+    contracted = translated(Program(made.program.text), "compute_90", nvrtc.getPTX)
+    assert b"fma" in (contracted if isinstance(contracted, bytes) else contracted.encode())
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in CUDA.glob("*.cu")))
+def test_the_parameters_of_every_kernel_are_found(file):
+    """What a launch may write is told by them (see `signature`)."""
+    source = program(file).source
+    names = [name for _, name in emulator.KERNEL.findall(source)]
+    assert len(names) == source.count("__global__ void")
+    for name in names:
+        found = parameters(source, name)
+        assert len(found) > 1 and all(
+            re.fullmatch(r"(const )?\w+\s*\*?\s*\w+( PARAMETERS)?", text) for text in found
+        ), found
+        pointers = [text for text in found if "*" in text]
+        assert (pointers and not all(text.startswith("const ") for text in pointers)) or name == "update"
 
 
 class Collector(emulator.Emulator):
@@ -138,3 +196,20 @@ def test_convolutions_compile(precision, channels, architecture):
     ):
         call()
         assert compiled(device.program, architecture)
+
+
+def test_reductions_with_formulas_compile():
+    device = Collector()
+    gpu = backend(device)
+    x, total = zeros(6, 8), np.zeros((), np.float64)
+    add, scale = Formula.of("a + b", "a", "b"), Formula.of("exp(x) * y", "x", "y")
+    recorder = plan.Recorder()
+    with plan.recording(recorder):
+        product, sums, wide = plan.empty(np, (6, 8), np.float32), plan.empty(np, (), np.float32), zeros()
+        gpu.elementwise(scale, x, x, out=product)
+        gpu.reduce("square_sum", product, (0, 1), sums)
+        gpu.elementwise(add, sums, wide, out=sums)
+        gpu.elementwise(Formula.of("total + x", "total", "x"), total, sums, out=total)
+        del product
+    (one,) = recorder.plan().instructions
+    assert one.name == "reduce" and compiled(one.call.program, "sm_90")

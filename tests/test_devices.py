@@ -114,7 +114,7 @@ def test_training_there_is_training_here(cuda, recorded):
 
 def test_a_replay_on_the_device_is_one_call_of_a_graph(cuda):
     x = nanonet.tensor(rows()[0], device=cuda)
-    step = nanonet.jit(lambda x: ((x * 2).exp() + 1).sum())
+    step = nanonet.jit(lambda x: ((x * 2).exp() @ x.T + 1).sum())
     first = step(x)
     (plan,) = (recording.plan for recording in step.recordings)
     assert len(plan.instructions) > 1 and len(plan._segments) == 1

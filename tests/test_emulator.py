@@ -85,6 +85,10 @@ CASES = {
     "not aligned": (lambda: run("fours", numbers(257)[1:], numbers(256)), True),
     "as many threads as promised": (lambda: run("narrow", numbers(64)), False),
     "more threads than promised": (lambda: run("narrow", numbers(96), threads=96), True),
+    "more threads than there are registers for": (
+        lambda: run("shifted", numbers(288), numbers(288), 0, threads=288),
+        True,
+    ),
     "full warps": (lambda: run("lanes", numbers(64)), False),
     "half a warp": (lambda: run("lanes", numbers(48), threads=48), True),
     "more than 48 KB of shared memory": (lambda: run("large", numbers(64)), True),
@@ -94,6 +98,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child starts no thread
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_wrong_ends_the_process(case):
     call, wrong = CASES[case]

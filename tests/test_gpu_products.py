@@ -1,7 +1,6 @@
 """Products and convolutions of the GPU backend, where the conformance rows do not reach: every tile and precision,
 sides that are no multiples of tiles, operands that cannot be copied 16 bytes at a time, k in parts, few channels."""
 
-import ctypes
 import itertools
 
 import emulator
@@ -9,11 +8,12 @@ import numpy as np
 import pytest
 from views import replayed, unset
 
-from kernels.cupy_gpu import cublas, direct
+from kernels.cupy_gpu import direct
 from kernels.cupy_gpu.convolution import Convolution
-from kernels.cupy_gpu.gemm import PRECISIONS, Gemm, divisor
+from kernels.cupy_gpu.divisor import divisor
+from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
 from kernels.cupy_gpu.operand import Product
-from kernels.cupy_gpu.tiles import TILES, Cut, cut
+from kernels.cupy_gpu.tiles import TILES, Cut, cut, cuts
 from kernels.reference import reference
 
 pytestmark = pytest.mark.skipif(
@@ -158,6 +158,9 @@ def test_how_products_are_cut():
     assert deep.splits > 8 and deep.span % deep.tile.k == 0
     assert (deep.splits - 1) * deep.span < 100_000 <= deep.splits * deep.span
     assert cut("bf16", 3, 5, 0, 2).splits == 1
+    for shape in ((4096, 4096, 4096, 1), (64, 64, 100_000, 1), (3, 5, 7, 2)):
+        several = cuts("tf32", *shape, 3)
+        assert several[0] == cut("tf32", *shape) and len({one.tile for one in several}) == 3
 
 
 #: Bytes of shared memory of a block: of Ampere's and Ada's smaller GPUs, of A100, of H100.
@@ -181,49 +184,6 @@ def test_division_by_a_constant(n):
     for x in (0, 1, n - 1, n, min(2 * n + 1, 2**31 - 1), 10**9, 2**31 - 1):
         assert (((x * factor) >> 32) + x) >> shift == x // n
     assert factor < 2**32
-
-
-class Library:
-    """Makes products as cuBLAS does: columns first, from addresses and distances between columns."""
-
-    def multiply(self, precision, x):
-        for i in range(x.batch):
-            first = self._matrix(x.first, x.first_turned, (x.m, x.k), x.first_lead, i * x.first_step)
-            second = self._matrix(x.second, x.second_turned, (x.k, x.n), x.second_lead, i * x.second_step)
-            self._matrix(x.out, False, (x.m, x.n), x.out_lead, i * x.out_step)[...] = first @ second
-
-    def _matrix(self, array, turned, shape, lead, start):
-        size = array.itemsize
-        strides = (lead * size, size) if turned else (size, lead * size)
-        flat = np.ndarray((start + 1,), array.dtype, (ctypes.c_char * 2**40).from_address(array.ctypes.data))
-        return np.lib.stride_tricks.as_strided(flat[start:], shape, strides)
-
-
-@pytest.mark.parametrize("a_turned", [False, True])
-@pytest.mark.parametrize("b_turned", [False, True])
-@pytest.mark.parametrize("lead", [(), (3,)])
-def test_large_products_by_a_library(a_turned, b_turned, lead, monkeypatch):
-    monkeypatch.setattr(cublas, "LARGE", 1)
-    gemm = Gemm(emulator.Emulator(), library=Library())
-    a, b, bias = numbers((*lead, 5, 7), "float64"), numbers((*lead, 7, 4), "float64", 1), numbers((4,), "float64", 2)
-    a = np.ascontiguousarray(a.mT).mT if a_turned else a
-    b = np.ascontiguousarray(b.mT).mT if b_turned else b
-    out = unset((*lead, 5, 4), np.float64)
-    plan = replayed(lambda: gemm.matmul(a, b, out), out)
-    assert plan.names == ["cublas"]
-    np.testing.assert_allclose(out, a @ b, rtol=1e-12)
-    plan = replayed(lambda: gemm.linear(a, b, bias, "tanh", out), out)
-    assert plan.names == ["cublas", "finish"]
-    np.testing.assert_allclose(out, np.tanh(a @ b + bias), rtol=1e-12)
-
-
-def test_what_a_library_does_not_get(monkeypatch):
-    gemm = Gemm(emulator.Emulator(), library=Library())
-    a, b = numbers((4, 6), "float64"), numbers((6, 10), "float64")[:, ::2]
-    out = unset((4, 5), np.float64)
-    assert replayed(lambda: gemm.matmul(a, b.copy(), out), out).names == ["gemm"]  # small
-    monkeypatch.setattr(cublas, "LARGE", 1)
-    assert replayed(lambda: gemm.matmul(a, b, out), out).names == ["gemm"]  # elements are apart
 
 
 def test_an_unknown_precision():

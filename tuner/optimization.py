@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+import traceback
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -199,8 +200,9 @@ class Optimization:
         try:
             self._charge(job, future)
             self.work.ended(job, future.result().result)
-        except TrialPruned:
+        except TrialPruned as error:
             self.end(trial, TrialState.PRUNED)
+            _empty_frames(error)
         except TrialLost as error:
             warnings.warn(f"a result was dropped: {error}", RuntimeWarning, stacklevel=2)
             return None
@@ -215,6 +217,7 @@ class Optimization:
                 self.end(trial, TrialState.FAIL, error=f"{type(error).__name__}: {error}")
                 if not isinstance(error, self.catch):
                     return error
+                _empty_frames(error)
         if not quiet:
             self.tell_callbacks(trial.number)
         if self.gc_after_trial:
@@ -296,6 +299,13 @@ class Optimization:
             self.progress.show(self.study, trial)
         for callback in self.callbacks:
             callback(self.study, trial.copy())
+
+
+def _empty_frames(error: BaseException | None) -> None:
+    """Free what the calls that raised it had, such as a network: the error itself lives until the next job is done."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class Work(ABC):

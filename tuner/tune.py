@@ -39,7 +39,7 @@ from .schedulers import GrowingBrackets, Scheduler
 from .space import Space
 from .storage import Storage
 from .study import Study, create_study
-from .trial import FrozenTrial, Trial
+from .trial import FrozenTrial, Trial, TrialState
 from .tuning import warm
 from .tuning.course import ETA, Course, rungs
 from .tuning.finalists import run_finals
@@ -196,6 +196,8 @@ def tune(
         search goes on: trials that are done are not repeated.
     callbacks: called as callback(study, trial) after each segment of a trial.
 
+    A trial for which there is not enough memory has failed, and the search goes on.
+
     Ctrl-C ends the search with the best so far. Raises DataError, OptionError, StorageError; DataError if no trial
     gave a finite value.
     """
@@ -278,8 +280,9 @@ def tune(
             total=trials is not None,
             timeout=None if minutes is None else 60 * minutes * share - (time.monotonic() - begin),
             n_jobs=-1 if executor is not None and n_jobs is None else workers,
+            catch=(MemoryError,),
             executor=executor,
-            callbacks=callbacks,
+            callbacks=[*callbacks, _memory_given_back(device)],
             show_progress_bar=show_progress_bar,
         )
         if refine and _has_result(study):
@@ -350,6 +353,16 @@ def _course(parts: Sequence[Parts], max_epochs: int, halving: bool, base: Settin
     ends = rungs(max_epochs, rows) if halving else [max_epochs]
     stops = base.early_stopping or "early_stopping" in space.parameters
     return Course(folds, ends, halving and len(parts) == 1 and len(ends) > 1 and not stops)
+
+
+def _memory_given_back(device: str) -> Callable[[Study, FrozenTrial], None]:
+    """A callback that leaves the memory of a trial that had too little of it to others."""
+
+    def callback(study: Study, trial: FrozenTrial) -> None:
+        if trial.state is TrialState.FAIL and "OutOfMemory" in (trial.error or ""):
+            memory(device).release()
+
+    return callback
 
 
 def _warm_up(study: Study, warm_start: Any, space: Space) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from kernels.contract import Backend
+from kernels.cupy_gpu import cublas, cudnn
 from kernels.cupy_gpu.activation import Activation
 from kernels.cupy_gpu.batch_norm import BatchNorm
+from kernels.cupy_gpu.choice import Choice, kept_file, seconds
 from kernels.cupy_gpu.convolution import Convolution
-from kernels.cupy_gpu.device import Device
+from kernels.cupy_gpu.device import Cuda, Device
 from kernels.cupy_gpu.elementwise import Elementwise
 from kernels.cupy_gpu.gemm import Gemm
 from kernels.cupy_gpu.group_norm import GroupNorm
@@ -22,16 +26,32 @@ from kernels.cupy_gpu.updates import Updates
 from kernels.reference import reference
 
 
-def backend(device: Device, precision: str | None = None) -> Backend:
+def cuda() -> Backend:
+    """The backend on CuPy's current GPU, with what other libraries offer for large products."""
+    device = Cuda()
+    found = Choice(device, kept_file, seconds)
+    libraries = cache(lambda: cublas.loaded(device)), cache(lambda: cudnn.loaded(device))
+    return backend(device, None, found, *libraries)
+
+
+def backend(
+    device: Device,
+    precision: str | None = None,
+    choice: Choice | None = None,
+    products: Callable[[], cublas.CublasLt | None] | None = None,
+    convolutions: Callable[[], cudnn.Cudnn | None] | None = None,
+) -> Backend:
     """The contract's slots as kernels on this device.
 
     precision: that of products, one of `kernels.precision.PRODUCTS`; unless given, what is set there.
+    choice: among our kernels for large products and convolutions and what the libraries give, `products` and
+        `convolutions`; without it ours serve.
     """
     elementwise, reduce, softmax = Elementwise(device), Reduce(device), Softmax(device)
     rows, updates, random, pool = Rows(device), Updates(device), Random(device), Pool(device)
     batches, groups = BatchNorm(device), GroupNorm(device)
-    gemm = Gemm(device, precision)
-    convolution = Convolution(gemm)
+    gemm = Gemm(device, precision, choice, products)
+    convolution = Convolution(gemm, convolutions, elementwise.copy)
     slots = {
         "elementwise": elementwise.elementwise,
         "copy": elementwise.copy,
@@ -56,7 +76,7 @@ def backend(device: Device, precision: str | None = None) -> Backend:
         "take_batch": rows.take_batch,
         "scatter_add": rows.scatter_add,
         "update": updates.update,
-        "advance": updates.advance,
+        "advance": elementwise.advance,
         "random_uniform": random.random_uniform,
         "random_normal": random.random_normal,
         "dropout_mask": random.dropout_mask,

@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["about", "reason"]
 
+#: The least compute capability that the kernels are written for: copies to shared memory that go on by themselves.
+LEAST = 8, 0
 INSTALL = "pip install 'nanonet[gpu-cuda12]' or 'nanonet[gpu-cuda13]', by the version of CUDA that `nvidia-smi` shows"
 
 
@@ -31,6 +33,10 @@ def reason() -> str | None:
         return f"CUDA does not start: {error}"
     if not count:
         return "there is no GPU"
+    found = runtime.getDeviceProperties(runtime.getDevice())
+    if (found["major"], found["minor"]) < LEAST:
+        has, want = f"{found['major']}.{found['minor']}", "{}.{}".format(*LEAST)
+        return f"{found['name'].decode()} has compute capability {has}, and {want} or later is needed"
     try:
         import cupy_backends.cuda.libs.nvrtc as nvrtc
 

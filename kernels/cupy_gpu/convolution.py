@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
+from kernels.cupy_gpu import cudnn
+from kernels.cupy_gpu.choice import OWN, Unfit
 from kernels.cupy_gpu.direct import Direct
-from kernels.cupy_gpu.gemm import Gemm, Image, divisor
+from kernels.cupy_gpu.divisor import divisor
+from kernels.cupy_gpu.gemm import WORTH, Gemm, Image
 from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
 
 __all__ = ["Convolution"]
@@ -62,11 +65,17 @@ def transposed_axes(size: int, kernel: int, stride: int, before: int, dilation: 
 class Convolution:
     """The slots `conv2d`, `conv2d_transpose` and `conv2d_weight_gradient`, in the precision of `gemm`.
 
-    Groups of few channels are summed by plain multiplication, whatever the precision.
+    Groups of few channels are summed by plain multiplication, whatever the precision. library: what else may be chosen
+    for large ones, with `copy`, the slot.
     """
 
-    def __init__(self, gemm: Gemm):
-        self.gemm = gemm
+    def __init__(
+        self,
+        gemm: Gemm,
+        library: Callable[[], cudnn.Cudnn | None] | None = None,
+        copy: Callable[[Any, Any], None] | None = None,
+    ):
+        self.gemm, self.library, self.copy = gemm, library, copy
         self.direct = Direct(gemm.device)
 
     def conv2d(
@@ -89,7 +98,10 @@ class Convolution:
         rows, columns = (
             forward_axis(out.shape[1 + i], w.shape[i], stride[i], padding[i][0], dilation[i]) for i in (0, 1)
         )
-        self._correlate(x, w, bias, groups, activation, out, rows, columns, False)
+        self._choose(
+            lambda: self._correlate(x, w, bias, groups, activation, out, rows, columns, False),
+            *(cudnn.FORWARD, x, w, out, bias, activation, (stride, padding, dilation)),
+        )
 
     def conv2d_transpose(
         self,
@@ -111,10 +123,15 @@ class Convolution:
         rows, columns = (
             list(transposed_axes(out.shape[1 + i], w.shape[i], stride[i], padding[i][0], dilation[i])) for i in (0, 1)
         )
-        for row in rows:
-            for column in columns:
-                kernel, places = w[row.of_kernel, column.of_kernel], out[:, row.places, column.places]
-                self._correlate(x, kernel, bias, groups, activation, places, row, column, True)
+
+        def own() -> None:
+            for row in rows:
+                for column in columns:
+                    kernel, places = w[row.of_kernel, column.of_kernel], out[:, row.places, column.places]
+                    self._correlate(x, kernel, bias, groups, activation, places, row, column, True)
+
+        constants = stride, padding, dilation
+        self._choose(own, cudnn.INPUT_GRADIENT, out, w, x, bias, activation, constants)
 
     def conv2d_weight_gradient(
         self, x: Any, g: Any, stride: Pair, padding: Sequence[Pair], dilation: Pair, groups: int, out: Any
@@ -125,6 +142,51 @@ class Convolution:
             c, o = out.shape[2:]
             self.gemm.matmul(x.reshape(-1, c).T, g.reshape(-1, o), out.reshape(c, o))
             return
+        self._choose(
+            lambda: self._weight_gradient(x, g, stride, padding, dilation, groups, out),
+            *(cudnn.WEIGHT_GRADIENT, x, out, g, None, None, (stride, padding, dilation)),
+        )
+
+    def _choose(
+        self,
+        own: Callable[[], None],
+        kind: cudnn.Kind,
+        image: Any,
+        w: Any,
+        result: Any,
+        bias: Any,
+        activation: str | None,
+        constants: tuple[Pair, Sequence[Pair], Pair],
+    ) -> None:
+        """One of image, w and result from the other two, as the kind says, then bias and activation."""
+        gemm, precision = self.gemm, self.gemm.precision_of(result)
+        worth = result.size * prod(w.shape[:3]) >= WORTH
+        if self.library is None or gemm.choice is None or not worth:
+            own()
+            return
+        out = (image, w, result)[kind.given]
+
+        def library() -> None:
+            there = self.library()
+            if there is None or not (out is w or out.flags.c_contiguous):
+                raise Unfit
+            filters = gemm.device.empty((w.shape[3], *w.shape[:3]), w.dtype)
+            if out is not w:
+                self.copy(w.transpose(3, 0, 1, 2), filters)
+            there.convolve(kind, precision, image, filters, result, *constants)
+            if out is w:
+                self.copy(filters.transpose(1, 2, 3, 0), w)
+            if bias is not None or activation is not None:
+                gemm.finish(out, bias, activation)
+
+        shapes = " ".join(",".join(map(str, array.shape)) for array in (image, w, result))
+        more = f"{'bias ' if bias is not None else ''}{activation or ''}"
+        key = f"{kind.operation} {precision} {shapes} {constants} {more}".rstrip()
+        gemm.choice.carry_out(key, precision, {OWN: own, "cudnn": library}, out)
+
+    def _weight_gradient(
+        self, x: Any, g: Any, stride: Pair, padding: Sequence[Pair], dilation: Pair, groups: int, out: Any
+    ) -> None:
         n, *size, o = g.shape
         rows, columns = (forward_axis(size[i], out.shape[i], stride[i], padding[i][0], dilation[i]) for i in (0, 1))
         of_g, of_x = strides_of(g), strides_of(x)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -16,12 +17,17 @@ import numpy as np
 
 from kernels import plan
 from kernels.cupy_gpu.arguments import Arguments
+from kernels.cupy_gpu.signature import written
 from kernels.errors import DeviceError
 from kernels.memory import Memory
+from kernels.plan import Effect
 
 __all__ = ["Cuda", "Device", "Launch", "Program", "program"]
 
 CUDA = Path(__file__).parent / "cuda"
+
+#: Places of arrays whose addresses are not among the arguments.
+READ, WRITTEN = -1, -2
 
 Three = tuple[int, int, int]
 #: function(grid, block, address of the table of the arguments' addresses, bytes of dynamic shared memory).
@@ -30,16 +36,25 @@ Function = Callable[[Three, Three, int, int], None]
 
 @dataclass(frozen=True)
 class Program:
-    """CUDA C++ text and the macros that it is compiled with, as "NAME=value"."""
+    """CUDA C++ text and the macros that it is compiled with, as "NAME=value".
+
+    contract: whether a product and a sum may be rounded once, as one operation.
+    """
 
     text: str
     macros: tuple[str, ...] = ()
+    contract: bool = True
 
     @property
     def source(self) -> str:
         """The whole text: macros, what all programs share, and the program itself."""
         lines = [f"#define {name} {value}" for name, _, value in (macro.partition("=") for macro in self.macros)]
         return "\n".join([*lines, _text("common.cuh"), self.text])
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What NVRTC is told."""
+        return ("--std=c++17",) if self.contract else ("--std=c++17", "--fmad=false")
 
 
 @cache
@@ -70,17 +85,54 @@ class Tracing(threading.local):
     trace: Trace | None = None
 
 
-class Launch:
-    """A kernel with its arguments, to be launched by a call."""
+def hidden(reads: Iterable[Any], writes: Iterable[Any]) -> list[tuple[int, Any]]:
+    """(place, array) of those whose addresses are not among the arguments."""
+    return [*((READ, x) for x in reads), *((WRITTEN, x) for x in writes)]
 
-    __slots__ = ("_block", "_function", "_grid", "_shared", "arguments")
 
-    def __init__(self, function: Function, grid: Three, block: Three, arguments: Arguments, shared: int):
-        self._function, self._grid, self._block, self._shared = function, grid, block, shared
-        self.arguments = arguments
+def may_write(written: Container[int] | None) -> Effect:
+    """Of a kernel that reads all its arrays, and may write those at these places; all if that is not known."""
+
+    def writes(place: int) -> bool:
+        return place == WRITTEN or (place != READ and (written is None or place in written))
+
+    return Effect(writes, updates=writes)
+
+
+@lru_cache(maxsize=4096)
+def _written(program: Program, name: str) -> frozenset[int] | None:
+    return written(program.source, name)
+
+
+@dataclass(frozen=True)
+class Launch(plan.Launch):
+    """A kernel of a program with its arguments. It keeps no array alive."""
+
+    device: Device
+    program: Program
+    name: str
+    grid: Three
+    block: Three
+    words: tuple[np.generic | np.ndarray, ...]
+    shared: int = 0
+    arguments: Arguments = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", Arguments(self.words))
+
+    @cached_property
+    def function(self) -> Function:
+        """The compiled kernel."""
+        return self.device.function(self.program, self.name, self.shared)
 
     def __call__(self) -> None:
-        self._function(self._grid, self._block, self.arguments.pointers, self._shared)
+        self.function(self.grid, self.block, self.arguments.pointers, self.shared)
+
+    def elsewhere(self, addresses: Mapping[int, int]) -> Launch:
+        words = list(self.words)
+        for place, address in addresses.items():
+            words[place] = np.uint64(address)
+        return replace(self, words=tuple(words))
 
 
 class Device(ABC):
@@ -90,11 +142,18 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+    #: Compute capability.
+    capability: tuple[int, int]
     #: Bytes of shared memory that a block may have; how large tiles are depends on it, results do not.
     shared_memory: int
 
     def __init__(self):
         self.tracing = Tracing()
+
+    @property
+    def capturing(self) -> bool:
+        """Whether launches are captured now, as for a CUDA graph, and not carried out."""
+        return False
 
     @abstractmethod
     def function(self, program: Program, name: str, shared: int) -> Function:
@@ -119,31 +178,52 @@ class Device(ABC):
         block: int | tuple[int, ...],
         *arguments: Any,
         shared: int = 0,
+        label: str = "",
+        effect: Effect | None = None,
+        reads: Sequence[Any] = (),
+        writes: Sequence[Any] = (),
     ) -> None:
         """Run a kernel, and enter it into the plan that is recorded.
 
         arguments: arrays of `xp`, whose address is given; None, a null pointer; NumPy scalars, given as they are;
-        int and float, given as `long long` and `double`; structured
-        scalars of NumPy, structs.
+        int and float, given as `long long` and `double`; structured scalars of NumPy, structs. The kernel may write
+        those that it does not declare as pointers to const. reads, writes: arrays whose addresses it finds elsewhere,
+        as in a table. label: what the plan calls it, if not by its name; effect: what it does, if more is known.
         """
         grid, block = _three(grid), _three(block)
         if 0 in grid:
             return
-        words = Arguments([self._word(argument, name) for argument in arguments])
-        launch = Launch(self.function(program, name, shared), grid, block, words, shared)
-        self.carry_out(launch, name, arguments)
-
-    def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
-        """Make a call, and enter it into the plan that is recorded, which keeps the arrays among its arguments."""
+        words = tuple([self._word(argument, name) for argument in arguments])
+        call = Launch(self, program, name, grid, block, words, shared)
         call()
         if self.tracing.trace is not None:
             self.tracing.trace.made(call, arguments)
-        recorder = plan.current()
-        if recorder is not None:
-            for argument in arguments:
-                if type(argument) is self.memory.kind and not recorder.arena.owns(argument):
-                    recorder.keep.append(argument)
-            recorder.device(call, name, self.graph)
+        if plan.current() is not None:
+            effect = effect or may_write(_written(program, name))
+            self._record(call, label or name, [*enumerate(arguments), *hidden(reads, writes)], effect)
+
+    def carry_out(self, call: Callable[[], None], name: str, arguments: Sequence[Any]) -> None:
+        """Make a call, and enter it into the plan that is recorded. All arrays that it uses are among its arguments;
+        it may write each of them."""
+        call()
+        if self.tracing.trace is not None:
+            self.tracing.trace.made(call, arguments)
+        if plan.current() is not None:
+            self._record(call, name, enumerate(arguments), may_write(None))
+
+    def _record(self, call: Callable[[], None], name: str, given: Iterable[tuple[int, Any]], effect: Effect) -> None:
+        arrays = [(place, x, self.address(x)) for place, x in given if type(x) is self.memory.kind]
+        plan.current().device(call, name, self.graph, arrays, effect)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is launched within is carried out, and entered into no plan and no trace."""
+        trace, self.tracing.trace = self.tracing.trace, None
+        try:
+            with plan.paused():
+                yield
+        finally:
+            self.tracing.trace = trace
 
     def graph(self, calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
         """One call that makes all of these, in order."""
@@ -187,9 +267,14 @@ class Cuda(Device):
         self.xp, self.memory = cupy, CudaMemory()
         attributes = cupy.cuda.Device().attributes
         self.multiprocessors = attributes["MultiProcessorCount"]
+        self.capability = tuple(attributes[f"ComputeCapability{part}"] for part in ("Major", "Minor"))
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
+
+    @property
+    def capturing(self) -> bool:
+        return self.xp.cuda.get_current_stream().is_capturing()
 
     def address(self, array: Any) -> int:
         return array.data.ptr
@@ -205,7 +290,7 @@ class Cuda(Device):
 
             if program not in self._modules:
                 text = program.source
-                self._modules[program] = self.xp.RawModule(code=text, options=("--std=c++17",), backend="nvrtc")
+                self._modules[program] = self.xp.RawModule(code=text, options=program.options, backend="nvrtc")
             kernel = self._modules[program].get_function(name)
             if shared > 48 << 10:
                 kernel.max_dynamic_shared_size_bytes = shared

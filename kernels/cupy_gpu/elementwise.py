@@ -1,34 +1,22 @@
-"""Elementwise formulas: one generated kernel for each formula, number of axes and dtypes."""
+"""The slots `elementwise` and `copy`."""
 
 from __future__ import annotations
 
-from functools import cache
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from kernels import plan
-from kernels.cupy_gpu.device import Device, Program
-from kernels.cupy_gpu.expression import expression
-from kernels.cupy_gpu.walk import broadcast_strides, merged
+from kernels.cupy_gpu.device import Device
+from kernels.cupy_gpu.loop import COPY, THREADS, TYPES, WIDE, Loop, prepared
+from kernels.cupy_gpu.walk import broadcast_strides
 from kernels.errors import DtypeError
-from kernels.formula import Formula
+from kernels.formula import Formula, operations
 
-__all__ = ["Elementwise", "blocks_for"]
+__all__ = ["THREADS", "TYPES", "Elementwise", "blocks_for"]
 
-THREADS = 256
 #: Elements of each thread where there are enough of them.
 EACH = 4
-
-TYPES = {
-    "float32": "float",
-    "float64": "double",
-    "int64": "int64",
-    "int32": "int",
-    "bool": "bool",
-    "uint8": "unsigned char",
-}
 
 
 def blocks_for(device: Device, elements: int, each: int = EACH) -> int:
@@ -37,24 +25,29 @@ def blocks_for(device: Device, elements: int, each: int = EACH) -> int:
 
 
 class Elementwise:
-    """The slots `elementwise` and `copy`."""
+    """Formulas for each element, by a loop of one step; in a plan, several may become one (`cupy_gpu.fusion`)."""
 
     def __init__(self, device: Device):
         self.device = device
         self._constants: dict[tuple[np.dtype, bytes], Any] = {}
 
     def elementwise(self, formula: Formula, *inputs: Any, out: Any) -> None:
+        """See `kernels.contract.Backend.elementwise`."""
         inputs = tuple(self._here(x) for x in inputs)
-        operands = (out, *inputs)
-        for name, x in zip(("out", *formula.variables), operands, strict=True):
+        for name, x in zip(("out", *formula.variables), (out, *inputs), strict=True):
             if x.dtype.name not in ("float32", "float64", "int64", "bool"):
                 raise DtypeError(f"elementwise {formula}: {name} is {x.dtype}, want float32, float64, int64 or bool")
-        strides = [broadcast_strides(x, out.shape, name) for name, x in zip(formula.variables, inputs)]
-        self._walk(formula, operands, strides)
+        self._run("elementwise", formula, out, *inputs)
 
     def copy(self, x: Any, out: Any) -> None:
-        x = self._here(x)
-        self._walk(COPY, (out, x), [broadcast_strides(x, out.shape, "x")])
+        """See `kernels.contract.Backend.copy`."""
+        self._run("copy", COPY, out, self._here(x))
+
+    def advance(self, counter: Any, amount: float) -> None:
+        """See `kernels.contract.Backend.advance`."""
+        constant = np.array(amount, counter.dtype)
+        constant.setflags(write=False)
+        self._run("advance", ADVANCE, counter, counter, self._here(constant))
 
     def _here(self, x: Any) -> Any:
         """x, or where it is a constant of the host its copy on the device."""
@@ -66,53 +59,23 @@ class Elementwise:
                 self._constants[key] = self.device.memory.from_host(x)
         return self._constants[key]
 
-    def _walk(self, formula: Formula, operands: tuple[Any, ...], strides: list[tuple[int, ...]]) -> None:
-        out = operands[0]
+    def _run(self, name: str, formula: Formula, *arrays: Any) -> None:
+        """The formula into the first of the arrays, of the others."""
+        out, *inputs = arrays
+        strides = (broadcast_strides(out, out.shape, "out"), *_strides(formula, inputs, out.shape))
         if out.size == 0:
             return
-        shape, steps = merged(out.shape, [broadcast_strides(out, out.shape, "out"), *strides])
-        names = tuple(TYPES[x.dtype.name] for x in operands)
-        made = generated(formula, names, len(shape))
-        numbers = [n for axis in zip(shape, *steps) for n in axis]
-        blocks = blocks_for(self.device, out.size)
-        self.device.launch(made, "elementwise", blocks, THREADS, *operands, prod(shape), *numbers)
+        shifts = tuple([self.device.address(x) % WIDE for x in arrays])
+        loop = Loop.of(formula, *[x.dtype.name for x in arrays])
+        made = prepared(loop, out.shape, strides, shifts)
+        label = plan.Label(name, formula, out.size * operations(formula))
+        launched = (made.program, "elementwise", made.grid, made.block)
+        self.device.launch(*launched, *arrays, *made.numbers, label=label, effect=EFFECT)
 
 
-COPY = Formula.of("x", "x")
+def _strides(formula: Formula, inputs: list[Any], shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [broadcast_strides(x, shape, name) for name, x in zip(formula.variables, inputs, strict=True)]
 
 
-@cache
-def generated(formula: Formula, types: tuple[str, ...], axes: int) -> Program:
-    """The kernel over `axes` axes for operands of these C++ types, out first.
-
-    Its arguments: the operands, the number of elements, and for each axis its side and the operands' strides.
-    """
-    out, *inputs = types
-    floats = [name for name in types if name in ("float", "double")]
-    real = out if out in ("float", "double") else "double" if len(set(inputs)) > 1 else inputs[0] if inputs else "float"
-    if formula is COPY:
-        real = out
-    pointers = [f"{out}* out", *[f"const {t}* in{i}" for i, t in enumerate(inputs)]]
-    walk = [
-        f"int64 n{a}, int64 out{a}" + "".join(f", int64 in{i}_{a}" for i in range(len(inputs))) for a in range(axes)
-    ]
-    values = {}
-    for i, name in enumerate(formula.variables):
-        values[name] = f"v{i}"
-    convert = [f"{t if t == 'bool' or t == real else real} v{i} = in{i}[at{i}];" for i, t in enumerate(inputs)]
-    places = ["int64 rest = at, to = 0" + "".join(f", at{i} = 0" for i in range(len(inputs))) + ";"]
-    for a in reversed(range(axes)):
-        places.append(f"{{ int64 c = {f'rest % n{a}' if a else 'rest'};" + (f" rest /= n{a};" if a else ""))
-        places.append(f"  to += c * out{a};" + "".join(f" at{i} += c * in{i}_{a};" for i in range(len(inputs))) + " }")
-    body = expression(formula.tree, values, real) if formula is not COPY else "v0"
-    text = f"""
-extern "C" __global__ void elementwise({", ".join([*pointers, "int64 n", *walk])}) {{
-    int64 step = int64(gridDim.x) * blockDim.x;
-    for (int64 at = int64(blockIdx.x) * blockDim.x + threadIdx.x; at < n; at += step) {{
-        {" ".join(places)}
-        {" ".join(convert)}
-        out[to] = {out}({body});
-    }}
-}}
-"""
-    return Program(text, (f"REAL={'double' if 'double' in floats else 'float'}",))
+ADVANCE = Formula.of("counter + amount", "counter", "amount")
+EFFECT = plan.Effect(writes=(0).__eq__, detail=lambda instruction: instruction.name.formula.text)

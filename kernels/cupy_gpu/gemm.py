@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from kernels.cupy_gpu.cublas import Cublas, columns
+from kernels.cupy_gpu.choice import OWN, Choice, Unfit, Way
+from kernels.cupy_gpu.cublas import CublasLt, columns
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
 from kernels.cupy_gpu.expression import expression
 from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
-from kernels.cupy_gpu.tiles import Cut, Tile, cut
+from kernels.cupy_gpu.tiles import Cut, Tile, cut, cuts
 from kernels.cupy_gpu.walk import broadcast_strides, merged
 from kernels.elementwise import BY_NAME, FUSABLE
 from kernels.precision import PRODUCTS as PRECISIONS
 from kernels.precision import products
 
-__all__ = ["ACTIVATED", "LIMIT", "PRECISIONS", "Gemm", "Image", "divisor", "number"]
+__all__ = ["ACTIVATED", "LIMIT", "PRECISIONS", "Gemm", "Image", "number"]
 
 #: struct Task of operands.cuh.
 TASK = np.dtype(
@@ -46,28 +48,66 @@ class Image:
     divisors: tuple[int, ...]
 
 
+#: Multiplications from which a choice among kernels is worth it: microseconds for an H100.
+WORTH = 2**26
+#: Multiplications from which the rule is the library's kernel.
+LARGE = 2**30
+#: So many of our own kernels are tried.
+ALTERNATIVES = 3
+#: The name of the library's way.
+LIBRARY = "cublas"
+
 NO_IMAGE = Image((0,) * 4, (0,) * 8, (0,) * 3, (0,) * 12)
 
 
-def divisor(n: int) -> tuple[int, int, int]:
-    """struct Divisor of image.cuh."""
-    shift = max(n - 1, 0).bit_length()
-    return n, (((1 << shift) - n) << 32) // n + 1, shift
+@dataclass(frozen=True)
+class Work:
+    """What `Gemm.run` is asked for."""
+
+    kind: str
+    precision: str
+    size: Product
+    a: Operand
+    b: Operand
+    bias: Any
+    activation: str | None
+    out: Target
+    image: Image
+    bias_of_inner: bool
+
+    @property
+    def key(self) -> str:
+        """What speed depends on."""
+        size, window = self.size, self.image.window
+        layout = "".join("nk"[x.along_k] + "uv"[x.vector] for x in (self.a, self.b))
+        more = f"{'bias ' if self.bias is not None else ''}{self.activation or ''}"
+        places = "" if self.image is NO_IMAGE else " " + ",".join(map(str, (*self.image.strides, *window)))
+        whole = self.out.steps is None and self.out.row == size.n
+        apart = "" if whole else f" apart {self.out.steps or self.out.row}"
+        return f"{self.kind} {self.precision} {size.outer}x{size.inner}x{size.m}x{size.n}x{size.k} {layout}" + (
+            f"{places}{apart} {more}".rstrip()
+        )
 
 
 class Gemm:
     """The slots `matmul` and `linear`.
 
-    precision: one of PRECISIONS, for float32; unless given, what `kernels.precision` says. library: makes the products
-        that `cublas.columns` finds fit for it.
+    precision: one of PRECISIONS, for float32; unless given, what `kernels.precision` says. choice: for large products,
+        among our kernels and what `library` gives, if anything; without it ours serve, cut as shapes tell.
     """
 
-    def __init__(self, device: Device, precision: str | None = None, library: Cublas | None = None):
+    def __init__(
+        self,
+        device: Device,
+        precision: str | None = None,
+        choice: Choice | None = None,
+        library: Callable[[], CublasLt | None] | None = None,
+    ):
         if precision not in (None, *PRECISIONS):
             raise ValueError(f"precision is {precision!r}, want one of {', '.join(PRECISIONS)}")
         self.device = device
         self.precision = precision
-        self.library = library
+        self.choice, self.library = choice, library
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         self._multiply(a, b, None, None, out)
@@ -133,46 +173,101 @@ class Gemm:
 
         bias holds n elements; bias_of_inner: n for each of the inner products, one after another.
         """
-        precision = self._precision(out.array)
-        tiles = self.cut(precision, size)
+        work = Work(kind, self.precision_of(out.array), size, a, b, bias, activation, out, image, bias_of_inner)
+        if self.choice is None or size.multiplications < WORTH:
+            self._own(work, self.cut(work.precision, size))
+        else:
+            rule = LIBRARY if self._library_serves(work) else OWN
+            self.choice.carry_out(work.key, work.precision, self._ways(work), out.array, rule)
+
+    def _ways(self, work: Work) -> dict[str, Way]:
+        """The kernels that make a product, by name."""
+        size = work.size
+        others = cuts(work.precision, size.m, size.n, size.k, size.batch, ALTERNATIVES)[1:]
+        ways: dict[str, Way] = {OWN: lambda: self._own(work, self.cut(work.precision, size))}
+        for i, other in enumerate(others):
+            ways[f"{OWN} {i + 2}"] = partial(self._own, work, other.within(work.precision, self.device.shared_memory))
+        if self.library is not None and work.kind == "MATRIX":
+            ways[LIBRARY] = partial(self._by_library, work)
+        return ways
+
+    def _library_serves(self, work: Work) -> bool:
+        """The rule where nothing was measured: tensor cores of Hopper give no more than about two thirds of their rate
+        to the instructions of our kernels, those of its predecessor."""
+        if self.library is None or work.kind != "MATRIX" or work.size.multiplications < LARGE:
+            return False
+        return work.precision in ("tf32", "bf16") and self.device.capability >= (9, 0)
+
+    def _own(self, work: Work, tiles: Cut) -> None:
+        size, out = work.size, work.out
         blocks = -(-size.m // tiles.tile.m) * -(-size.n // tiles.tile.n) * size.batch * tiles.splits
         if max(size.m, size.n, size.k, blocks) >= LIMIT:
             raise ValueError(f"{size} is too large: a side or its {blocks} blocks are 2**31 or more")
-        made, shared = self._program(kind, a, b, out.array, tiles.tile)
-        large = columns(size, a, b, out) if self.library is not None and kind == "MATRIX" else None
+        made, shared = self._program(work.kind, work.a, work.b, out.array, tiles.tile)
+        task = self._task(work, tiles.splits, tiles.span)
+        parts = self.device.empty((tiles.splits * size.elements,), out.array.dtype) if tiles.splits > 1 else None
+        arguments = (work.a.array, work.b.array, work.bias, out.array, parts, task)
+        self.device.launch(made, "gemm", blocks, tiles.tile.threads, *arguments, shared=shared)
+        if parts is not None:
+            self._finish(work, made, parts, work.bias, task)
+
+    def _by_library(self, work: Work) -> None:
+        """Raises Unfit where the library is not there, or does not serve."""
+        library = self.library()
+        found = columns(work.size, work.a, work.b, work.out)
+        more = work.bias is not None or work.activation is not None
+        if library is None or found is None or (more and not work.out.array.flags.c_contiguous):
+            raise Unfit
+        added = work.bias if work.bias is not None and strides_of(work.bias)[0] == 1 else None
+        try:
+            library.multiply(work.precision, found, added)
+        except Unfit:
+            if added is None:
+                raise
+            added = None
+            library.multiply(work.precision, found, None)
+        bias = work.bias if added is None else None
+        if bias is not None or work.activation is not None:
+            self.finish(work.out.array, bias, work.activation)
+
+    def finish(self, out: Any, bias: Any, activation: str | None) -> None:
+        """out = activation(out + bias), where out is C-contiguous and bias holds as many elements as its last axis."""
+        n = out.shape[-1]
+        same = self.matrix(out, out.size // n, n, n, 1)
+        size, precision = Product(out.size // n, n, 1), self.precision_of(out)
+        work = Work("MATRIX", precision, size, same, same, bias, activation, Target(out, n), NO_IMAGE, False)
+        made, _ = self._program(work.kind, same, same, out, self.cut(precision, size).tile)
+        self._finish(work, made, out, bias, self._task(work, 1, 0))
+
+    def _finish(self, work: Work, made: Program, parts: Any, bias: Any, task: np.void) -> None:
+        """out = activation(the sum of parts + bias)"""
+        blocks = blocks_for(self.device, work.size.elements, 1)
+        self.device.launch(made, "finish", blocks, THREADS, parts, bias, work.out.array, task)
+
+    def _task(self, work: Work, splits: int, span: int) -> np.void:
+        size, a, b, out, image = work.size, work.a, work.b, work.out, work.image
         steps = out.steps or (0, 0, 0)
         wide = self.aligned(out.array, size.n, out.row, out.outer, out.inner, *steps)
-        bias_n = 0 if bias is None else strides_of(bias)[0]
+        bias_n = 0 if work.bias is None else strides_of(work.bias)[0]
         operands = (a.side, a.k, a.outer, a.inner, b.side, b.k, b.outer, b.inner)
-        target = (out.row, out.outer, out.inner, size.n * bias_n if bias_of_inner else 0, bias_n)
-        splits = tiles.splits if large is None else 1
-        sizes = (size.m, size.n, size.k, size.batch, size.inner, splits, tiles.span)
-        flags = (number(activation), wide, out.steps is not None)
+        target = (out.row, out.outer, out.inner, size.n * bias_n if work.bias_of_inner else 0, bias_n)
+        sizes = (size.m, size.n, size.k, size.batch, size.inner, splits, span)
+        flags = (number(work.activation), wide, out.steps is not None)
         table = (operands + target, image.strides, image.window, image.steps + steps, sizes + flags, image.divisors)
-        task = np.array(table, TASK)[()]
-        if large is not None:
-            library, arrays = self.library, (a.array, b.array, out.array)
-            self.device.carry_out(lambda: library.multiply(precision, large), "cublas", arrays)
-            parts = out.array if bias is not None or activation is not None else None
-        else:
-            parts = self.device.empty((splits * size.elements,), out.array.dtype) if splits > 1 else None
-            arguments = (a.array, b.array, bias, out.array, parts, task)
-            self.device.launch(made, "gemm", blocks, tiles.tile.threads, *arguments, shared=shared)
-        if parts is not None:
-            blocks = blocks_for(self.device, size.elements, 1)
-            self.device.launch(made, "finish", blocks, THREADS, parts, bias, out.array, task)
+        return np.array(table, TASK)[()]
 
     def cut(self, precision: str, size: Product) -> Cut:
         """How a product is cut into blocks."""
         found = cut(precision, size.m, size.n, size.k, size.batch)
         return found.within(precision, self.device.shared_memory)
 
-    def _precision(self, out: Any) -> str:
+    def precision_of(self, out: Any) -> str:
+        """In which precision a result is computed."""
         return (self.precision or products()) if out.dtype.name == "float32" else "float64"
 
     def _program(self, kind: str, a: Operand, b: Operand, out: Any, tile: Tile) -> tuple[Program, int]:
         """The program, and its bytes of shared memory."""
-        precision = self._precision(out)
+        precision = self.precision_of(out)
         tensor = precision in ("tf32", "bf16")
         shared = tile.shared(tensor, out.itemsize, a.along_k, b.along_k)
         macros = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from math import prod
 from typing import Any
 
 import cupy
@@ -22,8 +24,12 @@ class CudaMemory(Memory):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> cupy.ndarray:
         try:
             return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError:
+            self.release()
+        try:
+            return cupy.empty(shape, dtype)
         except cupy.cuda.memory.OutOfMemoryError as error:
-            raise self._out_of_memory(int(np.prod(shape)) * np.dtype(dtype).itemsize) from error
+            raise self._out_of_memory(prod(shape) * np.dtype(dtype).itemsize) from error
 
     def from_host(self, array: np.ndarray) -> cupy.ndarray:
         made = self.empty(array.shape, array.dtype)
@@ -47,6 +53,10 @@ class CudaMemory(Memory):
         self, base: cupy.ndarray, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...], offset: int
     ) -> cupy.ndarray:
         return cupy.ndarray(shape, dtype, base.data + offset, strides)
+
+    def release(self) -> None:
+        gc.collect()
+        cupy.get_default_memory_pool().free_all_blocks()
 
     def block(self, need: int) -> cupy.ndarray:
         return self.empty((need,), np.uint8)

@@ -54,6 +54,10 @@ class Product:
     def elements(self) -> int:
         return self.batch * self.m * self.n
 
+    @property
+    def multiplications(self) -> int:
+        return self.elements * self.k
+
 
 def strides_of(x: Any) -> tuple[int, ...]:
     """In elements; 0 along axes of one element."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,6 +12,7 @@ from kernels.cupy_gpu.columns import THREADS, columns, power_of_two, split
 from kernels.cupy_gpu.device import Device, program
 from kernels.cupy_gpu.elementwise import TYPES
 from kernels.cupy_gpu.layout import Layout, pair, steps
+from kernels.plan import Effect
 
 __all__ = ["Reduce"]
 
@@ -83,8 +85,11 @@ class Reduce:
         source, to = TYPES[x.dtype.name], TYPES[out.dtype.name]
         total = "wide" if operation == "Sum" else source
         macros = (f"REAL={source}", f"FROM={source}", f"TO={to}", f"SUM={total}")
-        made = program("reduce.cu", *macros, f"OP={operation}", f"ELEMENT(x)={element}")
-        self.device.launch(made, "reduce", grid, block, x, out, *arguments)
+        made = replace(program("reduce.cu", *macros, f"OP={operation}", f"ELEMENT(x)={element}"), contract=False)
+        self.device.launch(made, "reduce", grid, block, x, out, *arguments, effect=EFFECT)
+
+
+EFFECT = Effect(writes=(1).__eq__)
 
 
 def _walks(x: Any, axes: tuple[int, ...]) -> list[Walk | None]:

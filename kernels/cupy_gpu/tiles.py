@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import count
 
-__all__ = ["TILES", "Cut", "Tile", "cut"]
+__all__ = ["TILES", "Cut", "Tile", "cut", "cuts"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,21 @@ class Cut:
 @lru_cache(4096)
 def cut(precision: str, m: int, n: int, k: int, batch: int) -> Cut:
     """The cut that is expected to take the fewest cycles, of `batch` products m x n over k."""
-    best, least = None, float("inf")
+    return min(_expected(precision, m, n, k, batch))[2]
+
+
+@lru_cache(4096)
+def cuts(precision: str, m: int, n: int, k: int, batch: int, most: int) -> tuple[Cut, ...]:
+    """The best cuts of up to `most` tiles, one for each; `cut` is the first."""
+    best = {}
+    for _, _, found in sorted(_expected(precision, m, n, k, batch)):
+        best.setdefault(found.tile, found)
+    return tuple(best.values())[:most]
+
+
+def _expected(precision: str, m: int, n: int, k: int, batch: int) -> Iterator[tuple[float, int, Cut]]:
+    """(cycles, number, cut) of those that may be the best."""
+    number = count()
     for tile in TILES[precision]:
         tiles = -(-m // tile.m) * -(-n // tile.n) * batch
         for splits in (1, 2, 3, 4, *(waves * MULTIPROCESSORS // tiles for waves in range(1, 9))):
@@ -117,6 +133,4 @@ def cut(precision: str, m: int, n: int, k: int, batch: int) -> Cut:
             cycles = START + waves * (EACH + span * tile.m * tile.n / tile.rate)
             if parts > 1:
                 cycles += SECOND + 2 * parts * batch * m * n * 4 / (MULTIPROCESSORS * MOVED)
-            if cycles < least:
-                best, least = Cut(tile, parts, span), cycles
-    return best
+            yield cycles, next(number), Cut(tile, parts, span)

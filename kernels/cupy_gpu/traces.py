@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from kernels import plan
+from kernels import plan, precision
 from kernels.cupy_gpu.device import Device, Launch
-from kernels.precision import mode
+from kernels.determinism import mode as choice
 
 __all__ = ["traced"]
 
@@ -36,7 +36,7 @@ def traced(device: Device, slot: Callable[..., None]) -> Callable[..., None]:
             return
         arrays: list[Any] = []
         addresses: list[int] = []
-        key: list[Any] = [mode.products, len(arguments), *named]
+        key: list[Any] = [precision.mode.products, choice.deterministic, choice.benchmark, len(arguments), *named]
         for x in (*arguments, *named.values()):
             if type(x) is kind:
                 address = device.address(x)

@@ -1,4 +1,4 @@
-"""The slots `update` and `advance`: one launch for all parameters of a group, from the table of `kernels.updates`."""
+"""The slot `update`: one launch for all parameters of a group, from the table of `kernels.updates`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from kernels import plan
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import THREADS, TYPES
 from kernels.cupy_gpu.expression import expression
@@ -58,17 +57,9 @@ class Updates:
         blocks = min(count, 4 * self.device.multiprocessors)
         each = len(parameters) if shared else len(parameters) // len(values)
         arguments = (self.uploads.copy_of(table), len(parameters), each, count, values)
-        self.device.launch(self._programs[key][1], "update", blocks, THREADS, *arguments)
-        recorder = plan.current()
-        if recorder is not None:
-            arrays = [*parameters, *gradients, *(x for group in states for x in group)]
-            recorder.keep += [x for x in arrays if not recorder.arena.owns(x)]
-
-    def advance(self, counter: Any, amount: float) -> None:
-        """See `kernels.contract.Backend.advance`."""
-        name = counter.dtype.name
-        number = int(amount) if name == "int64" else float(amount)
-        self.device.launch(program("advance.cu"), f"advance_{name}", 1, 1, counter, number)
+        changed = [*parameters, *(x for group in states for x in group)]
+        made = self._programs[key][1]
+        self.device.launch(made, "update", blocks, THREADS, *arguments, reads=gradients, writes=changed)
 
 
 @lru_cache(256)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from llvmlite import binding
 
+from kernels.cache import kernel_cache
 from kernels.numba_cpu.host import host, initialize
 
 _MAGIC = b"nanonet object 1\n"
@@ -137,17 +138,7 @@ def cache_folder() -> tuple[Path | None, str]:
 
 @cache
 def _folder() -> Path:
-    wanted = os.environ.get("NANONET_CACHE_DIR")
-    return (Path(wanted) if wanted else _user_cache() / "nanonet") / "kernels" / _fingerprint()
-
-
-def _user_cache() -> Path:
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return Path(os.environ["LOCALAPPDATA"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"])
-    home = Path(os.path.expanduser("~"))
-    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+    return kernel_cache() / _fingerprint()
 
 
 @cache

@@ -5,13 +5,12 @@ arguments. A new kernel gets a row here; without one the plan takes it to write 
 only the slot knows how many operations there are, it launches the kernel under a `plan.Label`.
 """
 
-import ast
 from collections.abc import Callable, Container
 from functools import lru_cache
 from math import prod
 
 from kernels import updates
-from kernels.formula import Formula
+from kernels.formula import Formula, operations
 from kernels.numba_cpu.blocking import ACCUMULATE, BIAS, FINISH
 from kernels.numba_cpu.compiler import compiled_name
 from kernels.plan import Effect, Instruction
@@ -49,11 +48,6 @@ def _writes(
     """flop: a number for each element of the first operand, or a function of the instruction."""
     count = flop if callable(flop) else lambda instruction: flop * instruction.operands[0].size
     return Effect(places.__contains__, updates.__contains__, scratch.__contains__, count, detail)
-
-
-def operations(formula: Formula) -> int:
-    """Operators and functions of a formula."""
-    return sum(isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare | ast.Call) for node in ast.walk(formula.tree))
 
 
 def _elementwise(instruction: Instruction) -> int:

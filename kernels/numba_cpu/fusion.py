@@ -1,23 +1,21 @@
-"""Passes over what was recorded, before it becomes a plan. A replay gives the bits of the calls as they were.
+"""Passes over recorded machine code (see `kernels.fusion`).
 
-`without_copies`: what reads a copy reads the original, where that stays as it was.
 `finished`: a relu that alone reads the result of a product or a convolution is applied there, before that is stored.
 `fused`: a formula whose result only the next formula reads moves into that one, so that the result is never stored.
 Formulas round after each operation, alone and together, so that no bit changes.
 """
 
 import ast
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from kernels.elementwise import BY_NAME
-from kernels.formula import Formula
+from kernels.formula import Formula, operations
+from kernels.fusion import users_of, written
 from kernels.numba_cpu import elementwise
 from kernels.numba_cpu.blocking import FINISH
 from kernels.numba_cpu.compiler import compiled_name
-from kernels.numba_cpu.effects import operations
 from kernels.numba_cpu.executor import pack
 from kernels.plan import HEAD, Instruction, Operand
 
@@ -25,48 +23,6 @@ from kernels.plan import HEAD, Instruction, Operand
 LEAST = 1 << 14
 #: Operands, and operations, of a formula at most: they shall stay in registers.
 OPERANDS, OPERATIONS = 8, 48
-
-
-def without_copies(instructions: Sequence[Instruction], held: set[int]) -> list[Instruction]:
-    """The instructions without needless copies. held: leases of arrays that are looked at outside."""
-    result: list[Instruction | None] = list(instructions)
-    for i, copy in enumerate(instructions):
-        if copy.name != "copy" or not copy.code:
-            continue
-        copy = result[i]
-        source, target = copy.operand(0), copy.operand(1)
-        if (source.shape, source.strides, source.dtype) != (target.shape, target.strides, target.dtype):
-            continue
-        users = [j for j in _users(result)[target.lease] if j != i]
-        if not target.lease or target.lease in held or not users or min(users) < i:
-            continue
-        after = [x for x in result[i + 1 : max(users) + 1] if x is not None]
-        touched = [(instruction, x) for instruction in after for x in instruction.operands]
-        changed = [x for instruction, x in touched if instruction.effect.writes(x.place)]
-        if any(x.overlaps(source) or x.lease == target.lease for x in changed):
-            continue
-        if any(x.call for x in after) or any(x.lease == target.lease and x.place < 0 for _, x in touched):
-            continue
-        result[i] = None
-        for j in set(users):
-            reads = [x for x in result[j].operands if x.lease == target.lease]
-            result[j] = _elsewhere(result[j], {x: _shifted(x, source, target) for x in reads})
-    return [instruction for instruction in result if instruction is not None]
-
-
-def _shifted(x: Operand, source: Operand, target: Operand) -> Operand:
-    """The part of the source that is where x is in the target."""
-    by = source.address - target.address
-    return x._replace(address=x.address + by, low=x.low + by, high=x.high + by, lease=source.lease)
-
-
-def _elsewhere(instruction: Instruction, moves: dict[Operand, Operand]) -> Instruction:
-    """The instruction with other arrays in the place of some of its operands."""
-    code = bytearray(instruction.code)
-    for x in moves.values():
-        code[8 * (HEAD + x.place) : 8 * (HEAD + x.place + 1)] = pack(x.address)
-    operands = tuple(moves.get(x, x) for x in instruction.operands)
-    return replace(instruction, code=bytes(code), operands=operands)
 
 
 #: Kernels that can apply relu to their result: the places of the result and of the word that asks for it, and its bit.
@@ -80,7 +36,7 @@ FINISHERS = {
 def finished(instructions: Sequence[Instruction], held: set[int]) -> list[Instruction]:
     """The instructions with relu in the kernels before it. held: leases of arrays that are looked at outside."""
     result: list[Instruction | None] = list(instructions)
-    users = _users(instructions)
+    users = users_of(instructions)
     for i, relu in enumerate(instructions):
         if not _is_formula(relu) or relu.name.formula.text != BY_NAME["relu"].forward.text:
             continue
@@ -103,28 +59,19 @@ def _finished(first: Instruction, inner: Operand, out: Operand, between: Sequenc
         return None
     if (inner.shape, inner.strides, inner.dtype) != (out.shape, out.strides, out.dtype):
         return None
-    if any(instruction.call for instruction in between):
+    if any(instruction.opaque for instruction in between):
         return None
     if any(x.overlaps(out) for instruction in (first, *between) for x in instruction.operands):
         return None
-    moved = _elsewhere(first, {target: out._replace(place=place)})
+    moved = first.elsewhere({target: out._replace(place=place)})
     at = 8 * (HEAD + flags)
     return replace(moved, code=moved.code[:at] + pack(first.word(flags) | bit) + moved.code[at + 8 :])
-
-
-def _users(instructions: Sequence[Instruction | None]) -> dict[int, list[int]]:
-    """lease -> the instructions that touch its memory, once for each operand."""
-    users: dict[int, list[int]] = defaultdict(list)
-    for i, instruction in enumerate(instructions):
-        for x in instruction.operands if instruction is not None else ():
-            users[x.lease].append(i)
-    return users
 
 
 def fused(instructions: Sequence[Instruction], held: set[int]) -> list[Instruction]:
     """The instructions with chains of formulas as one. held: leases of arrays that are looked at outside."""
     result: list[Instruction | None] = list(instructions)
-    users = _users(instructions)
+    users = users_of(instructions)
     for i, first in enumerate(result):
         out = first.operand(0) if _is_formula(first) else None
         if out is None or not out.lease or out.lease in held or out.bytes < LEAST:
@@ -154,10 +101,9 @@ def _together(first: Instruction, second: Instruction, between: Sequence[Instruc
         return None
     if any(x.lease == inner.lease and not x.same(inner) for x in others):
         return None
-    if any(instruction.call for instruction in between):
+    if any(instruction.opaque for instruction in between):
         return None
-    changed = [x for instruction in between for x in instruction.operands if instruction.effect.writes(x.place)]
-    if any(x.overlaps(y) for x in inputs for y in changed):
+    if any(x.overlaps(y) for x in inputs for y in written(between)):
         return None
     if any(x.overlaps(out) and not x.same(out) for x in inputs):
         return None

@@ -21,5 +21,6 @@ class Adagrad(Optimizer):
     ):
         super().__init__(params, lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps, l1=l1)
 
-    def rule(self, options: dict[str, Any]) -> str:
+    @classmethod
+    def rule(cls, options: dict[str, Any]) -> str:
         return "adagrad"

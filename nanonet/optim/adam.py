@@ -22,7 +22,8 @@ class Adam(Optimizer):
     ):
         super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay, l1=l1)
 
-    def rule(self, options: dict[str, Any]) -> str:
+    @classmethod
+    def rule(cls, options: dict[str, Any]) -> str:
         return "adam"
 
 
@@ -44,5 +45,6 @@ class AdamW(Optimizer):
     ):
         super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay, l1=l1)
 
-    def rule(self, options: dict[str, Any]) -> str:
+    @classmethod
+    def rule(cls, options: dict[str, Any]) -> str:
         return "adamw"

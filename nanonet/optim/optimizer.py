@@ -27,17 +27,17 @@ class Group(MutableMapping):
     `steps` (0-d) counts the updates and `rate` (1,) is the learning rate.
     """
 
-    def __init__(self, optimizer: Optimizer, params: list[Tensor], options: dict[str, Any]):
-        self._optimizer = optimizer
+    def __init__(self, kind: type[Optimizer], params: list[Tensor], options: dict[str, Any]):
+        self._kind = kind
         self._options = options
         self.params = params
         self._build(steps=0)
 
     def _build(self, steps: float) -> None:
         """Set up the rule for the present options. What states it shares with the last rule are kept."""
-        numbers = self._optimizer.numbers(self._options)
+        numbers = self._kind.numbers(self._options)
         before = dict(zip(self.rule.states, self.states, strict=True)) if hasattr(self, "rule") else {}
-        self.rule: Update = BY_NAME[self._optimizer.rule(self._options)]
+        self.rule: Update = BY_NAME[self._kind.rule(self._options)]
         memory = memory_of(self.params[0].array)
         values = np.array([steps, *(numbers[name] for name in self.rule.values[1:])], np.float64)
         self.values = values if memory is HOST else memory.from_host(values)
@@ -60,15 +60,14 @@ class Group(MutableMapping):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self._options:
-            kind = type(self._optimizer).__name__
-            raise OptionError(f"{name!r} is no option of {kind}; there are {', '.join(self._options)}")
+            raise OptionError(f"{name!r} is no option of {self._kind.__name__}; there are {', '.join(self._options)}")
         options = {**self._options, "lr": self["lr"], name: value}
-        self._optimizer.check(options)
+        self._kind.check(options)
         self._options = options
-        if self._optimizer.rule(options) != self.rule.name:
+        if self._kind.rule(options) != self.rule.name:
             self._build(float(host(self.steps)))
         else:
-            numbers = self._optimizer.numbers(options)
+            numbers = self._kind.numbers(options)
             write(self.values[1:], [numbers[n] for n in self.rule.values[1:]])
 
     def __delitem__(self, name: str) -> None:
@@ -123,11 +122,13 @@ class Optimizer:
 
     # ------------------------------------------------------------------------ what a kind gives
 
-    def rule(self, options: dict[str, Any]) -> str:
+    @classmethod
+    def rule(cls, options: dict[str, Any]) -> str:
         """The name of the update rule for these options."""
         raise NotImplementedError
 
-    def numbers(self, options: dict[str, Any]) -> dict[str, float]:
+    @classmethod
+    def numbers(cls, options: dict[str, Any]) -> dict[str, float]:
         """The rule's values by name."""
         named = {"lr": options["lr"], "decay": options["weight_decay"], "l1": options["l1"]}
         named.update({k: v for k, v in options.items() if k in _PLAIN})
@@ -135,14 +136,15 @@ class Optimizer:
             named["b1"], named["b2"] = options["betas"]
         return named
 
-    def check(self, options: dict[str, Any]) -> None:
+    @classmethod
+    def check(cls, options: dict[str, Any]) -> None:
         """Raise OptionError for an option out of range."""
         for name, value in options.items():
             if name in _RANGES:
                 low, high, text = _RANGES[name]
                 for number in value if isinstance(value, Sequence) else (value,):
                     if not low <= number <= high or number != number:
-                        raise OptionError(f"{type(self).__name__}: {name} is {value!r}, wanted {text}")
+                        raise OptionError(f"{cls.__name__}: {name} is {value!r}, wanted {text}")
 
     # --------------------------------------------------------------------------- what people use
 
@@ -165,7 +167,7 @@ class Optimizer:
         options = {**self.defaults, **options}
         self.check(options)
         for dtype in dict.fromkeys(p.dtype for p in params):
-            self.param_groups.append(Group(self, [p for p in params if p.dtype == dtype], dict(options)))
+            self.param_groups.append(Group(type(self), [p for p in params if p.dtype == dtype], dict(options)))
 
     @property
     def lr(self) -> float:

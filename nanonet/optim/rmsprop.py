@@ -22,5 +22,6 @@ class RMSprop(Optimizer):
     ):
         super().__init__(params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, l1=l1)
 
-    def rule(self, options: dict[str, Any]) -> str:
+    @classmethod
+    def rule(cls, options: dict[str, Any]) -> str:
         return "rmsprop_momentum" if options["momentum"] else "rmsprop"

@@ -33,12 +33,14 @@ class SGD(Optimizer):
             l1=l1,
         )
 
-    def rule(self, options: dict[str, Any]) -> str:
+    @classmethod
+    def rule(cls, options: dict[str, Any]) -> str:
         if not options["momentum"]:
             return "sgd"
         return "nesterov" if options["nesterov"] else "momentum"
 
-    def check(self, options: dict[str, Any]) -> None:
+    @classmethod
+    def check(cls, options: dict[str, Any]) -> None:
         super().check(options)
         if options["nesterov"] and (not options["momentum"] or options["dampening"]):
             given = f"momentum {options['momentum']} and dampening {options['dampening']}"

@@ -1,11 +1,6 @@
 // Where the operands of a convolution lie.
 
-// Division by a constant: n / divisor for n < 2^31 (Granlund and Montgomery 1994).
-struct Divisor {
-    uint32 divisor, factor, shift;
-
-    __device__ __forceinline__ uint32 quotient(uint32 n) const { return (__umulhi(n, factor) + n) >> shift; }
-};
+#include "divisor.cuh"
 
 // A part of where an element is: offsets of its parts add up, and so do y and x, its place in an image, outside of
 // which there are zeros.
