@@ -472,7 +472,7 @@ def _memory(device: Any) -> Memory:
     if device is None:
         return default_memory()
     if isinstance(device, Tensor):
-        return HOST if type(device.array) is np.ndarray else memory_of(device.array)
+        return memory_of(device.array)
     return memory(device)
 
 

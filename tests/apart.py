@@ -55,11 +55,6 @@ class ApartArray:
         parts = parts if ... in parts else (*parts, ...)  # so that a single value is a view too
         return ApartArray(self._values[parts])
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(value, np.ndarray):
-            raise TypeError("an array of NumPy is put into one of a device")
-        self[key]._values[...] = value._values if isinstance(value, ApartArray) else value
-
     def reshape(self, *shape: Any) -> ApartArray:
         return ApartArray(self._values.reshape(*shape))
 
@@ -74,9 +69,6 @@ class ApartArray:
 
     def view(self, dtype: Any) -> ApartArray:
         return ApartArray(self._values.view(dtype))
-
-    def copy(self) -> ApartArray:
-        return ApartArray(self._values.copy("C"))
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("an array of a device is made one of NumPy without being asked for; use nanonet.device.host")

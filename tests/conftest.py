@@ -26,7 +26,7 @@ COMMON = {
 }
 settings.register_profile("quick", max_examples=15, derandomize=True, **COMMON)
 settings.register_profile("thorough", max_examples=500, **COMMON)
-settings.register_profile("few", max_examples=3, derandomize=True, **COMMON)
+settings.register_profile("few", max_examples=2, derandomize=True, **COMMON)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
 settings.load_profile(PROFILE)
 
@@ -79,8 +79,9 @@ def backend_in_use(request, monkeypatch):
     device. Not all rows of the emulated one are run every time: see `pytest_collection_modifyitems`.
     """
     if request.param == EMULATED:
+        emulated = replace(emulated_backend("ApartEmulator"), name=EMULATED)
         settings.load_profile(PROFILE if ALL_ROWS else "few")
-        yield from in_use(replace(emulated_backend("ApartEmulator"), name=EMULATED), monkeypatch)
+        yield from in_use(emulated, monkeypatch)
         settings.load_profile(PROFILE)
     else:
         yield from in_use(real_backend(request.param), monkeypatch)
@@ -88,7 +89,7 @@ def backend_in_use(request, monkeypatch):
 
 def pytest_collection_modifyitems(config, items):
     """Of a test on `backend_in_use`, the emulated GPU runs the first row for each thing only, that is for each value of
-    `case` that has another name, with three examples each; $NANONET_ALL_ROWS makes it run all of them."""
+    `case` that has another name, with two examples each; $NANONET_ALL_ROWS makes it run all of them."""
     if ALL_ROWS:
         return
     seen, left_out = set(), set()
