@@ -128,9 +128,7 @@ class Reduction:
                 lines.append(f"{to} = y{-1 - source(x, results, [])};")
             macros.append(f"RESULT(o, total)=int64 at = o; TO y0 = TO(total); {' '.join(lines)}")
         macros.append(f"PARAMETERS=, {', '.join(parameters)}" if parameters else "PARAMETERS=")
-        made = replace(call.program, macros=(*call.program.macros, *macros))
-        launch = call.of(made, words)
-        launch.device.function(made, launch.name, launch.shared)
+        launch = call.of(replace(call.program, macros=(*call.program.macros, *macros)), words)
         operands = tuple([x._replace(place=place) for place, x in sorted(places.items())])
         written = [place for place, x in places.items() if among(x, self.stored)]
         read = [place for place, x in places.items() if among(x, self.read)]
