@@ -1,0 +1,94 @@
+// What gemm.cu and hopper.cu share: which part of which product a block makes, and what becomes of its sums.
+
+constexpr int WIDE = 16 / sizeof(real);  // elements of 16 bytes
+
+// One tile of one product, over one of the parts of k.
+struct Part {
+    uint32 part, product;
+    int first_m, first_n, k, end;
+    int64 outer, inner;
+
+    // Tiles of 8 rows of tiles one below the other follow each other, so that they find b in the cache.
+    __device__ __forceinline__ Part(const Task& task, uint32 index) {
+        uint32 down = (task.m + TILE_M - 1) / TILE_M, across = (task.n + TILE_N - 1) / TILE_N, tiles = down * across;
+        uint32 tile = index % tiles, rest = index / tiles;
+        part = rest % task.splits, product = rest / task.splits;
+        uint32 band = tile / (8 * across), rows = min(8u, down - band * 8);
+        first_m = (band * 8 + tile % (8 * across) % rows) * TILE_M, first_n = tile % (8 * across) / rows * TILE_N;
+        k = part * task.span, end = min(task.k, k + task.span);
+        outer = product / task.inner, inner = product % task.inner;
+    }
+};
+
+__device__ __forceinline__ real activated(int activation, real z) { return ACTIVATED(activation, z); }
+
+__device__ __forceinline__ int64 out_row(const Task& task, int row) {
+    return task.spread ? task.to.place(task.places, row) : row * task.out_row;
+}
+
+// COUNT values that follow each other, written at once if they are all inside.
+template <int COUNT> __device__ __forceinline__ void write(real* to, const real (&values)[COUNT], int room, bool wide) {
+    constexpr int EACH = COUNT < WIDE ? COUNT : WIDE;
+    struct alignas(EACH * sizeof(real)) Piece {
+        real values[EACH];
+    };
+    if (wide && room >= COUNT) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i += EACH) {
+            Piece piece;
+#pragma unroll
+            for (int j = 0; j < EACH; j++) piece.values[j] = values[i + j];
+            *reinterpret_cast<Piece*>(to + i) = piece;
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        if (i < room) to[i] = values[i];
+}
+
+// Writes what a block has summed: to `parts` if k is cut, else with bias and activation to `out`.
+struct Epilogue {
+    const Task& task;
+    int first_m, first_n;
+    const real* bias;
+    real *out, *parts;
+
+    __device__ __forceinline__ Epilogue(const Task& task, const Part& at, const real* bias, real* out, real* parts)
+        : task(task), first_m(at.first_m), first_n(at.first_n), bias(bias ? bias + at.inner * task.bias_inner : bias),
+          out(out + (at.outer * task.out_outer + at.inner * task.out_inner)),
+          parts(task.splits > 1 ? parts + (int64(at.part) * task.batch + at.product) * task.m * task.n : parts) {}
+
+    // Sums of (row, column), (row, column + 1), ... of the tile.
+    template <int COUNT> __device__ __forceinline__ void store(int row, int column, const real (&values)[COUNT]) const {
+        row += first_m, column += first_n;
+        if (row >= task.m || column >= task.n) return;
+        if (task.splits > 1) {
+            write(parts + int64(row) * task.n + column, values, task.n - column, task.n % WIDE == 0);
+            return;
+        }
+        real results[COUNT];
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            real z = values[i] + (bias && column + i < task.n ? bias[(column + i) * task.bias_n] : real(0));
+            results[i] = activated(task.activation, z);
+        }
+        write(out + (out_row(task, row) + column), results, task.n - column, task.wide);
+    }
+};
+
+// The parts of k of every element, added up.
+extern "C" __global__ void finish(const real* parts, const real* bias, real* out, const Task task) {
+    int64 each = int64(task.m) * task.n, all = each * task.batch, step = int64(gridDim.x) * blockDim.x;
+    for (int64 at = int64(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step) {
+        int64 product = at / each, rest = at - product * each;
+        int64 outer = product / task.inner, inner = product % task.inner;
+        int row = int(rest / task.n), column = int(rest - int64(row) * task.n);
+        real sum = 0;
+#pragma unroll 8
+        for (int part = 0; part < task.splits; part++) sum += parts[part * all + at];
+        if (bias) sum += bias[inner * task.bias_inner + column * task.bias_n];
+        out[outer * task.out_outer + inner * task.out_inner + out_row(task, row) + column] =
+            activated(task.activation, sum);
+    }
+}
