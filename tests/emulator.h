@@ -56,8 +56,12 @@ struct Copy {
     int bytes;
     bool valid;
     int group;
+    bool carried_out = false;
 
-    void carry_out() const { valid ? memcpy(to, from, bytes) : memset(to, 0, bytes); }
+    void carry_out() {
+        if (!carried_out) valid ? memcpy(to, from, bytes) : memset(to, 0, bytes);
+        carried_out = true;
+    }
 };
 
 struct Fiber {
@@ -66,6 +70,9 @@ struct Fiber {
     bool done = false;
     std::vector<Copy> copies;
     int group = 0;
+    std::vector<std::pair<uintptr_t, int>> arrived;  // copies that it has waited for since its last fence
+    long products = 0;                               // that it has issued
+    int groups_of_products = 0;
 };
 
 inline std::vector<Fiber*> fibers;
@@ -76,7 +83,9 @@ inline Barrier block_barrier;
 inline std::vector<Barrier> warp_barriers;
 inline std::vector<int> live_lanes;
 inline std::vector<uint64_t> exchange;
-alignas(128) inline unsigned char dynamic[232 << 10];
+alignas(1024) inline unsigned char shared_window[233 << 10];
+inline unsigned char* const dynamic = shared_window + 1152;  // a multiple of 128, as little as what the GPU promises
+constexpr size_t DYNAMIC = (227 << 10);
 inline std::function<void()> body;
 inline uint64_t state = 1;
 
@@ -127,6 +136,8 @@ inline void start() {
     swapcontext(&fibers[current]->context, &scheduler);
 }
 
+inline void begin_block();
+
 inline void run_block() {
     live = threads;
     int warps = (threads + LANES - 1) / LANES;
@@ -135,6 +146,7 @@ inline void run_block() {
     live_lanes.assign(warps, LANES);
     if (threads % LANES) live_lanes.back() = threads % LANES;
     exchange.assign(warps * LANES, 0);
+    begin_block();
     std::vector<int> order(threads);
     for (int i = 0; i < threads; i++) {
         order[i] = i;
@@ -142,7 +154,8 @@ inline void run_block() {
         Fiber& fiber = *fibers[i];
         fiber.done = false;
         fiber.copies.clear();
-        fiber.group = 0;
+        fiber.arrived.clear();
+        fiber.group = fiber.products = fiber.groups_of_products = 0;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.data();
         fiber.context.uc_stack.ss_size = STACK;
@@ -168,7 +181,7 @@ inline void run_block() {
 inline void run(dim3 grid, dim3 block, std::function<void()> kernel) {
     body = std::move(kernel);
     gridDim = grid, blockDim = block, threads = block.x * block.y * block.z;
-    memset(dynamic, 0xff, sizeof dynamic);  // NaN: shared memory starts undefined
+    memset(dynamic, 0xff, DYNAMIC);  // NaN: shared memory starts undefined
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
@@ -209,6 +222,15 @@ template <typename T, typename F> void together(const T& mine, F f) {
     wait(barrier, live_lanes[current / LANES]);
 }
 
+// Whether bytes of shared memory, 16 by 16, have been written by copies that no fence has shown to the tensor cores.
+inline std::vector<char> hidden(sizeof shared_window / 16);
+
+inline void hide(uintptr_t first, int bytes, bool yes) {
+    uintptr_t window = uintptr_t(shared_window);
+    if (first < window || first >= window + sizeof shared_window) return;
+    for (uintptr_t at = first - window; at < first - window + bytes; at++) hidden[at / 16] = yes;
+}
+
 // A copy is carried out at some time between its beginning and the wait for it: here, at one or the other.
 inline void begin_copy(void* to, const void* from, int bytes, bool valid) {
     if ((uintptr_t(to) | (valid ? uintptr_t(from) : 0)) % bytes) {
@@ -216,15 +238,30 @@ inline void begin_copy(void* to, const void* from, int bytes, bool valid) {
         abort();
     }
     Copy copy = {to, from, bytes, valid, fibers[current]->group};
-    random() % 2 ? copy.carry_out() : fibers[current]->copies.push_back(copy);
+    hide(uintptr_t(to), bytes, true);
+    if (random() % 2) copy.carry_out();
+    fibers[current]->copies.push_back(copy);
 }
 inline void commit_copies() { fibers[current]->group++; }
 inline void wait_for_copies(int open) {
+    Fiber& me = *fibers[current];
     std::vector<Copy> later;
-    for (Copy& copy : fibers[current]->copies)
-        copy.group < fibers[current]->group - open ? copy.carry_out() : later.push_back(copy);
-    fibers[current]->copies = later;
+    for (Copy& copy : me.copies) {
+        if (copy.group >= me.group - open) {
+            later.push_back(copy);
+        } else {
+            copy.carry_out();
+            me.arrived.push_back({uintptr_t(copy.to), copy.bytes});
+        }
+    }
+    me.copies = later;
 }
+inline void fence_proxy() {
+    for (auto& [first, bytes] : fibers[current]->arrived) hide(first, bytes, false);
+    fibers[current]->arrived.clear();
+}
+
+#include "emulator_hopper.h"
 
 }  // namespace emulator
 

@@ -31,6 +31,8 @@ class Program:
 
     text: str
     macros: tuple[str, ...] = ()
+    #: The one architecture that it is for, such as "sm_90a"; None: any.
+    architecture: str | None = None
 
     @property
     def source(self) -> str:
@@ -38,11 +40,17 @@ class Program:
         lines = [f"#define {name} {value}" for name, _, value in (macro.partition("=") for macro in self.macros)]
         return "\n".join([*lines, _text("common.cuh"), self.text])
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """NVRTC's. The architecture stands beside that of the GPU, which CuPy gives as `-arch`, and is the one that
+        counts."""
+        return ("--std=c++17", *([f"--gpu-architecture={self.architecture}"] if self.architecture else []))
+
 
 @cache
-def program(file: str, *macros: str) -> Program:
+def program(file: str, *macros: str, architecture: str | None = None) -> Program:
     """The program in a file of the folder `cuda`, such as "softmax.cu", with macros such as "REAL=float"."""
-    return Program(_text(file), macros)
+    return Program(_text(file), macros, architecture)
 
 
 @cache
@@ -58,6 +66,8 @@ class Device(ABC):
     memory: Memory
     #: Blocks that run side by side; how many blocks a kernel is cut into depends on it, results do not.
     multiprocessors: int
+    #: Compute capability.
+    capability: tuple[int, int]
 
     @abstractmethod
     def function(self, program: Program, name: str, shared: int) -> Function:
@@ -138,7 +148,9 @@ class Cuda(Device):
         from kernels.cupy_gpu.memory import CudaMemory
 
         self.xp, self.memory = cupy, CudaMemory()
-        self.multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
+        attributes = cupy.cuda.Device().attributes
+        self.multiprocessors = attributes["MultiProcessorCount"]
+        self.capability = tuple(attributes[f"ComputeCapability{part}"] for part in ("Major", "Minor"))
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
 
@@ -153,8 +165,8 @@ class Cuda(Device):
         found = self._functions.get(key)
         if found is None:
             if program not in self._modules:
-                text = program.source
-                self._modules[program] = self.xp.RawModule(code=text, options=("--std=c++17",), backend="nvrtc")
+                text, options = program.source, program.options
+                self._modules[program] = self.xp.RawModule(code=text, options=options, backend="nvrtc")
             kernel = self._modules[program].get_function(name)
             if shared > 48 << 10:
                 kernel.max_dynamic_shared_size_bytes = shared
