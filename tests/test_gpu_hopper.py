@@ -128,7 +128,10 @@ def test_the_bits_do_not_depend_on_the_multiprocessors():
     few, many = Emulator(), Emulator()
     few.multiprocessors, many.multiprocessors = 1, 100
     a, b = numbers((300, 100), "bf16"), numbers((100, 150), "bf16", 1)
-    assert check(forced("bf16", device=few), "bf16", a, b).tobytes() == check(forced("bf16", device=many), "bf16", a, b).tobytes()
+    assert (
+        check(forced("bf16", device=few), "bf16", a, b).tobytes()
+        == check(forced("bf16", device=many), "bf16", a, b).tobytes()
+    )
 
 
 def test_rounding_of_halfway_cases_and_infinity():
@@ -170,8 +173,7 @@ def test_convolutions(precision, name, splits):
     launch = device.launch
     device.launch = lambda program, name, *rest, **more: (launched.append(name), launch(program, name, *rest, **more))
     found = all_three(Convolution(forced(precision, splits=splits, device=device)), x, w, g, bias, constants)
-    assert launched.count("hopper") >= 2
-    assert ("gemm" in launched) == (precision == "tf32" or g.shape[3] % 8 != 0)
+    assert launched.count("hopper") >= (2 if precision == "tf32" or g.shape[3] % 8 else 3)
     operands = [rounded(array, precision) for array in (x, w, g)]
     expected = all_three(ORACLE, *operands, bias.astype(np.float64), constants)
     magnitudes = all_three(ORACLE, *map(np.abs, operands), np.abs(bias), constants)

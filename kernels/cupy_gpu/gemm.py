@@ -116,7 +116,9 @@ class Gemm:
         precision = self._precision(out.array)
         tiles = self.cut(precision, size)
         large = columns(size, a, b, out) if self.library is not None and kind == "MATRIX" else None
-        ready = None if large is not None else self.hopper.ready(kind, precision, size, a, b, image, tiles.cycles)
+        ready = None
+        if large is None:
+            ready = self.hopper.ready(kind, precision, size, a, b, image, activation, tiles.cycles)
         if ready is not None:
             a, b, image, tiles = ready.a, ready.b, ready.image, ready.cut
         blocks = -(-size.m // tiles.tile.m) * -(-size.n // tiles.tile.n) * size.batch * tiles.splits

@@ -11,10 +11,10 @@ import numpy as np
 
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
-from kernels.cupy_gpu.fused import ACTIVATED
+from kernels.cupy_gpu.fused import ACTIVATED, number
 from kernels.cupy_gpu.image import Image, divisor
 from kernels.cupy_gpu.operand import Operand, Product
-from kernels.cupy_gpu.tiles import Cut, Tile, cut_for_hopper
+from kernels.cupy_gpu.tiles import Cut, cut_for_hopper
 from kernels.cupy_gpu.walk import merged
 
 __all__ = ["Hopper", "Ready"]
@@ -25,7 +25,7 @@ LARGE = 2**24
 #: Elements of a rounded operand, less than which an `int` counts.
 NEAR = 2**31
 #: Registers of a thread that copies, and of one that multiplies: 128 of these and 256 of those make a block.
-FEW, MANY = 88, 208
+FEW, MANY = 96, 200
 #: Bytes of shared memory beside the stages: they begin at a multiple of so many.
 APART = 1024
 #: struct Axes of rounded.cu.
@@ -83,7 +83,15 @@ class Hopper:
         self.device = device
 
     def ready(
-        self, kind: str, precision: str, size: Product, a: Operand, b: Operand, image: Image, cycles: float
+        self,
+        kind: str,
+        precision: str,
+        size: Product,
+        a: Operand,
+        b: Operand,
+        image: Image,
+        activation: str | None,
+        cycles: float,
     ) -> Ready | None:
         """The product, if that is expected to take less than so many cycles. None, with nothing launched, if not, or
         where there is no such kernel for it: other GPUs, other precisions, gathered channels that are no whole multiple
@@ -112,7 +120,7 @@ class Hopper:
         else:
             side, k = (steps[1], 1) if second.k_inside else (1, steps[-2])
             b = Operand(rounded, side, k, 0, steps[0], second.k_inside, True)
-        return Ready(self._program(kind, precision, a, b, cut.tile), a, b, image, cut)
+        return Ready(self._program(kind, precision, a, b, activation, cut), a, b, image, cut)
 
     def cut(self, precision: str, size: Product, elements: int) -> Cut:
         """How a product is cut; elements: of its operands."""
@@ -152,7 +160,10 @@ class Hopper:
             self.device.launch(made, "turned", blocks, (32, 8), x.array, scratch, axes)
         return scratch, steps
 
-    def _program(self, kind: str, precision: str, a: Operand, b: Operand, tile: Tile) -> tuple[Program, int]:
+    def _program(
+        self, kind: str, precision: str, a: Operand, b: Operand, activation: str | None, cut: Cut
+    ) -> tuple[Program, int]:
+        tile = cut.tile
         shared = tile.stages * (tile.m + tile.n) * 128 + APART
         macros = {
             "KIND": kind,
@@ -168,6 +179,8 @@ class Hopper:
             "MULTIPLY": _instruction(precision, tile.n, a.along_k, b.along_k),
             "MULTIPLY_SUMS": ", ".join(f'"+f"(d[{i}])' for i in range(tile.n // 2)),
             "ACTIVATED(kind, z)": ACTIVATED,
+            "ACTIVATION": number(activation),
+            "SPLIT": int(cut.splits > 1),
         }
         lines = [f"{name}={value}" for name, value in macros.items()]
         return program("hopper.cu", *lines, architecture=ARCHITECTURE), shared

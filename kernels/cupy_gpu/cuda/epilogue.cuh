@@ -1,4 +1,11 @@
 // What gemm.cu and hopper.cu share: which part of which product a block makes, and what becomes of its sums.
+//
+// Macros: ACTIVATED(kind, z): the activation with that number, of z. ACTIVATION, SPLIT: which of them, and whether k is
+// cut, where that is known beforehand.
+#ifndef ACTIVATION
+#define ACTIVATION task.activation
+#define SPLIT (task.splits > 1)
+#endif
 
 constexpr int WIDE = 16 / sizeof(real);  // elements of 16 bytes
 
@@ -51,29 +58,43 @@ template <int COUNT> __device__ __forceinline__ void write(real* to, const real 
 struct Epilogue {
     const Task& task;
     int first_m, first_n;
+    bool wide;
     const real* bias;
     real *out, *parts;
 
     __device__ __forceinline__ Epilogue(const Task& task, const Part& at, const real* bias, real* out, real* parts)
-        : task(task), first_m(at.first_m), first_n(at.first_n), bias(bias ? bias + at.inner * task.bias_inner : bias),
-          out(out + (at.outer * task.out_outer + at.inner * task.out_inner)),
-          parts(task.splits > 1 ? parts + (int64(at.part) * task.batch + at.product) * task.m * task.n : parts) {}
+        : task(task), first_m(at.first_m), first_n(at.first_n), wide(SPLIT ? task.n % WIDE == 0 : task.wide),
+          bias(bias ? bias + (at.inner * task.bias_inner + first_n * task.bias_n) : bias),
+          out(out + (at.outer * task.out_outer + at.inner * task.out_inner + first_n)),
+          parts(SPLIT ? parts + (int64(at.part) * task.batch + at.product) * task.m * task.n + first_n : parts) {}
 
-    // Sums of (row, column), (row, column + 1), ... of the tile.
-    template <int COUNT> __device__ __forceinline__ void store(int row, int column, const real (&values)[COUNT]) const {
-        row += first_m, column += first_n;
-        if (row >= task.m || column >= task.n) return;
-        if (task.splits > 1) {
-            write(parts + int64(row) * task.n + column, values, task.n - column, task.n % WIDE == 0);
-            return;
-        }
+    // Whether all columns of the tile are inside, and may be written 16 bytes at a time.
+    __device__ __forceinline__ bool whole() const { return wide && first_n + TILE_N <= task.n; }
+    // Where column 0 of a row of the tile goes; null if it is outside.
+    __device__ __forceinline__ real* row(int row) const {
+        row += first_m;
+        if (row >= task.m) return nullptr;
+        return SPLIT ? parts + int64(row) * task.n : out + out_row(task, row);
+    }
+    // Sums of columns column, column + 1, ... of a row; all_inside: the tile is whole.
+    template <int COUNT>
+    __device__ __forceinline__ void store(real* row, int column, const real (&values)[COUNT], bool all_inside) const {
+        int room = all_inside ? COUNT : task.n - first_n - column;
+        if (room <= 0) return;
         real results[COUNT];
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            real z = values[i] + (bias && column + i < task.n ? bias[(column + i) * task.bias_n] : real(0));
-            results[i] = activated(task.activation, z);
+            results[i] = values[i];
+            if (!SPLIT) {
+                real z = values[i] + (bias && i < room ? bias[(column + i) * task.bias_n] : real(0));
+                results[i] = activated(ACTIVATION, z);
+            }
         }
-        write(out + (out_row(task, row) + column), results, task.n - column, task.wide);
+        write(row + column, results, room, all_inside || wide);
+    }
+    template <int COUNT> __device__ __forceinline__ void store(int row, int column, const real (&values)[COUNT]) const {
+        real* to = this->row(row);
+        if (to) store(to, column, values, false);
     }
 };
 
@@ -89,6 +110,6 @@ extern "C" __global__ void finish(const real* parts, const real* bias, real* out
         for (int part = 0; part < task.splits; part++) sum += parts[part * all + at];
         if (bias) sum += bias[inner * task.bias_inner + column * task.bias_n];
         out[outer * task.out_outer + inner * task.out_inner + out_row(task, row) + column] =
-            activated(task.activation, sum);
+            activated(ACTIVATION, sum);
     }
 }

@@ -11,7 +11,7 @@
 //
 // Macros: KIND, see operands.cuh. TENSOR: TF32 or BF16. A_K_INSIDE, B_K_INSIDE: k is the inner axis of the operand, else
 // m or n is (BF16 only). TILE_M, TILE_N. STAGES. SHARED. FEW, MANY: registers of a thread that copies or multiplies.
-// ACTIVATED(kind, z): the activation with that number, of z.
+// Those of epilogue.cuh.
 #define TF32 1
 #define BF16 2
 
@@ -130,6 +130,24 @@ __device__ __forceinline__ void fill(const Task& task, const number* a, const nu
     for (uint32 i = filled < LAG ? 0 : filled - LAG; i < filled; i++) tell(i);
 }
 
+// Sums of blocks of 64 rows, of which this thread has those of `row` and below.
+template <bool ALL_INSIDE>
+__device__ __forceinline__ void write_out(const Epilogue& epilogue, int row, const float (&sums)[BLOCKS_OF_64][TILE_N / 2]) {
+    int column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < BLOCKS_OF_64; j++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            real* to = epilogue.row(row + j * 64 + half * 8);
+            if (!to) continue;
+#pragma unroll
+            for (int i = 0; i < TILE_N / 8; i++) {
+                real values[2] = {sums[j][4 * i + 2 * half], sums[j][4 * i + 2 * half + 1]};
+                epilogue.store(to, 8 * i + column, values, ALL_INSIDE);
+            }
+        }
+}
+
 // Multiplies the rows of warpgroup `group` of all tiles of this block.
 __device__ __forceinline__ void drain(const Task& task, int group, const real* bias, real* out, real* parts,
                                       const unsigned char* stages, Barriers& barriers, uint32 all) {
@@ -164,19 +182,10 @@ __device__ __forceinline__ void drain(const Task& task, int group, const real* b
         give_back(used - 1);
 
         const Epilogue epilogue(task, part, bias, out, parts);
-        int lane = threadIdx.x % WARP, warp = threadIdx.x % GROUP / WARP;
 #pragma unroll
-        for (int j = 0; j < BLOCKS_OF_64; j++) {
-            settle(sums[j]);
-            int row = (group * BLOCKS_OF_64 + j) * 64 + warp * 16 + lane / 4;
-#pragma unroll
-            for (int half = 0; half < 2; half++)
-#pragma unroll
-                for (int i = 0; i < TILE_N / 8; i++) {
-                    real values[2] = {sums[j][4 * i + 2 * half], sums[j][4 * i + 2 * half + 1]};
-                    epilogue.store(row + 8 * half, 8 * i + lane % 4 * 2, values);
-                }
-        }
+        for (int j = 0; j < BLOCKS_OF_64; j++) settle(sums[j]);
+        int row = group * BLOCKS_OF_64 * 64 + threadIdx.x % GROUP / WARP * 16 + threadIdx.x % WARP / 4;
+        epilogue.whole() ? write_out<true>(epilogue, row, sums) : write_out<false>(epilogue, row, sums);
     }
 }
 
