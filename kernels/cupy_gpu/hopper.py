@@ -94,8 +94,8 @@ class Hopper:
         cycles: float,
     ) -> Ready | None:
         """The product, if that is expected to take less than so many cycles. None, with nothing launched, if not, or
-        where there is no such kernel for it: other GPUs, other precisions, gathered channels that are no whole multiple
-        of 16 bytes, and the weight gradient in tf32, whose k is inside of neither operand."""
+        where there is no such kernel for it: other GPUs, other precisions, and gathered channels, or places of a weight
+        gradient, that are no whole multiple of 16 bytes."""
         if self.device.capability != (9, 0) or precision not in ("tf32", "bf16") or size.k == 0:
             return None
         if size.elements * size.k < self.large or not _gathered_here(kind, precision, image):
@@ -104,6 +104,8 @@ class Hopper:
             first, second = (_matrix(precision, size, x, sides) for x, sides in ((a, size.m), (b, size.n)))
         else:
             first, second = _image(kind, precision, a, image), _other(kind, precision, size, b, image)
+        if second is None or first.elements == 0:
+            return None
         cut = self.cut(precision, size, first.elements + second.elements)
         if cut.cycles >= cycles or max(first.elements, second.elements) >= NEAR:
             return None
@@ -111,9 +113,9 @@ class Hopper:
         if kind == "MATRIX":
             a = _matrix_operand(rounded, steps, a, first.k_inside)
         else:
-            of_group = image.divisors[6] * steps[3]
-            a = Operand(rounded, 0, 0, 0, of_group, first.k_inside, True)
-            image = replace(image, strides=steps)
+            strides = _image_strides(kind, precision, steps)
+            a = Operand(rounded, 0, 0, 0, image.divisors[6] * strides[3], first.k_inside, True)
+            image = replace(image, strides=strides)
         rounded, steps = self._rounded(second)
         if kind == "MATRIX":
             b = _matrix_operand(rounded, steps, b, second.k_inside)
@@ -192,14 +194,20 @@ def _whole(precision: str) -> int:
 
 
 def _gathered_here(kind: str, precision: str, image: Image) -> bool:
-    """Whether there is a kernel that gathers this operand: 16 bytes at a time, from images of less than 2^15 a side."""
+    """Whether there is a kernel that gathers this operand: from images of less than 2^15 a side, and 16 bytes at a time
+    but for places of tf32."""
     if kind == "MATRIX":
         return True
     per_image, columns, channels = image.divisors[0], image.divisors[3], image.divisors[6]
     places = (per_image // columns, columns)
     farthest = max(abs(first) + size * step for size, step, first in zip(places, image.window[2:4], image.window[4:6]))
     near = max(farthest, *image.window[:2]) < 2**15
-    return near and channels % _whole(precision) == 0 and (kind, precision) != ("WEIGHT_GRADIENT", "tf32")
+    return near and (channels % _whole(precision) == 0 or _one_by_one(kind, precision))
+
+
+def _one_by_one(kind: str, precision: str) -> bool:
+    """Whether single numbers are gathered: k, which counts places, has to be inside."""
+    return (kind, precision) == ("WEIGHT_GRADIENT", "tf32")
 
 
 def _matrix(precision: str, size: Product, x: Operand, sides: int) -> Lying:
@@ -217,20 +225,31 @@ def _matrix_operand(rounded: Any, steps: tuple[int, ...], x: Operand, k_inside: 
 
 
 def _image(kind: str, precision: str, x: Operand, image: Image) -> Lying:
-    """All of the image, channels innermost, which are along k or along the taps of a weight gradient."""
-    return Lying(x.array, list(zip(x.array.shape, image.strides, strict=True)), kind == "CORRELATION", precision)
+    """All of the image. Channels are innermost, along k or along the taps of a weight gradient; or outermost."""
+    n, h, w, c = zip(x.array.shape, image.strides, strict=True)
+    axes = [c, n, h, w] if _one_by_one(kind, precision) else [n, h, w, c]
+    return Lying(x.array, axes, kind == "CORRELATION" or _one_by_one(kind, precision), precision)
 
 
-def _other(kind: str, precision: str, size: Product, x: Operand, image: Image) -> Lying:
-    """The operand that the image meets, a matrix for each group: k is (tap row, tap column, channel) or a place."""
+def _image_strides(kind: str, precision: str, steps: tuple[int, ...]) -> tuple[int, ...]:
+    """(n, h, w, c) of the image that lies so."""
+    return (*steps[1:], steps[0]) if _one_by_one(kind, precision) else steps
+
+
+def _other(kind: str, precision: str, size: Product, x: Operand, image: Image) -> Lying | None:
+    """The operand that the image meets, a matrix for each group: k is (tap row, tap column, channel) or a place. None
+    where places would have to be inside and cannot be."""
     if kind == "CORRELATION":
         inner, middle = image.divisors[6], image.divisors[9]
         sides = (size.k // (inner * middle), middle, inner)
     else:
         per_image, inner = image.divisors[0], image.divisors[3]
         sides = (size.k // per_image, per_image // inner, inner)
-    group, side, k = (size.inner, x.inner), (size.n, x.side), list(zip(sides, image.steps, strict=True))
+    sides, (steps,) = merged(sides, (image.steps,))
     k_inside = precision == "tf32" or (kind == "CORRELATION" and x.along_k)
+    if k_inside and len(sides) > 1 and sides[-1] % _whole(precision):
+        return None
+    group, side, k = (size.inner, x.inner), (size.n, x.side), list(zip(sides, steps, strict=True))
     return Lying(x.array, [group, side, *k] if k_inside else [group, *k, side], k_inside, precision)
 
 

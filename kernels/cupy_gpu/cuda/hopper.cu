@@ -55,22 +55,23 @@ template <typename T> __device__ __forceinline__ void keep(T& number) {
 #endif
 }
 
+// A spot in two registers: scratch arrays and images have less than 2^31 elements, sides of images less than 2^15.
+struct Near {
+    int offset, yx;
+
+    __device__ __forceinline__ void set(Spot spot) {
+        offset = int(spot.offset), yx = int(uint32(spot.y) << 16 | (uint32(spot.x) & 0xffffu));
+        keep(yx);
+    }
+    __device__ __forceinline__ operator Spot() const { return {offset, yx >> 16, short(yx)}; }
+};
+
 // Copies stages of an operand, EXTENT along m or n; every thread of the warpgroup copies the same pieces of each.
 template <typename Operand, int EXTENT, bool K_INSIDE> struct Copier {
     static constexpr int LANES = K_INSIDE ? ROW / 16 : EXTENT / PIECE, ROWS = GROUP / LANES;  // threads along a row
     static constexpr int SIDES = K_INSIDE ? EXTENT / ROWS : 1, DEPTHS = K_INSIDE ? 1 : TILE_K / ROWS;
     static_assert(SIDES <= 32 && DEPTHS > 0);
 
-    // A spot in two registers: scratch arrays and images have less than 2^31 elements, sides of images less than 2^15.
-    struct Near {
-        int offset, yx;
-
-        __device__ __forceinline__ void set(Spot spot) {
-            offset = int(spot.offset), yx = int(uint32(spot.y) << 16 | (uint32(spot.x) & 0xffffu));
-            keep(yx);
-        }
-        __device__ __forceinline__ operator Spot() const { return {offset, yx >> 16, short(yx)}; }
-    };
     const number* data;
     Near sides[SIDES];
     uint32 inside = 0;
@@ -111,6 +112,45 @@ template <typename Operand, int EXTENT, bool K_INSIDE> struct Copier {
     }
 };
 
+// The same for a(tap, place) with k inside where it has to be (TF32): one number after another, since those that follow
+// along k are not aligned. A warp copies whole rows.
+template <int EXTENT> struct Gatherer {
+    static constexpr int EACH = EXTENT / (GROUP / WARP), SETS = EACH / WARP;  // rows of a warp; of each of its lanes
+    static_assert(SETS * WARP == EACH && (KIND != WEIGHT_GRADIENT || TENSOR != TF32 || TILE_K == WARP));
+
+    const number* data;
+    Near rows[SETS];
+
+    __device__ __forceinline__ Gatherer(const Task& task, const number* data, int first, int end) : data(data) {
+        first += threadIdx.x % GROUP / WARP * EACH + threadIdx.x % WARP;
+#pragma unroll
+        for (int set = 0; set < SETS; set++, first += WARP)
+            rows[set].set(first < end ? A::side(task, first) : Spot{0, -(1 << 15), 0});  // in no image
+        keep(this->data);
+    }
+    __device__ __forceinline__ void copy(const Task& task, unsigned char* to, int first, int end) const {
+        int lane = threadIdx.x % WARP;
+        Spot along = A::along(task, first + lane);
+        bool within = first + lane < end;
+        to += threadIdx.x % GROUP / WARP * EACH * ROW;
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            Near row = {__shfl_sync(ALL_LANES, rows[i / WARP].offset, i % WARP),
+                        __shfl_sync(ALL_LANES, rows[i / WARP].yx, i % WARP)};
+            bool valid = within && A::holds(task, row, along);
+            copy_async<4>(to + (i * ROW + (lane * 4 ^ i % 8 * 16)), data + uint32(valid ? row.offset + int(along.offset) : 0),
+                          valid);
+        }
+    }
+};
+
+#if KIND == WEIGHT_GRADIENT && TENSOR == TF32
+typedef Gatherer<TILE_M> CopierA;
+#else
+typedef Copier<A, TILE_M, A_K_INSIDE> CopierA;
+#endif
+typedef Copier<Matrix, TILE_N, B_K_INSIDE> CopierB;
+
 struct Barriers {
     uint64 full[STAGES], empty[STAGES];
 };
@@ -126,9 +166,9 @@ __device__ __forceinline__ void fill(const Task& task, const number* a, const nu
     };
     for (uint32 index = blockIdx.x; index < all; index += gridDim.x) {
         const Part part(task, index);
-        Copier<A, TILE_M, A_K_INSIDE> copy_a(task, a + part.outer * task.a_outer + part.inner * task.a_inner, part.first_m,
+        CopierA copy_a(task, a + part.outer * task.a_outer + part.inner * task.a_inner, part.first_m,
                                              task.m);
-        Copier<Matrix, TILE_N, B_K_INSIDE> copy_b(task, b + part.outer * task.b_outer + part.inner * task.b_inner,
+        CopierB copy_b(task, b + part.outer * task.b_outer + part.inner * task.b_inner,
                                                   part.first_n, task.n);
         for (int k = part.k; k < part.end; k += TILE_K, filled++) {
             uint32 stage = filled % STAGES, turn = filled / STAGES;
