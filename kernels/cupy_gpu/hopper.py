@@ -72,8 +72,10 @@ class Hopper:
     """Makes the operands of large products ready for hopper.cu.
 
     They are rounded into scratch arrays: tensor cores read shared memory, where bf16 has to be bf16, and of float32
-    they take tf32 by cutting it off, and only with k inside. That moves 6 or 8 bytes for each element of a and b, once,
-    which counts in the choice between hopper.cu and gemm.cu.
+    they take tf32 by cutting it off, and only with k inside. That moves 6 or 8 bytes for each element, once, which
+    counts in the choice between hopper.cu and gemm.cu: for m n k multiplications it is worth it where m and n are
+    hundreds. In tf32, a first operand with k inside, such as the image of a convolution, is left as it is: it passes
+    through registers, and is rounded there.
     """
 
     #: Multiplications from which it is asked what this takes.
@@ -106,23 +108,27 @@ class Hopper:
             first, second = _image(kind, precision, a, image), _other(kind, precision, size, b, image)
         if second is None or first.elements == 0:
             return None
-        cut = self.cut(precision, size, first.elements + second.elements)
+        as_it_is = precision == "tf32" and kind != "WEIGHT_GRADIENT" and _near(a, first)
+        cut = self.cut(precision, size, second.elements + (0 if as_it_is else first.elements))
         if cut.cycles >= cycles or max(first.elements, second.elements) >= NEAR:
             return None
-        rounded, steps = self._rounded(first)
-        if kind == "MATRIX":
-            a = _matrix_operand(rounded, steps, a, first.k_inside)
-        else:
-            strides = _image_strides(kind, precision, steps)
-            a = Operand(rounded, 0, 0, 0, image.divisors[6] * strides[3], first.k_inside, True)
-            image = replace(image, strides=strides)
+        if not as_it_is:
+            a, image = self._first_rounded(kind, first, a, image)
         rounded, steps = self._rounded(second)
         if kind == "MATRIX":
             b = _matrix_operand(rounded, steps, b, second.k_inside)
         else:
             side, k = (steps[1], 1) if second.k_inside else (1, steps[-2])
             b = Operand(rounded, side, k, 0, steps[0], second.k_inside, True)
-        return Ready(self._program(kind, precision, a, b, activation, cut), a, b, image, cut)
+        return Ready(self._program(kind, precision, a, b, as_it_is, activation, cut), a, b, image, cut)
+
+    def _first_rounded(self, kind: str, x: Lying, a: Operand, image: Image) -> tuple[Operand, Image]:
+        rounded, steps = self._rounded(x)
+        if kind == "MATRIX":
+            return _matrix_operand(rounded, steps, a, x.k_inside), image
+        strides = _image_strides(kind, x.precision, steps)
+        a = Operand(rounded, 0, 0, 0, image.divisors[6] * strides[3], x.k_inside, True)
+        return a, replace(image, strides=strides)
 
     def cut(self, precision: str, size: Product, elements: int) -> Cut:
         """How a product is cut; elements: of its operands."""
@@ -163,7 +169,7 @@ class Hopper:
         return scratch, steps
 
     def _program(
-        self, kind: str, precision: str, a: Operand, b: Operand, activation: str | None, cut: Cut
+        self, kind: str, precision: str, a: Operand, b: Operand, as_it_is: bool, activation: str | None, cut: Cut
     ) -> tuple[Program, int]:
         tile = cut.tile
         shared = tile.stages * (tile.m + tile.n) * 128 + APART
@@ -172,13 +178,14 @@ class Hopper:
             "TENSOR": precision.upper(),
             "A_K_INSIDE": int(a.along_k),
             "B_K_INSIDE": int(b.along_k),
+            "A_IN_REGISTERS": int(as_it_is),
             "TILE_M": tile.m,
             "TILE_N": tile.n,
             "STAGES": tile.stages,
             "SHARED": shared,
             "FEW": FEW,
             "MANY": MANY,
-            "MULTIPLY": _instruction(precision, tile.n, a.along_k, b.along_k),
+            "MULTIPLY": _instruction(precision, tile.n, a.along_k, b.along_k, as_it_is),
             "MULTIPLY_SUMS": ", ".join(f'"+f"(d[{i}])' for i in range(tile.n // 2)),
             "ACTIVATED(kind, z)": ACTIVATED,
             "ACTIVATION": number(activation),
@@ -253,6 +260,13 @@ def _other(kind: str, precision: str, size: Product, x: Operand, image: Image) -
     return Lying(x.array, [group, side, *k] if k_inside else [group, *k, side], k_inside, precision)
 
 
+def _near(a: Operand, x: Lying) -> bool:
+    """Whether the first operand can be copied from where it lies, k inside: 16 bytes at a time, and forwards only."""
+    steps = [step for _, step in x.axes]
+    last = sum((size - 1) * step for size, step in x.axes)
+    return a.along_k and a.vector and min(*steps, a.outer, a.inner) >= 0 and last < NEAR
+
+
 def _dense(sides: Sequence[int]) -> tuple[int, ...]:
     """Steps of axes without gaps."""
     return tuple(prod(sides[i + 1 :]) for i in range(len(sides)))
@@ -263,12 +277,18 @@ def _apart(axes: Axes) -> tuple[tuple[int, ...], tuple[tuple[int, ...]]]:
     return tuple(size for size, _ in axes), (tuple(step for _, step in axes),)
 
 
-def _instruction(precision: str, n: int, a_k_inside: bool, b_k_inside: bool) -> str:
-    """wgmma of sums 64 x n in %0, %1, ..., then two operands, then whether the sums go on."""
+def _instruction(precision: str, n: int, a_k_inside: bool, b_k_inside: bool, a_in_registers: bool) -> str:
+    """wgmma of sums 64 x n in %0, %1, ..., then two operands, the first of them in 4 registers if it is in registers,
+    then whether the sums go on."""
     of = {"bf16": "k16.f32.bf16.bf16", "tf32": "k8.f32.tf32.tf32"}[precision]
     turned = f", {int(not a_k_inside)}, {int(not b_k_inside)}" if precision == "bf16" else ""
-    sums, a, b, add = ", ".join(f"%{i}" for i in range(n // 2)), *(f"%{n // 2 + i}" for i in range(3))
+    names = [f"%{i}" for i in range(n // 2 + 6)]
+    sums, rest = names[: n // 2], names[n // 2 :]
+    if a_in_registers:
+        a, b, add = f"{{{', '.join(rest[:4])}}}", *rest[4:]
+    else:
+        a, b, add = rest[:3]
     return (
         f'"{{ .reg .pred add; setp.ne.b32 add, {add}, 0; '
-        f'wgmma.mma_async.sync.aligned.m64n{n}{of} {{{sums}}}, {a}, {b}, add, 1, 1{turned}; }}"'
+        f'wgmma.mma_async.sync.aligned.m64n{n}{of} {{{", ".join(sums)}}}, {a}, {b}, add, 1, 1{turned}; }}"'
     )

@@ -10,13 +10,14 @@
 // A block makes tiles blockIdx.x, + gridDim.x, ...; while the sums of one are written, the next is being copied.
 //
 // Macros: KIND, see operands.cuh. TENSOR: TF32 or BF16. A_K_INSIDE, B_K_INSIDE: k is the inner axis of the operand, else
-// m or n is (BF16 only). TILE_M, TILE_N. STAGES. SHARED. FEW, MANY: registers of a thread that copies or multiplies.
+// m or n is (BF16 only). A_IN_REGISTERS: a is float32 as it was, and rounded on its way (TF32 with k inside). TILE_M, TILE_N. STAGES. SHARED. FEW, MANY: registers of a thread that copies or multiplies.
 // Those of epilogue.cuh.
 #define TF32 1
 #define BF16 2
 
 #include "async.cuh"
 #include "barrier.cuh"
+#include "mma.cuh"
 #include "wgmma.cuh"
 #include "operands.cuh"
 #include "epilogue.cuh"
@@ -204,12 +205,27 @@ __device__ __forceinline__ void write_out(const Epilogue& epilogue, int row, con
         }
 }
 
+// What this thread gives of 64 rows of a, rounded; `first` of them.
+__device__ __forceinline__ void read_rows(uint32 (&words)[ROW / STEP][4], const unsigned char* first) {
+    int lane = threadIdx.x % WARP, row = threadIdx.x % GROUP / WARP * 16 + lane % 16;
+#pragma unroll
+    for (int i = 0; i < ROW / STEP; i++) {
+        int piece = (2 * i + lane / 16) ^ row % 8;
+        load_rows(words[i], reinterpret_cast<const float*>(first + row * ROW + piece * 16));
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            words[i][j] = tf32(__uint_as_float(words[i][j]));
+            keep(words[i][j]);  // before the products begin
+        }
+    }
+}
+
 // Multiplies the rows of warpgroup `group` of all tiles of this block.
 __device__ __forceinline__ void drain(const Task& task, int group, const real* bias, real* out, real* parts,
                                       const unsigned char* stages, Barriers& barriers, uint32 all) {
-    constexpr int A_STEP = A_K_INSIDE ? STEP : STEP / int(sizeof(number)) * ROW;
+    [[maybe_unused]] constexpr int A_STEP = A_K_INSIDE ? STEP : STEP / int(sizeof(number)) * ROW;
     constexpr int B_STEP = B_K_INSIDE ? STEP : STEP / int(sizeof(number)) * ROW;
-    uint64 a = descriptor(shared_address(stages) + group * BLOCKS_OF_64 * LEAP, LEAP);
+    [[maybe_unused]] uint64 a = descriptor(shared_address(stages) + group * BLOCKS_OF_64 * LEAP, LEAP);
     uint64 b = descriptor(shared_address(stages) + A_BYTES, LEAP);
     uint32 used = 0;
     auto give_back = [&](uint32 which) {
@@ -221,15 +237,30 @@ __device__ __forceinline__ void drain(const Task& task, int group, const real* b
         for (int k = part.k; k < part.end; k += TILE_K, used++) {
             uint32 stage = used % STAGES;
             wait(&barriers.full[stage], used / STAGES & 1u);
+#if A_IN_REGISTERS
+            uint32 words[BLOCKS_OF_64][ROW / STEP][4];
+#pragma unroll
+            for (int j = 0; j < BLOCKS_OF_64; j++) read_rows(words[j], stages + stage * STAGE + (group * BLOCKS_OF_64 + j) * LEAP);
+#endif
             begin_products();
 #pragma unroll
             for (int i = 0; i < ROW / STEP; i++)
 #pragma unroll
-                for (int j = 0; j < BLOCKS_OF_64; j++)
-                    multiply(sums[j], later(a, stage * STAGE + j * LEAP + i * A_STEP),
-                             later(b, stage * STAGE + i * B_STEP), k > part.k || i > 0);
+                for (int j = 0; j < BLOCKS_OF_64; j++) {
+#if A_IN_REGISTERS
+                    auto& left = words[j][i];
+#else
+                    uint64 left = later(a, stage * STAGE + j * LEAP + i * A_STEP);
+#endif
+                    multiply(sums[j], left, later(b, stage * STAGE + i * B_STEP), k > part.k || i > 0);
+                }
             commit_products();
-            if (k > part.k) {
+            // Meanwhile the other warpgroup multiplies.
+            if (A_IN_REGISTERS && k + TILE_K < part.end) {
+                wait_for_products<0>();
+                give_back(used);
+            }
+            if (!A_IN_REGISTERS && k > part.k) {
                 wait_for_products<1>();
                 give_back(used - 1);
             }
