@@ -33,6 +33,7 @@ from kernels.cupy_gpu.device import Device, Function, Program
 from kernels.memory import HOST, Memory
 
 HEADER = Path(__file__).with_name("emulator.h")
+HOPPER = Path(__file__).with_name("emulator_hopper.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 #: A wide access to an address that it is not aligned to ends the process, as it ends a kernel.
 ALIGNMENT = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
@@ -185,7 +186,7 @@ def _flags() -> list[str]:
 @cache
 def _header() -> Path:
     """The header, in a folder of its own together with what the compiler has made of it."""
-    text = HEADER.read_text()
+    text = HEADER.read_text().replace('#include "emulator_hopper.h"', HOPPER.read_text())
     digest = hashlib.sha256(" ".join([*_flags(), text]).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"nanonet-emulator-{os.getuid()}-{digest}"
     folder.mkdir(exist_ok=True)

@@ -44,6 +44,8 @@ class Program:
     text: str
     macros: tuple[str, ...] = ()
     contract: bool = True
+    #: The one architecture that it is for, such as "sm_90a"; None: any.
+    architecture: str | None = None
 
     @property
     def source(self) -> str:
@@ -53,14 +55,16 @@ class Program:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What NVRTC is told."""
-        return ("--std=c++17",) if self.contract else ("--std=c++17", "--fmad=false")
+        """What NVRTC is told. The architecture stands beside that of the GPU, which CuPy gives as `-arch`, and is the
+        one that counts."""
+        whole = [] if self.contract else ["--fmad=false"]
+        return "--std=c++17", *whole, *([f"--gpu-architecture={self.architecture}"] if self.architecture else [])
 
 
 @cache
-def program(file: str, *macros: str) -> Program:
+def program(file: str, *macros: str, architecture: str | None = None) -> Program:
     """The program in a file of the folder `cuda`, such as "softmax.cu", with macros such as "REAL=float"."""
-    return Program(_text(file), macros)
+    return Program(_text(file), macros, architecture=architecture)
 
 
 @cache

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,12 @@ from kernels.cupy_gpu.choice import OWN, Choice, Unfit, Way
 from kernels.cupy_gpu.cublas import CublasLt, columns
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
-from kernels.cupy_gpu.expression import expression
+from kernels.cupy_gpu.fused import ACTIVATED, number
+from kernels.cupy_gpu.hopper import Hopper
+from kernels.cupy_gpu.image import NO_IMAGE, Image
 from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
 from kernels.cupy_gpu.tiles import Cut, Tile, cut, cuts
 from kernels.cupy_gpu.walk import broadcast_strides, merged
-from kernels.elementwise import BY_NAME, FUSABLE
 from kernels.precision import PRODUCTS as PRECISIONS
 from kernels.precision import products
 
@@ -37,17 +38,6 @@ TASK = np.dtype(
 LIMIT = 2**31
 
 
-@dataclass(frozen=True)
-class Image:
-    """What a convolution tells a kernel: Image (in two parts), the steps of the other operand, Places and Taps of
-    image.cuh."""
-
-    strides: tuple[int, ...]
-    window: tuple[int, ...]
-    steps: tuple[int, int, int]
-    divisors: tuple[int, ...]
-
-
 #: Multiplications from which a choice among kernels is worth it: microseconds for an H100.
 WORTH = 2**26
 #: Multiplications from which the rule is the library's kernel.
@@ -56,8 +46,6 @@ LARGE = 2**30
 ALTERNATIVES = 3
 #: The name of the library's way.
 LIBRARY = "cublas"
-
-NO_IMAGE = Image((0,) * 4, (0,) * 8, (0,) * 3, (0,) * 12)
 
 
 @dataclass(frozen=True)
@@ -108,6 +96,7 @@ class Gemm:
         self.device = device
         self.precision = precision
         self.choice, self.library = choice, library
+        self.hopper = Hopper(device)
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         self._multiply(a, b, None, None, out)
@@ -175,18 +164,18 @@ class Gemm:
         """
         work = Work(kind, self.precision_of(out.array), size, a, b, bias, activation, out, image, bias_of_inner)
         if self.choice is None or size.multiplications < WORTH:
-            self._own(work, self.cut(work.precision, size))
+            self._own(work)
         else:
             rule = LIBRARY if self._library_serves(work) else OWN
             self.choice.carry_out(work.key, work.precision, self._ways(work), out.array, rule)
 
     def _ways(self, work: Work) -> dict[str, Way]:
-        """The kernels that make a product, by name."""
+        """The kernels that make a product, by name; OWN is that one of ours which is expected to be the fastest."""
         size = work.size
-        others = cuts(work.precision, size.m, size.n, size.k, size.batch, ALTERNATIVES)[1:]
-        ways: dict[str, Way] = {OWN: lambda: self._own(work, self.cut(work.precision, size))}
-        for i, other in enumerate(others):
-            ways[f"{OWN} {i + 2}"] = partial(self._own, work, other.within(work.precision, self.device.shared_memory))
+        ways: dict[str, Way] = {OWN: partial(self._own, work)}
+        for i, tiles in enumerate(cuts(work.precision, size.m, size.n, size.k, size.batch, ALTERNATIVES)):
+            ways[f"gemm {i}"] = partial(self._by_gemm, work, tiles.within(work.precision, self.device.shared_memory))
+        ways["hopper"] = partial(self._by_hopper, work, float("inf"))
         if self.library is not None and work.kind == "MATRIX":
             ways[LIBRARY] = partial(self._by_library, work)
         return ways
@@ -198,16 +187,41 @@ class Gemm:
             return False
         return work.precision in ("tf32", "bf16") and self.device.capability >= (9, 0)
 
-    def _own(self, work: Work, tiles: Cut) -> None:
-        size, out = work.size, work.out
+    def _own(self, work: Work) -> None:
+        tiles = self.cut(work.precision, work.size)
+        try:
+            self._by_hopper(work, tiles.cycles)
+        except Unfit:
+            self._by_gemm(work, tiles)
+
+    def _by_hopper(self, work: Work, cycles: float) -> None:
+        """By hopper.cu; raises Unfit if that is not expected to take less than so many cycles, or does not serve."""
+        ready = self.hopper.ready(
+            *(work.kind, work.precision, work.size, work.a, work.b, work.image, work.activation, cycles)
+        )
+        if ready is None:
+            raise Unfit
+        blocks = self._blocks(work.size, ready.cut)
+        work = replace(work, a=ready.a, b=ready.b, image=ready.image)
+        self._launch(work, *ready.program, "hopper", min(blocks, self.device.multiprocessors), ready.cut)
+
+    def _by_gemm(self, work: Work, tiles: Cut) -> None:
+        """By gemm.cu."""
+        made, shared = self._program(work.kind, work.a, work.b, work.out.array, tiles.tile)
+        self._launch(work, made, shared, "gemm", self._blocks(work.size, tiles), tiles)
+
+    def _blocks(self, size: Product, tiles: Cut) -> int:
         blocks = -(-size.m // tiles.tile.m) * -(-size.n // tiles.tile.n) * size.batch * tiles.splits
         if max(size.m, size.n, size.k, blocks) >= LIMIT:
             raise ValueError(f"{size} is too large: a side or its {blocks} blocks are 2**31 or more")
-        made, shared = self._program(work.kind, work.a, work.b, out.array, tiles.tile)
+        return blocks
+
+    def _launch(self, work: Work, made: Program, shared: int, name: str, blocks: int, tiles: Cut) -> None:
+        size, out = work.size, work.out
         task = self._task(work, tiles.splits, tiles.span)
         parts = self.device.empty((tiles.splits * size.elements,), out.array.dtype) if tiles.splits > 1 else None
         arguments = (work.a.array, work.b.array, work.bias, out.array, parts, task)
-        self.device.launch(made, "gemm", blocks, tiles.tile.threads, *arguments, shared=shared)
+        self.device.launch(made, name, blocks, tiles.tile.threads, *arguments, shared=shared)
         if parts is not None:
             self._finish(work, made, parts, work.bias, task)
 
@@ -295,22 +309,6 @@ class Gemm:
     def _vector(self, operand: Operand, tensor: bool) -> int:
         """Elements copied at once. Plain sums read slices that lie as [k][m], which copies along k fill one by one."""
         return 16 // operand.array.itemsize if operand.vector and (tensor or not operand.along_k) else 1
-
-
-def number(activation: str | None) -> int:
-    """How gemm.cu knows an activation: 0 is none."""
-    return 0 if activation is None else FUSABLE.index(activation) + 1
-
-
-def _activated(names: Sequence[str]) -> str:
-    """C++ for the activation number `kind` of z."""
-    text = "z"
-    for i, name in enumerate(names):
-        text = f"kind == {i + 1} ? {expression(BY_NAME[name].forward.tree, {'x': '(z)'})} : {text}"
-    return f"({text})"
-
-
-ACTIVATED = _activated(FUSABLE)
 
 
 def _item(x: Any, i: int, axes: int) -> Any:

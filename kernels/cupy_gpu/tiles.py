@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
 
-__all__ = ["TILES", "Cut", "Tile", "cut", "cuts"]
+__all__ = ["HOPPER", "TILES", "Cut", "Tile", "cut", "cut_for_hopper", "cuts"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,25 @@ TILES = {
     ),
 }
 
+#: Tiles of hopper.cu: a multiplying warpgroup has half the rows, and with 256 columns of 128 rows the multiprocessor
+#: reads and copies fewest bytes for each product. The rates are guesses: nothing was measured.
+HOPPER = {
+    "bf16": (
+        Tile(128, 256, 64, 384, 1, 4, (64, 256), rate=1400),
+        Tile(256, 128, 64, 384, 1, 4, (128, 128), rate=1350),
+        Tile(128, 128, 64, 384, 1, 6, (64, 128), rate=1000),
+        Tile(256, 64, 64, 384, 1, 5, (128, 64), rate=850),
+        Tile(128, 64, 64, 384, 1, 8, (64, 64), rate=600),
+    ),
+    "tf32": (
+        Tile(128, 256, 32, 384, 1, 4, (64, 256), rate=750),
+        Tile(256, 128, 32, 384, 1, 4, (128, 128), rate=725),
+        Tile(128, 128, 32, 384, 1, 6, (64, 128), rate=550),
+        Tile(256, 64, 32, 384, 1, 5, (128, 64), rate=450),
+        Tile(128, 64, 32, 384, 1, 8, (64, 64), rate=320),
+    ),
+}
+
 #: Precisions of tensor cores.
 TENSOR = ("tf32", "bf16")
 
@@ -88,11 +107,12 @@ LEAST, MOST = 256, 8192
 
 @dataclass(frozen=True)
 class Cut:
-    """A tile, and k in `splits` parts of `span`."""
+    """A tile, and k in `splits` parts of `span`; cycles: that it is expected to take."""
 
     tile: Tile
     splits: int
     span: int
+    cycles: float = field(default=0.0, compare=False)
 
     def within(self, precision: str, room: int) -> Cut:
         """The same with a smaller tile, if a block has less shared memory than this one needs. The bits stay: every
@@ -106,22 +126,32 @@ class Cut:
 @lru_cache(4096)
 def cut(precision: str, m: int, n: int, k: int, batch: int) -> Cut:
     """The cut that is expected to take the fewest cycles, of `batch` products m x n over k."""
-    return min(_expected(precision, m, n, k, batch))[2]
+    return min(_expected(TILES, precision, m, n, k, batch))[2]
 
 
 @lru_cache(4096)
 def cuts(precision: str, m: int, n: int, k: int, batch: int, most: int) -> tuple[Cut, ...]:
     """The best cuts of up to `most` tiles, one for each; `cut` is the first."""
     best = {}
-    for _, _, found in sorted(_expected(precision, m, n, k, batch)):
+    for _, _, found in sorted(_expected(TILES, precision, m, n, k, batch)):
         best.setdefault(found.tile, found)
     return tuple(best.values())[:most]
 
 
-def _expected(precision: str, m: int, n: int, k: int, batch: int) -> Iterator[tuple[float, int, Cut]]:
+@lru_cache(4096)
+def cut_for_hopper(precision: str, m: int, n: int, k: int, batch: int, elements: int) -> Cut:
+    """As `cut`, for hopper.cu, operands of so many elements being rounded before."""
+    best = min(_expected(HOPPER, precision, m, n, k, batch))[2]
+    rounding = 2 * SECOND + elements * (6 if precision == "bf16" else 8) / (MULTIPROCESSORS * MOVED)
+    return replace(best, cycles=best.cycles + rounding)
+
+
+def _expected(
+    tiles_of: Mapping[str, Sequence[Tile]], precision: str, m: int, n: int, k: int, batch: int
+) -> Iterator[tuple[float, int, Cut]]:
     """(cycles, number, cut) of those that may be the best."""
     number = count()
-    for tile in TILES[precision]:
+    for tile in tiles_of[precision]:
         tiles = -(-m // tile.m) * -(-n // tile.n) * batch
         for splits in (1, 2, 3, 4, *(waves * MULTIPROCESSORS // tiles for waves in range(1, 9))):
             splits = max(1, splits, -(-k // MOST))
@@ -133,4 +163,4 @@ def _expected(precision: str, m: int, n: int, k: int, batch: int) -> Iterator[tu
             cycles = START + waves * (EACH + span * tile.m * tile.n / tile.rate)
             if parts > 1:
                 cycles += SECOND + 2 * parts * batch * m * n * 4 / (MULTIPROCESSORS * MOVED)
-            yield cycles, next(number), Cut(tile, parts, span)
+            yield cycles, next(number), Cut(tile, parts, span, cycles)
