@@ -34,6 +34,7 @@ from kernels.cupy_gpu.device import Device, Function, Program
 from kernels.memory import HOST, HostMemory, Memory
 
 HEADER = Path(__file__).with_name("emulator.h")
+HOPPER = Path(__file__).with_name("emulator_hopper.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 #: A wide access to an address that it is not aligned to ends the process, as it ends a kernel.
 ALIGNMENT = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
@@ -107,6 +108,7 @@ class Emulator(Device):
     memory: Memory = HOST
     multiprocessors = 4
     shared_memory = 227 << 10
+    capability = (8, 0)
 
     def __init__(self):
         super().__init__()
@@ -221,7 +223,7 @@ def _library(program: Program) -> ctypes.CDLL:
 @cache
 def _header() -> Path:
     """The header, in a folder of its own together with what the compiler has made of it."""
-    text = HEADER.read_text()
+    text = HEADER.read_text().replace('#include "emulator_hopper.h"', HOPPER.read_text())
     digest = hashlib.sha256(" ".join([*FLAGS, text]).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"nanonet-emulator-{os.getuid()}-{digest}"
     folder.mkdir(exist_ok=True)

@@ -34,6 +34,8 @@ class Program:
 
     text: str
     macros: tuple[str, ...] = ()
+    #: The one architecture that it is for, such as "sm_90a"; None: any.
+    architecture: str | None = None
 
     @property
     def source(self) -> str:
@@ -41,11 +43,17 @@ class Program:
         lines = [f"#define {name} {value}" for name, _, value in (macro.partition("=") for macro in self.macros)]
         return "\n".join([*lines, _text("common.cuh"), self.text])
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """NVRTC's. The architecture stands beside that of the GPU, which CuPy gives as `-arch`, and is the one that
+        counts."""
+        return ("--std=c++17", *([f"--gpu-architecture={self.architecture}"] if self.architecture else []))
+
 
 @cache
-def program(file: str, *macros: str) -> Program:
+def program(file: str, *macros: str, architecture: str | None = None) -> Program:
     """The program in a file of the folder `cuda`, such as "softmax.cu", with macros such as "REAL=float"."""
-    return Program(_text(file), macros)
+    return Program(_text(file), macros, architecture)
 
 
 @cache
@@ -92,6 +100,8 @@ class Device(ABC):
     multiprocessors: int
     #: Bytes of shared memory that a block may have; how large tiles are depends on it, results do not.
     shared_memory: int
+    #: Compute capability.
+    capability: tuple[int, int]
 
     def __init__(self):
         self.tracing = Tracing()
@@ -188,6 +198,7 @@ class Cuda(Device):
         attributes = cupy.cuda.Device().attributes
         self.multiprocessors = attributes["MultiProcessorCount"]
         self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
+        self.capability = tuple(attributes[f"ComputeCapability{part}"] for part in ("Major", "Minor"))
         self._modules: dict[Program, Any] = {}
         self._functions: dict[tuple[Program, str, int], Function] = {}
 
@@ -204,8 +215,8 @@ class Cuda(Device):
             from cupy_backends.cuda.api import driver
 
             if program not in self._modules:
-                text = program.source
-                self._modules[program] = self.xp.RawModule(code=text, options=("--std=c++17",), backend="nvrtc")
+                text, options = program.source, program.options
+                self._modules[program] = self.xp.RawModule(code=text, options=options, backend="nvrtc")
             kernel = self._modules[program].get_function(name)
             if shared > 48 << 10:
                 kernel.max_dynamic_shared_size_bytes = shared

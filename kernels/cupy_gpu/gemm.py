@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,12 @@ import numpy as np
 from kernels.cupy_gpu.cublas import Cublas, columns
 from kernels.cupy_gpu.device import Device, Program, program
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
-from kernels.cupy_gpu.expression import expression
+from kernels.cupy_gpu.fused import ACTIVATED, number
+from kernels.cupy_gpu.hopper import Hopper
+from kernels.cupy_gpu.image import NO_IMAGE, Image, divisor
 from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
 from kernels.cupy_gpu.tiles import Cut, Tile, cut
 from kernels.cupy_gpu.walk import broadcast_strides, merged
-from kernels.elementwise import BY_NAME, FUSABLE
 from kernels.precision import PRODUCTS as PRECISIONS
 from kernels.precision import products
 
@@ -35,26 +34,6 @@ TASK = np.dtype(
 LIMIT = 2**31
 
 
-@dataclass(frozen=True)
-class Image:
-    """What a convolution tells a kernel: Image (in two parts), the steps of the other operand, Places and Taps of
-    image.cuh."""
-
-    strides: tuple[int, ...]
-    window: tuple[int, ...]
-    steps: tuple[int, int, int]
-    divisors: tuple[int, ...]
-
-
-NO_IMAGE = Image((0,) * 4, (0,) * 8, (0,) * 3, (0,) * 12)
-
-
-def divisor(n: int) -> tuple[int, int, int]:
-    """struct Divisor of image.cuh."""
-    shift = max(n - 1, 0).bit_length()
-    return n, (((1 << shift) - n) << 32) // n + 1, shift
-
-
 class Gemm:
     """The slots `matmul` and `linear`.
 
@@ -68,6 +47,7 @@ class Gemm:
         self.device = device
         self.precision = precision
         self.library = library
+        self.hopper = Hopper(device)
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         self._multiply(a, b, None, None, out)
@@ -135,11 +115,16 @@ class Gemm:
         """
         precision = self._precision(out.array)
         tiles = self.cut(precision, size)
+        large = columns(size, a, b, out) if self.library is not None and kind == "MATRIX" else None
+        ready = None
+        if large is None:
+            ready = self.hopper.ready(kind, precision, size, a, b, image, activation, tiles.cycles)
+        if ready is not None:
+            a, b, image, tiles = ready.a, ready.b, ready.image, ready.cut
         blocks = -(-size.m // tiles.tile.m) * -(-size.n // tiles.tile.n) * size.batch * tiles.splits
         if max(size.m, size.n, size.k, blocks) >= LIMIT:
             raise ValueError(f"{size} is too large: a side or its {blocks} blocks are 2**31 or more")
-        made, shared = self._program(kind, a, b, out.array, tiles.tile)
-        large = columns(size, a, b, out) if self.library is not None and kind == "MATRIX" else None
+        made, shared = self._program(kind, a, b, out.array, tiles.tile) if ready is None else ready.program
         steps = out.steps or (0, 0, 0)
         wide = self.aligned(out.array, size.n, out.row, out.outer, out.inner, *steps)
         bias_n = 0 if bias is None else strides_of(bias)[0]
@@ -157,7 +142,8 @@ class Gemm:
         else:
             parts = self.device.empty((splits * size.elements,), out.array.dtype) if splits > 1 else None
             arguments = (a.array, b.array, bias, out.array, parts, task)
-            self.device.launch(made, "gemm", blocks, tiles.tile.threads, *arguments, shared=shared)
+            name, grid = ("gemm", blocks) if ready is None else ("hopper", min(blocks, self.device.multiprocessors))
+            self.device.launch(made, name, grid, tiles.tile.threads, *arguments, shared=shared)
         if parts is not None:
             blocks = blocks_for(self.device, size.elements, 1)
             self.device.launch(made, "finish", blocks, THREADS, parts, bias, out.array, task)
@@ -200,22 +186,6 @@ class Gemm:
     def _vector(self, operand: Operand, tensor: bool) -> int:
         """Elements copied at once. Plain sums read slices that lie as [k][m], which copies along k fill one by one."""
         return 16 // operand.array.itemsize if operand.vector and (tensor or not operand.along_k) else 1
-
-
-def number(activation: str | None) -> int:
-    """How gemm.cu knows an activation: 0 is none."""
-    return 0 if activation is None else FUSABLE.index(activation) + 1
-
-
-def _activated(names: Sequence[str]) -> str:
-    """C++ for the activation number `kind` of z."""
-    text = "z"
-    for i, name in enumerate(names):
-        text = f"kind == {i + 1} ? {expression(BY_NAME[name].forward.tree, {'x': '(z)'})} : {text}"
-    return f"({text})"
-
-
-ACTIVATED = _activated(FUSABLE)
 
 
 def _item(x: Any, i: int, axes: int) -> Any:

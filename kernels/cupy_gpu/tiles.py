@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-__all__ = ["TILES", "Cut", "Tile", "cut"]
+__all__ = ["HOPPER", "TILES", "Cut", "Tile", "cut", "cut_for_hopper"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,25 @@ TILES = {
     ),
 }
 
+#: Tiles of hopper.cu: a multiplying warpgroup has half the rows, and with 256 columns of 128 rows the multiprocessor
+#: reads and copies fewest bytes for each product. The rates are guesses: nothing was measured.
+HOPPER = {
+    "bf16": (
+        Tile(128, 256, 64, 384, 1, 4, (64, 256), rate=1400),
+        Tile(256, 128, 64, 384, 1, 4, (128, 128), rate=1350),
+        Tile(128, 128, 64, 384, 1, 6, (64, 128), rate=1000),
+        Tile(256, 64, 64, 384, 1, 5, (128, 64), rate=850),
+        Tile(128, 64, 64, 384, 1, 8, (64, 64), rate=600),
+    ),
+    "tf32": (
+        Tile(128, 256, 32, 384, 1, 4, (64, 256), rate=750),
+        Tile(256, 128, 32, 384, 1, 4, (128, 128), rate=725),
+        Tile(128, 128, 32, 384, 1, 6, (64, 128), rate=550),
+        Tile(256, 64, 32, 384, 1, 5, (128, 64), rate=450),
+        Tile(128, 64, 32, 384, 1, 8, (64, 64), rate=320),
+    ),
+}
+
 #: Precisions of tensor cores.
 TENSOR = ("tf32", "bf16")
 
@@ -86,11 +105,12 @@ LEAST, MOST = 256, 8192
 
 @dataclass(frozen=True)
 class Cut:
-    """A tile, and k in `splits` parts of `span`."""
+    """A tile, and k in `splits` parts of `span`; cycles: that it is expected to take."""
 
     tile: Tile
     splits: int
     span: int
+    cycles: float = field(default=0.0, compare=False)
 
     def within(self, precision: str, room: int) -> Cut:
         """The same with a smaller tile, if a block has less shared memory than this one needs. The bits stay: every
@@ -101,11 +121,22 @@ class Cut:
         return replace(self, tile=next(tile for tile in tiles if tile.fits(precision, room)))
 
 
-@lru_cache(4096)
 def cut(precision: str, m: int, n: int, k: int, batch: int) -> Cut:
     """The cut that is expected to take the fewest cycles, of `batch` products m x n over k."""
+    return _cut(False, precision, m, n, k, batch)
+
+
+def cut_for_hopper(precision: str, m: int, n: int, k: int, batch: int, elements: int) -> Cut:
+    """The same for hopper.cu, operands of so many elements being rounded before."""
+    best = _cut(True, precision, m, n, k, batch)
+    rounding = 2 * SECOND + elements * (6 if precision == "bf16" else 8) / (MULTIPROCESSORS * MOVED)
+    return replace(best, cycles=best.cycles + rounding)
+
+
+@lru_cache(4096)
+def _cut(hopper: bool, precision: str, m: int, n: int, k: int, batch: int) -> Cut:
     best, least = None, float("inf")
-    for tile in TILES[precision]:
+    for tile in (HOPPER if hopper else TILES)[precision]:
         tiles = -(-m // tile.m) * -(-n // tile.n) * batch
         for splits in (1, 2, 3, 4, *(waves * MULTIPROCESSORS // tiles for waves in range(1, 9))):
             splits = max(1, splits, -(-k // MOST))
@@ -118,5 +149,5 @@ def cut(precision: str, m: int, n: int, k: int, batch: int) -> Cut:
             if parts > 1:
                 cycles += SECOND + 2 * parts * batch * m * n * 4 / (MULTIPROCESSORS * MOVED)
             if cycles < least:
-                best, least = Cut(tile, parts, span), cycles
+                best, least = Cut(tile, parts, span, cycles), cycles
     return best

@@ -15,11 +15,10 @@
 #include "async.cuh"
 #include "mma.cuh"
 #include "operands.cuh"
+#include "epilogue.cuh"
 
 #define TF32 1
 #define BF16 2
-
-constexpr int WIDE = 16 / sizeof(real);  // elements of 16 bytes
 
 struct alignas(16) Wide {
     real values[WIDE];
@@ -231,56 +230,22 @@ struct Sums {
 };
 #endif
 
-// COUNT values that follow each other, written at once if they are all inside.
-template <int COUNT> __device__ __forceinline__ void write(real* to, const real (&values)[COUNT], int room, bool wide) {
-    constexpr int EACH = COUNT < WIDE ? COUNT : WIDE;
-    struct alignas(EACH * sizeof(real)) Piece {
-        real values[EACH];
-    };
-    if (wide && room >= COUNT) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i += EACH) {
-            Piece piece;
-#pragma unroll
-            for (int j = 0; j < EACH; j++) piece.values[j] = values[i + j];
-            *reinterpret_cast<Piece*>(to + i) = piece;
-        }
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < COUNT; i++)
-        if (i < room) to[i] = values[i];
-}
-
-__device__ __forceinline__ real activated(int activation, real z) { return ACTIVATED(activation, z); }
-
-__device__ __forceinline__ int64 out_row(const Task& task, int row) {
-    return task.spread ? task.to.place(task.places, row) : row * task.out_row;
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     gemm(const real* a, const real* b, const real* bias, real* out, real* parts, const Task task) {
     DYNAMIC_SHARED(real, shared);
     static_assert(SHARED >= STAGES * (PlacedA::SIZE + PlacedB::SIZE) * sizeof(real));
     real *a_slices = shared, *b_slices = shared + STAGES * PlacedA::SIZE;
 
-    // Tiles of 8 rows of tiles one below the other follow each other, so that they find b in the cache.
-    uint32 down = (task.m + TILE_M - 1) / TILE_M, across = (task.n + TILE_N - 1) / TILE_N, tiles = down * across;
-    uint32 tile = blockIdx.x % tiles, rest = blockIdx.x / tiles;
-    uint32 part = rest % task.splits, product = rest / task.splits;
-    uint32 band = tile / (8 * across), rows = min(8u, down - band * 8);
-    int first_m = (band * 8 + tile % (8 * across) % rows) * TILE_M, first_n = tile % (8 * across) / rows * TILE_N;
-    int64 outer = product / task.inner, inner = product % task.inner;
-
-    a += outer * task.a_outer + inner * task.a_inner, b += outer * task.b_outer + inner * task.b_inner;
-    Loader<A, TILE_M, A_ALONG_K, A_VECTOR> load_a(task, a, first_m, task.m);
-    Loader<B, TILE_N, B_ALONG_K, B_VECTOR> load_b(task, b, first_n, task.n);
-    int k = part * task.span, end = min(task.k, k + task.span), steps = (end - k + TILE_K - 1) / TILE_K;
+    const Part mine(task, blockIdx.x);
+    a += mine.outer * task.a_outer + mine.inner * task.a_inner, b += mine.outer * task.b_outer + mine.inner * task.b_inner;
+    Loader<A, TILE_M, A_ALONG_K, A_VECTOR> load_a(task, a, mine.first_m, task.m);
+    Loader<B, TILE_N, B_ALONG_K, B_VECTOR> load_b(task, b, mine.first_n, task.n);
+    int steps = (mine.end - mine.k + TILE_K - 1) / TILE_K;
     auto load = [&](int step) {
         if (step < steps) {
             int stage = step % STAGES;
-            load_a.load(task, a_slices + stage * PlacedA::SIZE, k + step * TILE_K, end);
-            load_b.load(task, b_slices + stage * PlacedB::SIZE, k + step * TILE_K, end);
+            load_a.load(task, a_slices + stage * PlacedA::SIZE, mine.k + step * TILE_K, mine.end);
+            load_b.load(task, b_slices + stage * PlacedB::SIZE, mine.k + step * TILE_K, mine.end);
         }
         commit_copies();
     };
@@ -294,24 +259,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         sums.add(a_slices + step % STAGES * PlacedA::SIZE, b_slices + step % STAGES * PlacedB::SIZE);
     }
 
-    out += outer * task.out_outer + inner * task.out_inner;
-    if (bias) bias += inner * task.bias_inner;
-    if (task.splits > 1) parts += (int64(part) * task.batch + product) * task.m * task.n;
-    auto store = [&](int row, int column, const real (&values)[Sums::PIECE]) {
-        row += first_m, column += first_n;
-        if (row >= task.m || column >= task.n) return;
-        if (task.splits > 1) {
-            write(parts + int64(row) * task.n + column, values, task.n - column, task.n % WIDE == 0);
-            return;
-        }
-        real results[Sums::PIECE];
-#pragma unroll
-        for (int i = 0; i < Sums::PIECE; i++) {
-            real z = values[i] + (bias && column + i < task.n ? bias[(column + i) * task.bias_n] : real(0));
-            results[i] = activated(task.activation, z);
-        }
-        write(out + (out_row(task, row) + column), results, task.n - column, task.wide);
-    };
+    const Epilogue epilogue(task, mine, bias, out, parts);
+    auto store = [&](int row, int column, const real (&values)[Sums::PIECE]) { epilogue.store(row, column, values); };
 #if SLICES > 1
     static_assert(SHARED >= SLICES * TILE_M * TILE_N * sizeof(real));
     wait_for_copies<0>();
@@ -331,20 +280,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 #else
     sums.each(store);
 #endif
-}
-
-// The parts of k of every element, added up.
-extern "C" __global__ void finish(const real* parts, const real* bias, real* out, const Task task) {
-    int64 each = int64(task.m) * task.n, all = each * task.batch, step = int64(gridDim.x) * blockDim.x;
-    for (int64 at = int64(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step) {
-        int64 product = at / each, rest = at - product * each;
-        int64 outer = product / task.inner, inner = product % task.inner;
-        int row = int(rest / task.n), column = int(rest - int64(row) * task.n);
-        real sum = 0;
-#pragma unroll 8
-        for (int part = 0; part < task.splits; part++) sum += parts[part * all + at];
-        if (bias) sum += bias[inner * task.bias_inner + column * task.bias_n];
-        out[outer * task.out_outer + inner * task.out_inner + out_row(task, row) + column] =
-            activated(task.activation, sum);
-    }
 }

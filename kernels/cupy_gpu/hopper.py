@@ -1,0 +1,251 @@
+"""Products of float32 by the tensor cores of compute capability 9.0, in hopper.cu."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.elementwise import THREADS, blocks_for
+from kernels.cupy_gpu.fused import ACTIVATED, number
+from kernels.cupy_gpu.image import Image, divisor
+from kernels.cupy_gpu.operand import Operand, Product
+from kernels.cupy_gpu.tiles import Cut, cut_for_hopper
+from kernels.cupy_gpu.walk import merged
+
+__all__ = ["Hopper", "Ready"]
+
+ARCHITECTURE = "sm_90a"
+#: Products of two numbers, from which it is asked what this takes.
+LARGE = 2**24
+#: Elements of a rounded operand, less than which an `int` counts.
+NEAR = 2**31
+#: Registers of a thread that copies, and of one that multiplies: 128 of these and 256 of those make a block.
+FEW, MANY = 96, 200
+#: Bytes of shared memory beside the stages: they begin at a multiple of so many.
+APART = 1024
+#: struct Axes of rounded.cu.
+AXES = np.dtype(
+    [("from", "i8", 5), ("to", "i8", 5), ("divisors", "u4", 15), ("sizes", "i4", 5), ("width", "i4"), ("blocks", "i4")]
+)
+
+#: Axes of an array, from the outermost to the innermost, each with its step.
+Axes = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A product whose operands have been rounded; program: with its bytes of shared memory."""
+
+    program: tuple[Program, int]
+    a: Operand
+    b: Operand
+    image: Image
+    cut: Cut
+
+
+@dataclass(frozen=True)
+class Lying:
+    """An operand as it is to lie: its axes in this order, k innermost or not."""
+
+    array: Any
+    axes: Axes
+    k_inside: bool
+    precision: str
+
+    @property
+    def width(self) -> int:
+        """Of the last axis, in whole pieces of 16 bytes."""
+        whole = _whole(self.precision)
+        return -(-self.axes[-1][0] // whole) * whole
+
+    @property
+    def elements(self) -> int:
+        return prod(size for size, _ in self.axes[:-1]) * self.width
+
+
+class Hopper:
+    """Makes the operands of large products ready for hopper.cu.
+
+    They are rounded into scratch arrays: tensor cores read shared memory, where bf16 has to be bf16, and of float32
+    they take tf32 by cutting it off, and only with k inside. That moves 6 or 8 bytes for each element of a and b, once,
+    which counts in the choice between hopper.cu and gemm.cu.
+    """
+
+    #: Multiplications from which it is asked what this takes.
+    large = 2**24
+
+    def __init__(self, device: Device):
+        self.device = device
+
+    def ready(
+        self,
+        kind: str,
+        precision: str,
+        size: Product,
+        a: Operand,
+        b: Operand,
+        image: Image,
+        activation: str | None,
+        cycles: float,
+    ) -> Ready | None:
+        """The product, if that is expected to take less than so many cycles. None, with nothing launched, if not, or
+        where there is no such kernel for it: other GPUs, other precisions, gathered channels that are no whole multiple
+        of 16 bytes, and the weight gradient in tf32, whose k is inside of neither operand."""
+        if self.device.capability != (9, 0) or precision not in ("tf32", "bf16") or size.k == 0:
+            return None
+        if size.elements * size.k < self.large or not _copied_by_pieces(kind, precision, image):
+            return None
+        if kind == "MATRIX":
+            first, second = (_matrix(precision, size, x, sides) for x, sides in ((a, size.m), (b, size.n)))
+        else:
+            first, second = _image(kind, precision, a, image), _other(kind, precision, size, b, image)
+        cut = self.cut(precision, size, first.elements + second.elements)
+        if cut.cycles >= cycles or max(first.elements, second.elements) >= NEAR:
+            return None
+        rounded, steps = self._rounded(first)
+        if kind == "MATRIX":
+            a = _matrix_operand(rounded, steps, a, first.k_inside)
+        else:
+            of_group = image.divisors[6] * steps[3]
+            a = Operand(rounded, 0, 0, 0, of_group, first.k_inside, True)
+            image = replace(image, strides=steps)
+        rounded, steps = self._rounded(second)
+        if kind == "MATRIX":
+            b = _matrix_operand(rounded, steps, b, second.k_inside)
+        else:
+            side, k = (steps[1], 1) if second.k_inside else (1, steps[-2])
+            b = Operand(rounded, side, k, 0, steps[0], second.k_inside, True)
+        return Ready(self._program(kind, precision, a, b, activation, cut), a, b, image, cut)
+
+    def cut(self, precision: str, size: Product, elements: int) -> Cut:
+        """How a product is cut; elements: of its operands."""
+        return cut_for_hopper(precision, size.m, size.n, size.k, size.batch, elements)
+
+    def _rounded(self, x: Lying) -> tuple[Any, tuple[int, ...]]:
+        """A scratch array, without gaps but for zeros that make the last axis a multiple of 16 bytes, and the steps of
+        the axes in it."""
+        last, width = x.axes[-1][0], x.width
+        steps = _dense([size for size, _ in x.axes[:-1]] + [width])
+        scratch = self.device.empty((steps[0] * x.axes[0][0],), "u2" if x.precision == "bf16" else "f4")
+        shape, (source,) = merged(*_apart(x.axes if width == last else x.axes[:-1]))
+        if width == last:
+            width = shape[-1]
+        else:
+            shape, source = (*shape, last), (*source, x.axes[-1][1])
+        target = _dense([*shape[:-1], width])
+        inner = next((i for i in range(len(shape) - 1) if source[i] == 1), None) if source[-1] != 1 else None
+        if inner is not None:
+            order = [i for i in range(len(shape)) if i not in (inner, len(shape) - 1)] + [inner, len(shape) - 1]
+            shape, source, target = (tuple(y[i] for i in order) for y in (shape, source, target))
+        none = (0,) * (5 - len(shape))
+        shape, source, target = (1,) * len(none) + shape, none + source, none + target
+        tiles = prod(shape[:3]) * -(-shape[3] // 32) * -(-width // 32)
+        divisors = [n for side in (*shape[:4], width // 4) for n in divisor(side)]
+        axes = np.array((source, target, divisors, shape, width, tiles), AXES)[()]
+        aligned = self.device.address(x.array) % 16 == 0 and all(step % 4 == 0 for step in source[:4])
+        made = program(
+            "rounded.cu", f"TENSOR={x.precision.upper()}", f"VECTOR={int(inner is None and source[4] == 1 and aligned)}"
+        )
+        if inner is None:
+            fours = prod(shape[:4]) * width // 4
+            blocks = blocks_for(self.device, fours, 1)
+            self.device.launch(made, "rounded", blocks, THREADS, x.array, scratch, fours, axes)
+        else:
+            blocks = min(tiles, 16 * self.device.multiprocessors)
+            self.device.launch(made, "turned", blocks, (32, 8), x.array, scratch, axes)
+        return scratch, steps
+
+    def _program(
+        self, kind: str, precision: str, a: Operand, b: Operand, activation: str | None, cut: Cut
+    ) -> tuple[Program, int]:
+        tile = cut.tile
+        shared = tile.stages * (tile.m + tile.n) * 128 + APART
+        macros = {
+            "KIND": kind,
+            "TENSOR": precision.upper(),
+            "A_K_INSIDE": int(a.along_k),
+            "B_K_INSIDE": int(b.along_k),
+            "TILE_M": tile.m,
+            "TILE_N": tile.n,
+            "STAGES": tile.stages,
+            "SHARED": shared,
+            "FEW": FEW,
+            "MANY": MANY,
+            "MULTIPLY": _instruction(precision, tile.n, a.along_k, b.along_k),
+            "MULTIPLY_SUMS": ", ".join(f'"+f"(d[{i}])' for i in range(tile.n // 2)),
+            "ACTIVATED(kind, z)": ACTIVATED,
+            "ACTIVATION": number(activation),
+            "SPLIT": int(cut.splits > 1),
+        }
+        lines = [f"{name}={value}" for name, value in macros.items()]
+        return program("hopper.cu", *lines, architecture=ARCHITECTURE), shared
+
+
+def _whole(precision: str) -> int:
+    """Elements of 16 bytes."""
+    return 8 if precision == "bf16" else 4
+
+
+def _copied_by_pieces(kind: str, precision: str, image: Image) -> bool:
+    """Whether the gathered operand can be copied 16 bytes at a time."""
+    if kind == "MATRIX":
+        return True
+    return image.divisors[6] % _whole(precision) == 0 and (kind, precision) != ("WEIGHT_GRADIENT", "tf32")
+
+
+def _matrix(precision: str, size: Product, x: Operand, sides: int) -> Lying:
+    k_inside = precision == "tf32" or x.along_k
+    batch = [(n if step else 1, step) for n, step in ((size.outer, x.outer), (size.inner, x.inner))]
+    side, k = (sides, x.side), (size.k, x.k)
+    return Lying(x.array, [*batch, side, k] if k_inside else [*batch, k, side], k_inside, precision)
+
+
+def _matrix_operand(rounded: Any, steps: tuple[int, ...], x: Operand, k_inside: bool) -> Operand:
+    """The operand that x has become."""
+    outer, inner = steps[0] if x.outer else 0, steps[1] if x.inner else 0
+    side, k = (steps[2], 1) if k_inside else (1, steps[2])
+    return Operand(rounded, side, k, outer, inner, k_inside, True)
+
+
+def _image(kind: str, precision: str, x: Operand, image: Image) -> Lying:
+    """All of the image, channels innermost, which are along k or along the taps of a weight gradient."""
+    return Lying(x.array, list(zip(x.array.shape, image.strides, strict=True)), kind == "CORRELATION", precision)
+
+
+def _other(kind: str, precision: str, size: Product, x: Operand, image: Image) -> Lying:
+    """The operand that the image meets, a matrix for each group: k is (tap row, tap column, channel) or a place."""
+    if kind == "CORRELATION":
+        inner, middle = image.divisors[6], image.divisors[9]
+        sides = (size.k // (inner * middle), middle, inner)
+    else:
+        per_image, inner = image.divisors[0], image.divisors[3]
+        sides = (size.k // per_image, per_image // inner, inner)
+    group, side, k = (size.inner, x.inner), (size.n, x.side), list(zip(sides, image.steps, strict=True))
+    k_inside = precision == "tf32" or (kind == "CORRELATION" and x.along_k)
+    return Lying(x.array, [group, side, *k] if k_inside else [group, *k, side], k_inside, precision)
+
+
+def _dense(sides: Sequence[int]) -> tuple[int, ...]:
+    """Steps of axes without gaps."""
+    return tuple(prod(sides[i + 1 :]) for i in range(len(sides)))
+
+
+def _apart(axes: Axes) -> tuple[tuple[int, ...], tuple[tuple[int, ...]]]:
+    """(sides, (steps,))."""
+    return tuple(size for size, _ in axes), (tuple(step for _, step in axes),)
+
+
+def _instruction(precision: str, n: int, a_k_inside: bool, b_k_inside: bool) -> str:
+    """wgmma of sums 64 x n in %0, %1, ..., then two operands, then whether the sums go on."""
+    of = {"bf16": "k16.f32.bf16.bf16", "tf32": "k8.f32.tf32.tf32"}[precision]
+    turned = f", {int(not a_k_inside)}, {int(not b_k_inside)}" if precision == "bf16" else ""
+    sums, a, b, add = ", ".join(f"%{i}" for i in range(n // 2)), *(f"%{n // 2 + i}" for i in range(3))
+    return (
+        f'"{{ .reg .pred add; setp.ne.b32 add, {add}, 0; '
+        f'wgmma.mma_async.sync.aligned.m64n{n}{of} {{{sums}}}, {a}, {b}, add, 1, 1{turned}; }}"'
+    )
