@@ -10,7 +10,7 @@ from kernels.cupy_gpu.convolution import Convolution
 from kernels.cupy_gpu.device import CUDA, program
 from kernels.cupy_gpu.elementwise import generated
 from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
-from kernels.cupy_gpu.tiles import TILES, Cut
+from kernels.cupy_gpu.tiles import HOPPER, TILES, Cut
 from kernels.cupy_gpu.updates import generated as generated_update
 from kernels.elementwise import TABLE
 from kernels.updates import TABLE as UPDATES
@@ -19,7 +19,7 @@ nvrtc = pytest.importorskip("cupy", reason="CuPy is not installed").cuda.nvrtc
 
 ARCHITECTURES = ("sm_80", "sm_90")
 #: They make sense with the macros that their slots give them.
-WITH_MACROS = {"gemm.cu", "direct.cu"}
+WITH_MACROS = {"gemm.cu", "direct.cu", "hopper.cu", "rounded.cu"}
 FILES = sorted({path.name for path in CUDA.glob("*.cu")} - WITH_MACROS)
 #: Each file with the types it is compiled for; those that know no type once.
 PROGRAMS = [
@@ -46,10 +46,12 @@ VARIANTS = [
 
 
 def compiled(made, architecture):
-    """The size of the machine code. Raises the compiler's words."""
+    """The size of the machine code, compiled as CuPy does on that GPU. Raises the compiler's words, warnings too."""
     unit = nvrtc.createProgram(made.source, "program.cu", (), ())
     try:
-        nvrtc.compileProgram(unit, ("--std=c++17", f"--gpu-architecture={architecture}"))
+        nvrtc.compileProgram(unit, (*made.options, "-ftz=true", f"-arch={architecture}"))
+        if "Performance Loss" in nvrtc.getProgramLog(unit):
+            raise AssertionError(nvrtc.getProgramLog(unit))
         return len(nvrtc.getCUBIN(unit))
     except nvrtc.NVRTCError as error:
         raise AssertionError(nvrtc.getProgramLog(unit)) from error
@@ -87,10 +89,13 @@ def test_elementwise_functions_compile(real, architecture):
 
 
 class Collector(emulator.Emulator):
-    """Keeps the last program that it is given, and runs none."""
+    """Keeps the last program that it is given, and all by their kernels' names, and runs none."""
+
+    def __init__(self, capability=(8, 0)):
+        self.capability, self.programs = capability, {}
 
     def function(self, program, name, shared):
-        self.program = program
+        self.program = self.programs[name] = program
         return lambda *launch: None
 
 
@@ -138,3 +143,38 @@ def test_convolutions_compile(precision, channels, architecture):
     ):
         call()
         assert compiled(device.program, architecture)
+
+
+def programs_for_hopper(precision, tile, kind):
+    """What a product by hopper.cu launches, and k in parts where it is one of matrices."""
+    device = Collector((9, 0))
+    gemm = Gemm(device, precision)
+    gemm.hopper.large = 0
+    gemm.hopper.cut = lambda precision, size, elements: Cut(tile, 1 + (kind == "matmul"), tile.k, -1.0)
+    convolution, x, w = Convolution(gemm), zeros(1, 8, 8, 32), zeros(3, 3, 32, 32)
+    constants = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    calls = {
+        "matmul": lambda: gemm.matmul(zeros(64, 64), zeros(64, 64), zeros(64, 64)),
+        "linear": lambda: gemm.linear(zeros(64, 64).T, zeros(64, 64).T, zeros(64), "tanh", zeros(64, 64)),
+        "conv2d": lambda: convolution.conv2d(x, w, None, *constants, None, zeros(*x.shape)),
+        "conv2d_transpose": lambda: convolution.conv2d_transpose(x, w, None, *constants, "relu", zeros(*x.shape)),
+        "conv2d_weight_gradient": lambda: convolution.conv2d_weight_gradient(x, x, *constants, w),
+    }
+    calls[kind]()
+    return device.programs
+
+
+#: Each tile with one kind of product.
+KINDS = {
+    "bf16": ("conv2d", "conv2d_transpose", "conv2d_weight_gradient", "linear", "matmul"),
+    "tf32": ("conv2d", "conv2d_transpose", "linear", "matmul", "conv2d"),
+}
+
+
+@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("precision", KINDS)
+def test_products_for_hopper_compile(precision, index):
+    programs = programs_for_hopper(precision, HOPPER[precision][index], KINDS[precision][index])
+    assert programs["hopper"].architecture == "sm_90a"
+    for name in ("hopper", "rounded", "turned"):
+        assert name not in programs or compiled(programs[name], "sm_90")

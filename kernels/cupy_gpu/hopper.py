@@ -98,7 +98,7 @@ class Hopper:
         of 16 bytes, and the weight gradient in tf32, whose k is inside of neither operand."""
         if self.device.capability != (9, 0) or precision not in ("tf32", "bf16") or size.k == 0:
             return None
-        if size.elements * size.k < self.large or not _copied_by_pieces(kind, precision, image):
+        if size.elements * size.k < self.large or not _gathered_here(kind, precision, image):
             return None
         if kind == "MATRIX":
             first, second = (_matrix(precision, size, x, sides) for x, sides in ((a, size.m), (b, size.n)))
@@ -191,11 +191,15 @@ def _whole(precision: str) -> int:
     return 8 if precision == "bf16" else 4
 
 
-def _copied_by_pieces(kind: str, precision: str, image: Image) -> bool:
-    """Whether the gathered operand can be copied 16 bytes at a time."""
+def _gathered_here(kind: str, precision: str, image: Image) -> bool:
+    """Whether there is a kernel that gathers this operand: 16 bytes at a time, from images of less than 2^15 a side."""
     if kind == "MATRIX":
         return True
-    return image.divisors[6] % _whole(precision) == 0 and (kind, precision) != ("WEIGHT_GRADIENT", "tf32")
+    per_image, columns, channels = image.divisors[0], image.divisors[3], image.divisors[6]
+    places = (per_image // columns, columns)
+    farthest = max(abs(first) + size * step for size, step, first in zip(places, image.window[2:4], image.window[4:6]))
+    near = max(farthest, *image.window[:2]) < 2**15
+    return near and channels % _whole(precision) == 0 and (kind, precision) != ("WEIGHT_GRADIENT", "tf32")
 
 
 def _matrix(precision: str, size: Product, x: Operand, sides: int) -> Lying:

@@ -45,15 +45,31 @@ struct Matrix {
     __device__ __forceinline__ static bool holds(const Task&, Spot, Spot) { return true; }
 };
 
+// The compiler keeps this number, in place of what it was made of.
+template <typename T> __device__ __forceinline__ void keep(T& number) {
+#ifndef EMULATED
+    if constexpr (sizeof(T) == 4)
+        asm volatile("" : "+r"(number));
+    else
+        asm volatile("" : "+l"(number));
+#endif
+}
+
 // Copies stages of an operand, EXTENT along m or n; every thread of the warpgroup copies the same pieces of each.
 template <typename Operand, int EXTENT, bool K_INSIDE> struct Copier {
     static constexpr int LANES = K_INSIDE ? ROW / 16 : EXTENT / PIECE, ROWS = GROUP / LANES;  // threads along a row
     static constexpr int SIDES = K_INSIDE ? EXTENT / ROWS : 1, DEPTHS = K_INSIDE ? 1 : TILE_K / ROWS;
     static_assert(SIDES <= 32 && DEPTHS > 0);
 
-    // Spots of scratch arrays are near.
+    // A spot in two registers: scratch arrays and images have less than 2^31 elements, sides of images less than 2^15.
     struct Near {
-        int offset, y, x;
+        int offset, yx;
+
+        __device__ __forceinline__ void set(Spot spot) {
+            offset = int(spot.offset), yx = int(uint32(spot.y) << 16 | (uint32(spot.x) & 0xffffu));
+            keep(yx);
+        }
+        __device__ __forceinline__ operator Spot() const { return {offset, yx >> 16, short(yx)}; }
     };
     const number* data;
     Near sides[SIDES];
@@ -66,18 +82,20 @@ template <typename Operand, int EXTENT, bool K_INSIDE> struct Copier {
     __device__ __forceinline__ static int depth(int i) {
         return K_INSIDE ? thread() % LANES * PIECE : thread() / LANES + i * ROWS;
     }
-    // Bytes from the beginning of the operand in shared memory.
-    __device__ __forceinline__ static int at(int side, int k) {
-        int row = K_INSIDE ? side : side / 64 * TILE_K + k, piece = (K_INSIDE ? k : side % 64) / PIECE;
-        return row * ROW + (piece ^ row % 8) * 16;
+    // Bytes from the beginning of the operand in shared memory to piece (i, j) of this thread. Its rows are `apart` rows
+    // apart, whose bits are none of those of its first row.
+    __device__ __forceinline__ static int at(int i, int j) {
+        int row = K_INSIDE ? side(0) : side(0) / 64 * TILE_K + depth(0);
+        int piece = (K_INSIDE ? depth(0) : side(0) % 64) / PIECE, apart = (i + j) * ROWS;
+        return ((row * ROW + (piece ^ row % 8) * 16) ^ apart % 8 * 16) + apart * ROW;
     }
     __device__ __forceinline__ Copier(const Task& task, const number* data, int first, int end) : data(data) {
 #pragma unroll
         for (int i = 0; i < SIDES; i++) {
-            Spot spot = Operand::side(task, first + side(i));
-            sides[i] = {int(spot.offset), spot.y, spot.x};
+            sides[i].set(Operand::side(task, first + side(i)));
             inside |= uint32(first + side(i) < end) << i;
         }
+        keep(inside), keep(this->data);
     }
     __device__ __forceinline__ void copy(const Task& task, unsigned char* to, int first, int end) const {
 #pragma unroll
@@ -86,10 +104,8 @@ template <typename Operand, int EXTENT, bool K_INSIDE> struct Copier {
             bool within = first + depth(j) < end;
 #pragma unroll
             for (int i = 0; i < SIDES; i++) {
-                Spot here = {sides[i].offset, sides[i].y, sides[i].x};
-                bool valid = within && (inside >> i & 1u) && Operand::holds(task, here, along);
-                const number* from = valid ? data + (sides[i].offset + int(along.offset)) : data;
-                copy_async<16>(to + at(side(i), depth(j)), from, valid);
+                bool valid = within && (inside >> i & 1u) && Operand::holds(task, sides[i], along);
+                copy_async<16>(to + at(i, j), data + uint32(valid ? sides[i].offset + int(along.offset) : 0), valid);
             }
         }
     }
