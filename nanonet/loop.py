@@ -27,7 +27,8 @@ CHUNK_ROWS = 1024
 #: run has diverged: scores are then off by hundreds of thousands, from which no useful run comes back.
 EXPLOSION = 1e6
 
-_NO_LIMIT = float(np.finfo(np.float64).max)  # but for infinity
+#: The limit of a run that has not made a step: but for infinity there is none.
+NO_LIMIT = float(np.finfo(np.float64).max)
 _ADD = Formula.of("total + x", "total", "x")
 _EXPLODED = Formula.of("where(loss <= limit, 0, 1)", "loss", "limit")  # NaN is not below any limit
 
@@ -113,7 +114,7 @@ class Training:
         self._updates = moved(np.arange(self.steps), memory)
         self._totals = {name: moved(np.zeros(()), memory) for name in ("loss", *self._counts)}
         self._guarded = guarded
-        self._limit, self._halt = moved(np.full((), _NO_LIMIT), memory), moved(np.zeros(()), memory)
+        self._limit, self._halt = moved(np.full((), NO_LIMIT), memory), moved(np.zeros(()), memory)
         self._base = [group["lr"] for group in optimizer.param_groups]
         self._rates = [moved(np.zeros((self.steps, 1)), memory) for _ in optimizer.param_groups]
         self._chunk = 1  # steps between two looks at the callbacks
@@ -152,7 +153,7 @@ class Training:
             for base, rates in zip(self._base, self._rates, strict=True):
                 write(rates[:, 0], base * np.asarray(factors))
         done = 0
-        unlimited = self._guarded and self.limit == _NO_LIMIT
+        unlimited = self._guarded and self.limit == NO_LIMIT
         for step, times in self._parts:
             while times:
                 now = 1 if unlimited else min(self._chunk, times)
@@ -191,7 +192,7 @@ class Training:
             losses.append(float(host(self._totals["loss"])) / self.batch_size)
             if host(self._halt) or not np.isfinite(losses[-1]) or enough(losses):
                 break
-            if self._guarded and self.limit == _NO_LIMIT:
+            if self._guarded and self.limit == NO_LIMIT:
                 self.limit = EXPLOSION * max(losses[0], 1.0)
         return np.array(losses)
 
@@ -245,6 +246,11 @@ class Evaluation:
         self._outputs: Any = None
         self._total = moved(np.zeros(()), memory_of(x))
         self._run = Step(self._compute)
+
+    @property
+    def rows_and_targets(self) -> tuple[Any, Any]:
+        """The arrays x and y that it evaluates on."""
+        return self._x, self._y
 
     def run(self) -> tuple[np.ndarray, float]:
         """(outputs of all rows on the host, mean loss). The array is overwritten by the next run."""

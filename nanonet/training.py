@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,13 +54,14 @@ def build_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
         options.update(momentum=settings.momentum, nesterov=settings.nesterov)
     elif settings.optimizer in ADAPTIVE:
         options.update(betas=(settings.beta1, settings.beta2))
+    parameters = list(model.parameters())
     groups = [
         {
-            "params": [p for p in model.parameters() if p.ndim > 1],
+            "params": [p for p in parameters if p.ndim > 1],
             "weight_decay": settings.weight_decay,
             "l1": settings.l1,
         },
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0, "l1": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "l1": 0.0},
     ]
     return get(settings.optimizer)([g for g in groups if g["params"]], **options)
 
@@ -92,7 +94,9 @@ class Run:
         loss, metric = ("cross_entropy", "accuracy") if self.task == "classification" else ("mse", "mae")
         self.outputs = outputs
         self.input_shape = x.shape[1:]
-        self.model = build_model(settings, x.shape[1:], outputs).to(device)
+        self.model = build_model(settings, x.shape[1:], outputs)
+        if next(iter(self.model.parameters())).device != device:
+            self.model.to(device)
         self.optimizer = build_optimizer(settings, self.model)
         self._metric = Metric(metric, "classes" if loss == "cross_entropy" else "values")
         plain = objective(self.model, loss)
@@ -125,6 +129,27 @@ class Run:
         self._best: dict[str, np.ndarray] | None = None
         self._best_epoch = 0
 
+    # ----------------------------------------------------------------------------- what it trains on
+
+    @property
+    def rows(self) -> tuple[Any, Any]:
+        """The inputs (n, ...) and targets that it trains on, on its device."""
+        return self._training.rows_and_targets
+
+    @property
+    def validation(self) -> tuple[Any, Any] | None:
+        """Those that it is validated on, if there are any."""
+        return None if self._validation is None else self._validation.rows_and_targets
+
+    @property
+    def limit(self) -> float:
+        """The loss of a mini-batch above which it has diverged, which its first step sets (see `nanonet.loop`)."""
+        return self._training.limit
+
+    @limit.setter
+    def limit(self, value: float) -> None:
+        self._training.limit = value
+
     # ----------------------------------------------------------------------------- going on
 
     @property
@@ -139,7 +164,7 @@ class Run:
         The step that shows it is the last: its epoch ends there, with NaN for all results.
         """
         last = self.history[-1] if self.history else {}
-        return not all(np.isfinite(last.get(name, 0.0)) for name in ("loss", "val_loss"))
+        return not (isfinite(last.get("loss", 0.0)) and isfinite(last.get("val_loss", 0.0)))
 
     @property
     def stopped(self) -> bool:
@@ -164,7 +189,6 @@ class Run:
                 break
             set_mode(modules, True)
             found = self._training.epoch(self.epoch)
-            found = {"epoch": self.epoch + 1, **found}
             if self._validation is not None and np.isnan(found["loss"]):
                 found["val_loss"] = found[f"val_{self._metric.name}"] = float("nan")
             elif self._validation is not None:
@@ -172,12 +196,12 @@ class Run:
                 outputs, loss = self._validation.run()
                 found["val_loss"] = loss
                 found[f"val_{self._metric.name}"] = self._metric.value(outputs, self._yv)
-            found["lr"] = self.optimizer.lr
-            self.history.append(found)
-            self._note_best()
+            self.note({**found, "lr": self.optimizer.lr})
         return self.history[start:]
 
-    def _note_best(self) -> None:
+    def note(self, results: dict[str, float]) -> None:
+        """Take down the results of the epoch that model and optimizer have just been through."""
+        self.history.append({"epoch": self.epoch + 1, **results})
         key = "val_loss" if self._validation is not None else "loss"
         now = self.history[-1][key]
         best = self.history[self._best_epoch - 1][key] if self._best_epoch else float("inf")
@@ -205,8 +229,7 @@ class Run:
         from nanonet.lr_range import range_test
 
         settings = self.settings.replace(schedule="constant", warmup=0.0)
-        data = self._training.rows_and_targets
-        copy = Run.restore({**self.state(), "settings": settings.to_dict()}, *data)
+        copy = Run.restore({**self.state(), "settings": settings.to_dict()}, *self.rows)
         return range_test(copy.model, copy.optimizer, copy._training, low=low, high=high, steps=steps)
 
     # ----------------------------------------------------------------------- stopping and going on

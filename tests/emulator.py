@@ -38,8 +38,8 @@ HOPPER = Path(__file__).with_name("emulator_hopper.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 #: A wide access to an address that it is not aligned to ends the process, as it ends a kernel.
 ALIGNMENT = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
-#: Local variables start as nonsense.
-UNSET = ["-ftrivial-auto-var-init=pattern"]
+#: Local variables start as nonsense, where the compiler can do that.
+UNSET = "-ftrivial-auto-var-init=pattern"
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fPIC", "-w", *ALIGNMENT]
 #: Threads of a block that have registers, however many the compiler takes where no bound is declared.
 UNBOUND = 256
@@ -221,10 +221,16 @@ def _library(program: Program) -> ctypes.CDLL:
 
 
 @cache
+def _flags() -> list[str]:
+    tried = subprocess.run([COMPILER, UNSET, "-E", "-x", "c++", os.devnull], capture_output=True)
+    return FLAGS if tried.returncode else [*FLAGS, UNSET]
+
+
+@cache
 def _header() -> Path:
     """The header, in a folder of its own together with what the compiler has made of it."""
     text = HEADER.read_text().replace('#include "emulator_hopper.h"', HOPPER.read_text())
-    digest = hashlib.sha256(" ".join([*FLAGS, text]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(" ".join([*_flags(), text]).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"nanonet-emulator-{os.getuid()}-{digest}"
     folder.mkdir(exist_ok=True)
     header = folder / "emulator.h"
@@ -240,7 +246,7 @@ def _make(target: Path, text: str, flags: list[str], suffix: str) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         source, made = Path(work) / f"program{suffix}", Path(work) / "made"
         source.write_text(text)
-        command = [COMPILER, *FLAGS, *flags, str(source), "-o", str(made)]
+        command = [COMPILER, *_flags(), *flags, str(source), "-o", str(made)]
         found = subprocess.run(command, capture_output=True, text=True)
         if found.returncode:
             raise RuntimeError(found.stderr[:4000])

@@ -369,6 +369,16 @@ def test_tune_that_is_interrupted_shows_the_best_so_far(run, tmp_path, monkeypat
     assert Predictor.load(tmp_path).scores["test accuracy"] > 0.3
 
 
+def test_trials_are_stacked_if_asked_for(run, tmp_path):
+    words = ("--trials", 10, "--epochs", 1, "--jobs", 1, "--quiet", "--json")
+    code, out, _ = run("tune", "digits", *words, "--stack", 4, "--out", tmp_path)
+    assert code == 0 and json.loads(out)["trials"] == 10
+    code, _, err = run("tune", "digits", *words, "--stack", "some", "--out", tmp_path)
+    assert code == 2 and "wanted a whole number of at least 1, 'auto' or 'off'" in err
+    for text, stack in (("auto", "auto"), ("off", False), ("3", 3)):
+        assert make_parser("tune").parse_args(["tune", "digits", "--stack", text]).stack == stack
+
+
 # ------------------------------------------------------------------------------- killed and interrupted
 
 

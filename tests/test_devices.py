@@ -12,7 +12,7 @@ from kernels import registry
 from nanonet import nn, optim
 from nanonet.errors import BackendUnavailable, DeviceError, OptionError, RecordingError
 from nanonet.settings import Settings
-from nanonet.stacked import StackedRun
+from nanonet.stacked import StackedRun, advance_together
 from nanonet.training import Run
 
 
@@ -223,6 +223,39 @@ def test_a_stack_trains_there_as_here(cuda):
     for here, there in zip(*(stack.history for stack in stacks), strict=True):
         for ours, theirs in zip(here, there, strict=True):
             assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-5)
+
+
+def test_runs_of_the_host_are_taken_further_there(cuda):
+    parts = [(*rows(n, seed), rows(9, seed + 5)) for n, seed in ((26, 0), (25, 1))]
+    base = Settings(hidden=(4,), batch_size=8, learning_rate=0.02)
+    changes = ({"clip_value": 0.01}, {"label_smoothing": 0.2}, {"early_stopping": 1, "learning_rate": 1.0})
+    together, alone = (
+        [Run(base.replace(**change), x, y, v, classes=3) for change in changes for x, y, v in parts] for _ in range(2)
+    )
+    for device, runs in ((cuda, together), ("cpu", alone)):
+        advance_together(runs, [3, 2, 3, 3, 3, 3], device)
+    for run, single in zip(together, alone, strict=True):
+        assert len(run.history) == len(single.history)
+        for there, here in zip(run.history, single.history, strict=True):
+            assert there == pytest.approx(here, rel=1e-3, abs=1e-5)
+        for name, value in single.model.state_dict().items():
+            np.testing.assert_allclose(run.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    assert min(len(run.history) for run in alone) < 3
+
+
+def test_tune_trains_stacks_there(cuda):
+    x, y = rows(60)
+    options = {"trials": 12, "max_epochs": 2, "validation": 2, "metric": "loss", "n_jobs": 1}
+    options |= {"space": ["learning_rate", "weight_decay", "momentum", "optimizer"]}
+    options |= {"sampler": tuner.samplers.RandomSampler(seed=0), "base": Settings(hidden=(4,), batch_size=16)}
+    here = tuner.tune(x, y, stack=False, **options)
+    there = tuner.tune(x, y, stack=6, device=cuda, **options)
+    pairs = [(a, b) for a, b in zip(here.study.trials, there.study.trials, strict=True) if a.params == b.params]
+    assert len(pairs) >= 9
+    for a, b in pairs:
+        for step in range(1, min(a.steps, b.steps) + 1):
+            assert b.intermediate_values[step] == pytest.approx(a.intermediate_values[step], rel=1e-2, abs=1e-3)
+    assert {p.device for p in there.model.parameters()} == {"cpu"}
 
 
 def test_autocast_rounds_operands_and_recorded_steps_know_of_it(cuda):

@@ -98,6 +98,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child starts no thread
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_wrong_ends_the_process(case):
     call, wrong = CASES[case]

@@ -32,7 +32,7 @@ from . import (
 from .constraints import Constraint
 from .errors import DuplicatedStudyError, SpaceError, SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .priors import Near, Weights
-from .resumable import Resumable
+from .resumable import Resumable, Stackable
 from .space import Categorical, Float, Int, Ordinal, Space
 from .study import Study, create_study, load_study
 from .trial import FrozenTrial, Trial, TrialState
@@ -51,6 +51,7 @@ __all__ = [
     "Space",
     "SpaceError",
     "SpaceExhausted",
+    "Stackable",
     "StorageError",
     "Study",
     "Trial",

@@ -136,6 +136,14 @@ but the test part, which is looked at once, at the end. Without --trials and --m
     parser.add_argument(
         "--jobs", type=_jobs, default=None, metavar="J", help="trials side by side (default: all cores)"
     )
+    parser.add_argument(
+        "--stack",
+        type=_stack,
+        default="auto",
+        metavar="K",
+        help="train up to K trials of one network as one; 'off' trains one by one (default 'auto': on a GPU, if the "
+        "networks are small)",
+    )
     parser.add_argument("--epochs", type=_positive_int, metavar="E", help="most epochs of a trial (default 54)")
     parser.add_argument(
         "--metric",
@@ -327,6 +335,12 @@ def _folds(text: str) -> int:
 
 def _seed(text: str) -> int:
     return _number(text, int, "a whole number of at least 0, below 2^53", 0, 2**53 - 1)
+
+
+def _stack(text: str) -> int | str | bool:
+    if text in ("auto", "off"):
+        return text == "auto" and text
+    return _number(text, int, "a whole number of at least 1, 'auto' or 'off'", 1)
 
 
 def _jobs(text: str) -> int:

@@ -133,6 +133,7 @@ def tune(arguments: argparse.Namespace, console: Console) -> int:
             seed=arguments.seed,
             n_jobs=arguments.jobs,
             device=arguments.device,
+            stack=arguments.stack,
             finalists=arguments.finalists,
             refine=arguments.refine,
             out=folder,

@@ -16,7 +16,7 @@ from typing import Any
 from .cost_model import CostModel, features
 from .errors import TrialLost
 from .executors import Done
-from .resumable import run_segment
+from .resumable import run_segment, run_segments
 from .trial import Trial
 
 __all__ = ["Devices", "current_device"]
@@ -36,7 +36,7 @@ def current_device() -> str | None:
 class _Task:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
-    trial: Trial | None
+    trials: list[Trial]
     steps: int
     at: dict[str, float]
     future: Future[Any] = field(default_factory=Future)
@@ -80,8 +80,8 @@ class Devices(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if kwargs:
             raise TypeError(f"Devices.submit takes no keyword arguments, got {', '.join(kwargs)}")
-        trial, steps, task = _described(args)
-        queued = _Task(fn, args, trial, steps, {} if trial is None else features(trial, task))
+        trials, steps, task = _described(args)
+        queued = _Task(fn, args, trials, steps, features(trials[0], task) if trials else {})
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -142,9 +142,9 @@ class Devices(Executor):
         return chosen
 
     def _begin(self, task: _Task, device: str) -> None:
-        if task.trial is not None:
+        for trial in task.trials:
             with suppress(TrialLost):
-                task.trial.set_user_attr("device", device)
+                trial.set_user_attr("device", device)
         try:
             inner = self.devices[device][0].submit(_on_device, device, task.function, *task.arguments)
         except Exception as error:
@@ -199,18 +199,23 @@ def _on_device(device: str, function: Callable[..., Any], *arguments: Any) -> Do
         _here.device = before
 
 
-def _described(arguments: tuple[Any, ...]) -> tuple[Trial | None, int, Any]:
-    """The trial that a task is about, how many steps it takes, and the `Resumable`, found in its arguments."""
+def _described(arguments: tuple[Any, ...]) -> tuple[list[Trial], int, Any]:
+    """The trials that a task is about, how many steps they take, and the `Resumable`, found in its arguments."""
     for at, argument in enumerate(arguments):
         if argument is run_segment:
             task, trial, _, steps = arguments[at + 1 : at + 5]
-            return trial, steps, task
+            return [trial], steps, task
+        if argument is run_segments:
+            task, trials, _, steps = arguments[at + 1 : at + 5]
+            return list(trials), sum(steps), task
         if isinstance(argument, Trial):
-            return argument, 1, None
-    return None, 1, None
+            return [argument], 1, None
+    return [], 1, None
 
 
 def _steps_done(task: _Task, result: Any) -> int:
     """A segment may have come to its end before its last step."""
     values = result.result if isinstance(result, Done) else result
+    if len(task.trials) > 1:
+        return max(sum(len(each) for each in values if isinstance(each, list)), 1)
     return max(len(values), 1) if task.steps > 1 and isinstance(values, list) else task.steps

@@ -8,7 +8,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,9 +22,10 @@ from .checks import whole
 from .errors import SpaceExhausted, StorageError, TrialLost, TrialPruned
 from .executors import ProcessExecutor, WorkersUnavailable, cores, is_loss, make_executor, perform
 from .progress import Progress
-from .resumable import Resumable, run_segment
+from .resumable import Resumable, Stackable, run_segment, run_segments
 from .schedulers import Segment, Situation
 from .sharing import shared
+from .stacking import grouped, parted, shared_structure
 from .storage.base import MAX_CRASHES
 from .storage.owner import new_owner
 from .trial import FrozenTrial, Trial, TrialState, feasible
@@ -97,7 +98,8 @@ class Optimization:
             total_steps=total_steps,
             total_cost=total_cost,
         )
-        self.running: dict[Future[Any], Job] = {}
+        self.running: dict[Future[Any], list[Job]] = {}
+        """The jobs that workers have; those of a list are done as one."""
         self.catch = (catch,) if isinstance(catch, type) else tuple(catch)
         for kind in self.catch:
             if not isinstance(kind, type) or not issubclass(kind, BaseException):
@@ -153,36 +155,42 @@ class Optimization:
         running = self.running
         problem: BaseException | None = None
         while True:
-            while problem is None and len(running) < workers and not self._is_over():
-                job = self.work.next()
-                if job is None:
+            while problem is None and len(running) < workers and not self.is_over:
+                jobs = self.work.next()
+                if not jobs:
                     break
                 try:
                     crowded = 2 * workers > cores()
-                    running[executor.submit(perform, crowded, job.function, *job.arguments)] = job
+                    running[executor.submit(perform, crowded, *self.work.task(jobs))] = jobs
                 except Exception as error:  # the executor is of no use any more, or the job cannot be sent
-                    self.release(job.trial)
+                    for job in jobs:
+                        self.release(job.trial)
                     problem = error
             if not running:
                 if problem is not None:
                     raise problem
-                if self._is_over() or not self.study.storage.adopt_abandoned(self.study.study_id):
+                if self.is_over or not self.study.storage.adopt_abandoned(self.study.study_id):
                     return
                 continue
             done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
-                problem = self._take_in(running.pop(future), future) or problem
+                jobs = running.pop(future)
+                for job, part in zip(jobs, parted(jobs, future), strict=True):
+                    problem = self._take_in(job, part) or problem
             self.budget.note_time()
 
-    def _is_over(self) -> bool:
+    @property
+    def is_over(self) -> bool:
+        """Whether no more work is to be begun."""
         return self.stopping or time.monotonic() >= self.budget.deadline
 
     def _let_go(self) -> None:
         """Keep what is done and give the rest back, to be run again."""
-        for future, job in self.running.items():
+        for future, jobs in self.running.items():
             if future.done() and not future.cancelled():
-                with suppress(Exception):
-                    self._take_in(job, future, quiet=True)
+                for job, part in zip(jobs, parted(jobs, future), strict=True):
+                    with suppress(Exception):
+                        self._take_in(job, part, quiet=True)
         self.study.storage.release_all(self.study.study_id, self.owner)
 
     def _take_in(self, job: Job, future: Future[Any], quiet: bool = False) -> BaseException | None:
@@ -237,10 +245,21 @@ class Optimization:
         """Whether new trials may be begun. (Of a total, the storage keeps count.)"""
         return not self.exhausted and (self.total or self.n_trials is None or self.started < self.n_trials)
 
-    def next_trial(self, number: int | None = None, limited: bool = True) -> Trial | None:
-        """That trial, or the next one; None if there is none to be had. Only a limited one counts."""
+    @property
+    def handed_out(self) -> list[Job]:
+        """The jobs that workers have, and those that wait for one."""
+        return [job for jobs in (*self.running.values(), *self.work.waiting) for job in jobs]
+
+    def next_trial(
+        self, number: int | None = None, limited: bool = True, suggested: Mapping[str, Any] | None = None
+    ) -> Trial | None:
+        """That trial, or the next one; None if there is none to be had. Only a limited one counts.
+
+        suggested: settings that a new one takes, unless that would make it a trial there was already.
+        """
+        at_most = self.n_trials if self.total and limited else None
         try:
-            trial = self.study._next_trial(self.owner, self.n_trials if self.total and limited else None, number)
+            trial = self.study._next_trial(self.owner, at_most, number, suggested)
         except SpaceExhausted:
             self.exhausted = True
             return None
@@ -286,10 +305,17 @@ class Work(ABC):
         self.optimization = optimization
         self.study = optimization.study
         self.objective = objective
+        self.waiting: list[list[Job]] = []
+        """Jobs that no worker has yet."""
 
     @abstractmethod
-    def next(self) -> Job | None:
-        """The next job; None if there is nothing to do now."""
+    def next(self) -> list[Job]:
+        """The next job, or several to be done as one; none if there is nothing to do now."""
+
+    def task(self, jobs: Sequence[Job]) -> tuple[Any, ...]:
+        """The function that does these jobs, and its arguments."""
+        (job,) = jobs
+        return job.function, *job.arguments
 
     @abstractmethod
     def ended(self, job: Job, result: Any) -> None:
@@ -299,12 +325,12 @@ class Work(ABC):
 class Calls(Work):
     """An objective that is a function of a trial."""
 
-    def next(self) -> Job | None:
+    def next(self) -> list[Job]:
         optimization = self.optimization
-        if not optimization.may_start or not optimization.budget.fits(optimization.running.values()):
-            return None
+        if not optimization.may_start or not optimization.budget.fits(optimization.handed_out):
+            return []
         trial = optimization.next_trial()
-        return trial and Job(trial, self.objective, (trial,), spent=trial.cost)
+        return [Job(trial, self.objective, (trial,), spent=trial.cost)] if trial else []
 
     def ended(self, job: Job, result: Any) -> None:
         values, problem = feasible(result, len(self.study.directions))
@@ -327,7 +353,33 @@ class Segments(Work):
         ended = {t.number for t in self.study.storage.trials(self.study.study_id) if t.state.is_finished()}
         self.checkpoints.sweep(ended)
 
-    def next(self) -> Job | None:
+    def next(self) -> list[Job]:
+        if not self.waiting:
+            self._ask()
+        return self.waiting.pop(0) if self.waiting else []
+
+    def task(self, jobs: Sequence[Job]) -> tuple[Any, ...]:
+        if len(jobs) == 1:
+            return super().task(jobs)
+        trials = [job.trial for job in jobs]
+        done, steps = [trial.steps for trial in trials], [job.steps for job in jobs]
+        return run_segments, self.objective, trials, done, steps, self.checkpoints
+
+    def _ask(self) -> None:
+        """Have jobs wait: one, or as many as the objective advances together."""
+        asked: list[Job] = []
+        most = 1
+        while len(asked) < most and not (asked and self.optimization.is_over):
+            self.waiting = [asked]  # they count as handed out
+            job = self._next_job()
+            if job is None:
+                break
+            asked.append(job)
+            if isinstance(self.objective, Stackable) and self.objective.stack > 1:
+                most = max(most, min(self.objective.stack, self.objective.kind(job.trial.params)[1]))
+        self.waiting = grouped(self.objective, asked) if len(asked) > 1 else [asked] if asked else []
+
+    def _next_job(self) -> Job | None:
         optimization = self.optimization
         while True:
             trials = self._table()
@@ -347,7 +399,7 @@ class Segments(Work):
             for number in decision.stop:
                 self._stop(number)
             segment = decision.run
-            budget, running = optimization.budget, optimization.running.values()
+            budget, running = optimization.budget, optimization.handed_out
             if segment is None or not budget.fits(running, steps=segment.steps):
                 return None
             trial = self._trial(segment)
@@ -363,7 +415,10 @@ class Segments(Work):
         number = segment.number if segment.parent is None else self._fork(segment)
         known = None if number is None else self.study.storage.trial(self.study.study_id, number)
         child = known is not None and known.parent is not None
-        trial = self.optimization.next_trial(number, limited=not child)
+        suggested = {}
+        if number is None and isinstance(self.objective, Stackable) and self.objective.stack > 1:
+            suggested = shared_structure(self.objective, self.study.storage.trials(self.study.study_id))
+        trial = self.optimization.next_trial(number, not child, suggested)
         if child and trial is not None and not trial.params:  # without a fixed space nobody has set them yet
             origin = self.study.storage.trial(self.study.study_id, known.parent[0])
             trial._set(known.fixed, {name: origin.distributions[name] for name in known.fixed})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .trial import Trial, curve_value
 
-__all__ = ["Advanced", "Resumable", "run_segment"]
+__all__ = ["Advanced", "Resumable", "Stackable", "run_segment", "run_segments"]
 
 
 class Resumable(ABC):
@@ -58,6 +58,28 @@ class Resumable(ABC):
         return params
 
 
+class Stackable(Resumable):
+    """A resumable of which several trials can be advanced as one, where that is faster than one after another.
+
+    A worker is then given segments of up to `stack` trials at a time, which are grouped by their `kind`. See
+    `stacking.py` for how trials come to be of one kind.
+    """
+
+    stack: int = 1
+
+    @abstractmethod
+    def kind(self, params: dict[str, Any]) -> tuple[Hashable, int]:
+        """What trials must have in common to be advanced together, and up to how many of them that pays."""
+
+    @abstractmethod
+    def structure(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Those of the settings that decide the kind."""
+
+    @abstractmethod
+    def advance_together(self, states: Sequence[Any], steps: Sequence[int]) -> Sequence[Any]:
+        """For each state, `steps` further, what `advance` gives; or the exception that this state alone caused."""
+
+
 class Advanced(list):
     """The values of a segment's steps, and what `Resumable.remarks` says about the state after them."""
 
@@ -69,10 +91,57 @@ def run_segment(task: Resumable, trial: Trial, done: int, steps: int, checkpoint
 
     Runs in a worker and touches nothing else, so a segment that was lost is simply run again.
     """
+    return _ended(task, trial, done, steps, checkpoints, task.advance(_state(task, trial, done, checkpoints), steps))
+
+
+def run_segments(
+    task: Stackable, trials: Sequence[Trial], done: Sequence[int], steps: Sequence[int], checkpoints: Any
+) -> list[Advanced | Exception]:
+    """`run_segment` for several trials as one. What goes wrong with one of them stands in the place of its values.
+
+    Where memory does not suffice for all of them, they are run by halves.
+    """
+    if len(trials) == 1:
+        try:
+            return [run_segment(task, trials[0], done[0], steps[0], checkpoints)]
+        except Exception as error:
+            return [error]
+    try:
+        return _run_together(task, trials, done, steps, checkpoints)
+    except MemoryError:
+        halves = slice(len(trials) // 2), slice(len(trials) // 2, None)
+    return [r for half in halves for r in run_segments(task, trials[half], done[half], steps[half], checkpoints)]
+
+
+def _run_together(
+    task: Stackable, trials: Sequence[Trial], done: Sequence[int], steps: Sequence[int], checkpoints: Any
+) -> list[Advanced | Exception]:
+    results: list[Any] = [None] * len(trials)
+    states: dict[int, Any] = {}
+    for i, trial in enumerate(trials):
+        try:
+            states[i] = _state(task, trial, done[i], checkpoints)
+        except Exception as error:
+            results[i] = error
+    found = task.advance_together(list(states.values()), [steps[i] for i in states]) if states else []
+    for i, advanced in zip(states, found, strict=True):
+        try:
+            if isinstance(advanced, Exception):
+                raise advanced
+            results[i] = _ended(task, trials[i], done[i], steps[i], checkpoints, advanced)
+        except Exception as error:
+            results[i] = error
+    return results
+
+
+def _state(task: Resumable, trial: Trial, done: int, checkpoints: Any) -> Any:
+    """The trial's state after `done` steps."""
     state = checkpoints.take(trial.number, done, task) if done else None
-    if state is None:
-        state = _rebuilt(task, trial, done, checkpoints)
-    advanced = task.advance(state, steps)
+    return _rebuilt(task, trial, done, checkpoints) if state is None else state
+
+
+def _ended(task: Resumable, trial: Trial, done: int, steps: int, checkpoints: Any, advanced: Any) -> Advanced:
+    """Put the state away that `advance` gave; its values."""
     if not isinstance(advanced, tuple) or len(advanced) != 2 or not isinstance(advanced[1], Iterable):
         raise TypeError(f"advance must give (state, values), one value per step, got {advanced!r}")
     state, values = advanced

@@ -233,7 +233,8 @@ class Study:
     ) -> None:
         """Run trials until a limit is reached, the sampler has nothing left, or `stop` is called.
 
-        objective: a function of a `Trial` that returns its value (or raises `TrialPruned`), or a `Resumable`.
+        objective: a function of a `Trial` that returns its value (or raises `TrialPruned`), or a `Resumable`, of which
+            a `Stackable` is given several trials at a time.
         n_trials: how many trials to start.
         timeout: seconds after which no trial and no segment is begun.
         n_steps: how many steps of a `Resumable` to add; a segment that does not fit is not begun.
@@ -293,8 +294,17 @@ class Study:
 
     # --------------------------------------------------------------------------- for trials and optimization
 
-    def _next_trial(self, owner: str | None, at_most: int | None = None, number: int | None = None) -> Trial | None:
-        """A waiting trial (that one, or the first), else a new one; None if there is none to be had."""
+    def _next_trial(
+        self,
+        owner: str | None,
+        at_most: int | None = None,
+        number: int | None = None,
+        suggested: Mapping[str, Any] | None = None,
+    ) -> Trial | None:
+        """A waiting trial (that one, or the first), else a new one; None if there is none to be had.
+
+        suggested: settings for one that has none yet, taken only if that gives a trial that was not tried.
+        """
         claim = self.storage.claim(self.study_id, number, owner, at_most)
         if claim is None and number is None:
             limit = self.sampler.limit(self.space)
@@ -304,7 +314,7 @@ class Study:
         trial = Trial(self, claim.number, claim.attempt)
         try:
             learned = self._seen_space(claim.number) if self.sampler.learns and self.space is None else None
-            trial._begin(self.space, learned)
+            trial._begin(self.space, learned, suggested)
         except BaseException as error:
             if isinstance(error, (SpaceError, ValueError)):
                 self._end(claim.number, claim.attempt, TrialState.FAIL, None, repr(error))
@@ -346,6 +356,9 @@ class Study:
             return point
         tried = history.keys(space)
         return admissible(space, point, tried | refused if refused else tried, number, self.seed)
+
+    def _was_tried(self, space: Space, params: Mapping[str, Any], number: int) -> bool:
+        return space.key(space.encode(params)) in self._history(number).keys(space)
 
     def _coordinate(self, name: str, domain: Domain, position: int, number: int) -> float:
         return self.sampler.coordinate(name, domain, position, self._history(number), number, self.seed)

@@ -197,16 +197,19 @@ class Trial:
         self._distributions.update(distributions)
         return True
 
-    def _begin(self, space: Space | None, learned: Space | None) -> None:
+    def _begin(self, space: Space | None, learned: Space | None, suggested: Mapping[str, Any] | None = None) -> None:
         """Take settings from the fixed space, or coordinates for the space seen so far.
 
-        What the user gave goes first, then what an earlier attempt at this trial had, then the sampler's proposal.
+        What the user gave goes first, then what an earlier attempt at this trial had, then what is suggested, then the
+        sampler's proposal.
         """
         if self.steps:
             return
         if space is not None:
             earlier = {n: v for n, v in self._earlier.items() if n in space.parameters and v in space.parameters[n]}
             given = {**earlier, **self._fixed}
+            if suggested and not given and self._take(space, suggested):
+                return
             refused: set[bytes] = set()
             while True:
                 point = self.study._propose(space, self.number, refused)
@@ -218,6 +221,19 @@ class Trial:
         elif learned is not None:
             point = self.study._propose(learned, self.number)
             self._relative = dict(zip(learned.names, map(float, point), strict=True))
+
+    def _take(self, space: Space, suggested: Mapping[str, Any]) -> bool:
+        """Take the sampler's proposal with these settings in it, if that may be tried and was not; whether it was."""
+        if self.study.sampler.repeats:  # its points are to be taken as they are
+            return False
+        if any(
+            name not in space.parameters or value not in space.parameters[name] for name, value in suggested.items()
+        ):
+            return False  # they are of another space
+        params = space.decode(self.study._propose(space, self.number), suggested)
+        if not space.allows(params) or self.study._was_tried(space, params, self.number):
+            return False
+        return self._set(params, {name: space.parameters[name] for name in params}, distinct=True)
 
     # ---------------------------------------------------------------------------------------- progress
 

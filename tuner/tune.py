@@ -126,6 +126,7 @@ def tune(
     lr_test: bool = False,
     n_jobs: int | None = None,
     device: str = "cpu",
+    stack: int | str | bool = "auto",
     executor: Executor | str | None = None,
     out: str | os.PathLike[str] | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
@@ -178,6 +179,13 @@ def tune(
     lr_test: try, after the defaults, each optimizer at the learning rate that a range test on the first fold suggests.
     n_jobs: trials side by side, one per processor unless given; on a GPU one.
     device: "cpu" or "cuda", where networks are trained. The model at the end is on the CPU.
+    stack: up to how many trials a worker trains as one, those of one network, update rule and batch size
+        (`nanonet.stacked`); each has its own learning rate, decay, dropout and so on, its own row in the study and its
+        own end. To make them of one kind, a structure (widths, activation, rule, batch size) that the sampler proposed
+        is shared by the trials after it, by up to `stack` of them, and by no more than a quarter of those before it
+        (`tuner.stacking.shared_structure`); all else they are proposed as ever. False trains one by one. "auto" stacks
+        up to 16 on a GPU, fewer the more work an update is, and none on the CPU, where it does not pay. Results are
+        those of single runs to rounding, but for dropout's masks, which depend on what is trained together.
     executor: who trains them, as in `Study.optimize`: "threads" (the default), "processes", or any
         `concurrent.futures.Executor`, such as Dask's `client.get_executor()` or `tuner.devices.Devices`. The data are
         sent to each process once. Functions of your own as metrics must be picklable then. Without `out` and `storage`
@@ -204,6 +212,9 @@ def tune(
     if refine and isinstance(pruner, PopulationTrainingPruner):
         raise OptionError("refine is 'gradient', and pruner changes settings in mid-run; wanted one of the two")
     memory(device)
+    whole = isinstance(stack, (int, np.integer)) and not isinstance(stack, bool) and stack >= 1
+    if stack is not False and stack != "auto" and not whole:
+        raise OptionError(f"stack is {stack!r}; wanted 'auto', False or a whole number of at least 1")
     datasets = _datasets(x, y, task)
     objectives = _objectives(metric, direction, datasets, seed)
     if finalists > 1 and len(objectives) > 1:
@@ -227,7 +238,7 @@ def tune(
         if not base.restart and course.ends[0] < max_epochs:
             base = base.replace(restart=course.ends[0])
     limits = Limits(constraints, objectives, datasets[0].task, datasets[0].outputs, seed) if constraints else None
-    work = Bounded(parts, objectives, base, course, limits.watched if limits else (), device)
+    work = Bounded(parts, objectives, base, course, limits.watched if limits else (), device, stack or None)
     work.limits = limits
     excess = limits.excess(work) if limits else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from nanonet import checkpoint
+from nanonet.errors import OptionError
 from nanonet.settings import Settings
+from nanonet.stacked import SHARED, advance_together, shape, step_flop
 from nanonet.training import Run
 
-from ..resumable import Resumable
+from ..resumable import Stackable
 from ..trial import Trial
 from .course import Course
 from .normalized import Normalizer
@@ -21,7 +23,19 @@ from .objectives import Objective
 from .parts import Fold, Parts
 from .stages import continued, inherited
 
-__all__ = ["TrainingRuns"]
+__all__ = ["TrainingRuns", "most_that_pay"]
+
+AUTO = 16
+"""Trials that are trained as one on a GPU unless somebody says how many. More of them would learn less from each other.
+(Not measured yet.)"""
+LAUNCHED = 5e8
+"""Operations of an update up to which a GPU's time goes into launching kernels: some tens of them, at a few
+microseconds each, in which it could do about as much in float32. (An estimate, not measured yet.)"""
+
+
+def most_that_pay(flop: float) -> int:
+    """How many networks, whose updates take so many operations each, a GPU trains as one in about the time of one."""
+    return max(int(LAUNCHED / flop), 1)
 
 
 @dataclass
@@ -34,7 +48,7 @@ class State:
     """What was watched at the last step."""
 
 
-class TrainingRuns(Resumable):
+class TrainingRuns(Stackable):
     """A trial as training runs, one per fold of each data set; `course` says what a step is.
 
     The value of a step is, for each objective, the mean over the validation rows of a data set, of all data sets the
@@ -46,6 +60,9 @@ class TrainingRuns(Resumable):
 
     A trial counts by its last value: the best of a noisy curve flatters those that swing most, and lies in the middle
     of a learning rate schedule. (On digits, over five seeds: 0.981 test accuracy by the last, 0.978 by the best.)
+
+    stack: None if trials are trained one by one; else up to how many of one network, update rule and batch size are
+    trained as one, their folds too (`nanonet.stacked`), or "auto" for as many as pays (`most_that_pay`).
     """
 
     suffix = ".safetensors"
@@ -58,6 +75,7 @@ class TrainingRuns(Resumable):
         course: Course,
         watched: Sequence[Objective] = (),
         device: str = "cpu",
+        stack: int | str | None = None,
     ):
         self.parts = list(parts)
         self.objectives = list(objectives)
@@ -66,6 +84,8 @@ class TrainingRuns(Resumable):
         self.device = device
         self.base = base.replace(epochs=course.ends[-1])
         self.max_steps = course.steps
+        self._automatic = stack == "auto"
+        self.stack = (AUTO if device != "cpu" else 1) if stack == "auto" else stack or 1
         several = self.objectives if len(self.parts) > 1 else []
         self._normalizers = [[Normalizer(part, objective) for objective in several] for part in self.parts]
 
@@ -78,11 +98,58 @@ class TrainingRuns(Resumable):
         """The training settings of a trial."""
         return Settings.from_search(params, self.base)
 
-    def start(self, trial: Trial) -> State:
-        return State(self.runs(self.settings(trial.params)))
+    # ----------------------------------------------------------------------------- trained as one
 
-    def runs(self, settings: Settings) -> list[Run]:
-        """A run with these settings on each fold."""
+    def structure(self, params: dict[str, Any]) -> dict[str, Any]:
+        return {n: v for n, v in params.items() if n in SHARED or n == "layers" or n.startswith("width_")}
+
+    def kind(self, params: dict[str, Any]) -> tuple[Hashable, int]:
+        try:
+            settings = self.settings(params)
+        except OptionError:  # which `start` will tell
+            return None, 1
+        return shape(settings), self._at_once(settings)
+
+    def _at_once(self, settings: Settings) -> int:
+        """Up to how many trials with these settings are trained as one."""
+        if self.stack == 1 or shape(settings) is None:
+            return 1
+        if not self._automatic:
+            return self.stack
+        fold = self.parts[0].folds[0]
+        outputs = self.parts[0].classes or int(np.prod(fold.y.shape[1:]))
+        return min(self.stack, most_that_pay(step_flop(settings, int(np.prod(fold.x.shape[1:])), outputs)))
+
+    def advance_together(self, states: Sequence[State], steps: Sequence[int]) -> list[Any]:
+        return self._advanced(states, steps, together=True)
+
+    def _advanced(self, states: Sequence[State], steps: Sequence[int], together: bool) -> list[Any]:
+        """For each state what `advance` gives, or the exception that it caused. together: all runs as one."""
+        goals = [self.course.epochs(state.step + more) for state, more in zip(states, steps, strict=True)]
+        begun = [[run.epoch for run in state.runs] for state in states]
+        pieces = [
+            (run, fold, goal - run.epoch)
+            for state, each in zip(states, goals, strict=True)
+            for run, fold, goal in zip(state.runs, self.folds, each, strict=True)
+        ]
+        curves = iter(self._curves(pieces, together))
+        found: list[Any] = []
+        for state, more, epochs in zip(states, steps, begun, strict=True):
+            own = [next(curves) for _ in state.runs]
+            errors = [curve for curve in own if isinstance(curve, Exception)]
+            try:
+                found.append(errors[0] if errors else self._told(state, more, epochs, own))
+            except Exception as error:
+                found.append(error)
+        return found
+
+    def start(self, trial: Trial) -> State:
+        settings = self.settings(trial.params)
+        return State(self.runs(settings, self._home(settings)))
+
+    def runs(self, settings: Settings, device: str | None = None) -> list[Run]:
+        """A run with these settings on each fold, on that device; on the one for training unless given."""
+        device = device or self.device
         return [
             Run(
                 settings,
@@ -91,11 +158,15 @@ class TrainingRuns(Resumable):
                 (f.x_validation, f.y_validation),
                 task=part.task,
                 classes=part.classes,
-                device=self.device,
+                device=device,
             )
             for part in self.parts
             for f in part.folds
         ]
+
+    def _home(self, settings: Settings) -> str:
+        """Where runs lie between their segments: on the CPU if they may be trained as slices of one."""
+        return "cpu" if self._at_once(settings) > 1 else self.device
 
     def adapt(self, state: State, trial: Trial) -> State:
         """The state with the trial's settings from here on, those aside that a run has for good (`stages.KEPT`)."""
@@ -113,13 +184,17 @@ class TrainingRuns(Resumable):
         return inherited(params, parent)
 
     def advance(self, state: State, steps: int) -> tuple[State, list[Any]]:
+        away = any(run.device != self.device for run in state.runs)
+        (found,) = self._advanced([state], [steps], together=away)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _told(
+        self, state: State, steps: int, begun: Sequence[int], curves: Sequence[list[list[float]]]
+    ) -> tuple[State, list[Any]]:
+        """What `advance` gives, after the runs went on from so many epochs and gave these curves."""
         last = state.step + steps
-        reached = self.course.epochs(last)
-        begun = [run.epoch for run in state.runs]
-        curves = [
-            self._curve(run, fold, epochs - run.epoch)
-            for run, fold, epochs in zip(state.runs, self.folds, reached, strict=True)
-        ]
         values: list[Any] = []
         for step in range(state.step + 1, last + 1):
             counts = self.course.counts(step)
@@ -148,36 +223,46 @@ class TrainingRuns(Resumable):
 
     def load(self, path: Path) -> State:
         content = checkpoint.load(path)
+        homes = [self._home(Settings.from_dict(state["settings"])) for state in content["runs"]]
         runs = [
-            Run.restore(state, f.x, f.y, (f.x_validation, f.y_validation), device=self.device)
-            for state, f in zip(content["runs"], self.folds, strict=True)
+            Run.restore(state, f.x, f.y, (f.x_validation, f.y_validation), device=home)
+            for state, f, home in zip(content["runs"], self.folds, homes, strict=True)
         ]
         return State(runs, content["step"])
 
     # ------------------------------------------------------------------------------------- the values
 
-    def _curve(self, run: Run, fold: Fold, epochs: int) -> list[list[float]]:
-        """What is measured after each of the next epochs; NaN where the run diverged. Fewer if it stopped by itself."""
-        nothing = [float("nan")] * len(self.objectives + self.watched)
-        if all(o.whole_epochs for o in self.objectives + self.watched):
-            found = run.advance(epochs)
-            values = [self._measured(run, fold, epoch) for epoch in found]
-        else:
-            values = []
-            for _ in range(epochs):
-                found = run.advance(1)
-                if not found:
-                    break
-                if run.diverged:
-                    values.append(nothing)
-                    break
-                values.append(self._measured(run, fold, found[-1]))
-        if run.diverged and values:
-            values[-1] = nothing
-        return values
+    def _curves(self, pieces: Sequence[tuple[Run, Fold, int]], together: bool) -> list[Any]:
+        """For each of these runs, what is measured after each of its next epochs, of which there are so many; NaN where
+        it diverged, fewer if it stopped by itself. Or the exception that measuring it raised."""
+        curves: list[Any] = [[] for _ in pieces]
+        whole = all(o.whole_epochs for o in self.objectives + self.watched)
+
+        def measure(i: int, epoch: dict[str, float]) -> None:
+            if not isinstance(curves[i], Exception):
+                try:
+                    curves[i].append(self._measured(*pieces[i][:2], epoch))
+                except Exception as error:
+                    curves[i] = error
+
+        everything = range(len(pieces))
+        for some in [everything] if together else [[i] for i in everything]:
+            runs, epochs = ([pieces[i][place] for i in some] for place in (0, 2))
+
+            def after(k: int, runs: list[Run] = runs, some: Sequence[int] = some) -> None:
+                measure(some[k], runs[k].history[-1])
+
+            found = advance_together(runs, epochs, self.device, None if whole else after)
+            for i, results in zip(some, found if whole else (), strict=False):
+                for epoch in results:
+                    measure(i, epoch)
+        return curves
 
     def _measured(self, run: Run, fold: Fold, epoch: dict[str, float]) -> list[float]:
-        """The objectives, and what is watched, of a run that stands at the end of this epoch of its history."""
+        """The objectives, and what is watched, of a run that stands at the end of this epoch of its history; NaN if
+        that is where it diverged."""
+        if run.diverged and epoch is run.history[-1]:
+            return [float("nan")] * len(self.objectives + self.watched)
         values = [o.measure(run, epoch, fold) for o in self.objectives]
         known = dict(zip(self.objectives, values, strict=True))
         return values + [known[o] if o in known else o.measure(run, epoch, fold) for o in self.watched]
