@@ -30,6 +30,7 @@ constexpr int WARPGROUP = 128;
 // One of a warpgroup: where its threads keep d, and how many of them have issued it.
 struct Products {
     float* d[WARPGROUP] = {};
+    const uint32_t* words[WARPGROUP] = {};  // registers with what each gives of a; else a is in shared memory
     int columns = 0, issued = 0, group = 0;
     uint64_t a = 0, b = 0;
     bool add = false, done = false;
@@ -87,11 +88,19 @@ template <bool BF16> float number_at(const unsigned char* p) {
 template <bool BF16, bool A_K_INSIDE, bool B_K_INSIDE> void carry_out(Products& p) {
     constexpr int SIZE = BF16 ? 2 : 4, K = 32 / SIZE;
     static_assert(BF16 || (A_K_INSIDE && B_K_INSIDE), "only numbers of 2 bytes can be transposed");
-    Operand a(p.a), b(p.b);
+    Operand a(p.words[0] ? p.b : p.a), b(p.b);
     std::vector<float> left(64 * K), right(p.columns * K);
     for (int k = 0; k < K; k++) {
-        for (int i = 0; i < 64; i++)
+        for (int i = 0; i < 64; i++) {
+            if (p.words[0]) {
+                int thread = i / 16 * 32 + i % 8 * 4 + k % 4, word = i / 8 % 2 + k / 4 * 2;
+                static_assert(BF16 || K == 8);
+                if (BF16) refuse("a of bf16 in registers is not emulated");
+                left[i * K + k] = number_at<BF16>(reinterpret_cast<const unsigned char*>(&p.words[thread][word]));
+                continue;
+            }
             left[i * K + k] = number_at<BF16>(A_K_INSIDE ? a.at(k * SIZE, i, true) : a.at(i * SIZE, k, false));
+        }
         for (int j = 0; j < p.columns; j++)
             right[j * K + k] = number_at<BF16>(B_K_INSIDE ? b.at(k * SIZE, j, true) : b.at(j * SIZE, k, false));
     }
@@ -108,7 +117,7 @@ template <bool BF16, bool A_K_INSIDE, bool B_K_INSIDE> void carry_out(Products& 
 // The threads of a warpgroup issue the same products; they are carried out at some time between the commit of their
 // group and the wait for it, in order.
 template <bool BF16, bool A_K_INSIDE, bool B_K_INSIDE>
-void multiply(float* d, int columns, uint64_t a, uint64_t b, bool add) {
+void multiply(float* d, int columns, uint64_t a, uint64_t b, bool add, const uint32_t* words = nullptr) {
     Fiber& me = *fibers[current];
     auto& mine = products[current / WARPGROUP];
     if (me.products == long(mine.size())) mine.emplace_back();
@@ -118,7 +127,7 @@ void multiply(float* d, int columns, uint64_t a, uint64_t b, bool add) {
         p.carry_out = carry_out<BF16, A_K_INSIDE, B_K_INSIDE>;
     if (p.a != a || p.b != b || p.add != add || p.group != me.groups_of_products)
         refuse("the threads of a warpgroup issue different products");
-    p.d[current % WARPGROUP] = d;
+    p.d[current % WARPGROUP] = d, p.words[current % WARPGROUP] = words;
     progress++;
 }
 // Carries out the groups before `group`.

@@ -72,8 +72,10 @@ class Hopper:
     """Makes the operands of large products ready for hopper.cu.
 
     They are rounded into scratch arrays: tensor cores read shared memory, where bf16 has to be bf16, and of float32
-    they take tf32 by cutting it off, and only with k inside. That moves 6 or 8 bytes for each element of a and b, once,
-    which counts in the choice between hopper.cu and gemm.cu.
+    they take tf32 by cutting it off, and only with k inside. That moves 6 or 8 bytes for each element, once, which
+    counts in the choice between hopper.cu and gemm.cu: for m n k multiplications it is worth it where m and n are
+    hundreds. In tf32, a first operand with k inside, such as the image of a convolution, is left as it is: it passes
+    through registers, and is rounded there.
     """
 
     #: Multiplications from which it is asked what this takes.
@@ -94,8 +96,8 @@ class Hopper:
         cycles: float,
     ) -> Ready | None:
         """The product, if that is expected to take less than so many cycles. None, with nothing launched, if not, or
-        where there is no such kernel for it: other GPUs, other precisions, gathered channels that are no whole multiple
-        of 16 bytes, and the weight gradient in tf32, whose k is inside of neither operand."""
+        where there is no such kernel for it: other GPUs, other precisions, and gathered channels, or places of a weight
+        gradient, that are no whole multiple of 16 bytes."""
         if self.device.capability != (9, 0) or precision not in ("tf32", "bf16") or size.k == 0:
             return None
         if size.elements * size.k < self.large or not _gathered_here(kind, precision, image):
@@ -104,23 +106,29 @@ class Hopper:
             first, second = (_matrix(precision, size, x, sides) for x, sides in ((a, size.m), (b, size.n)))
         else:
             first, second = _image(kind, precision, a, image), _other(kind, precision, size, b, image)
-        cut = self.cut(precision, size, first.elements + second.elements)
+        if second is None or first.elements == 0:
+            return None
+        as_it_is = precision == "tf32" and kind != "WEIGHT_GRADIENT" and _near(a, first)
+        cut = self.cut(precision, size, second.elements + (0 if as_it_is else first.elements))
         if cut.cycles >= cycles or max(first.elements, second.elements) >= NEAR:
             return None
-        rounded, steps = self._rounded(first)
-        if kind == "MATRIX":
-            a = _matrix_operand(rounded, steps, a, first.k_inside)
-        else:
-            of_group = image.divisors[6] * steps[3]
-            a = Operand(rounded, 0, 0, 0, of_group, first.k_inside, True)
-            image = replace(image, strides=steps)
+        if not as_it_is:
+            a, image = self._first_rounded(kind, first, a, image)
         rounded, steps = self._rounded(second)
         if kind == "MATRIX":
             b = _matrix_operand(rounded, steps, b, second.k_inside)
         else:
             side, k = (steps[1], 1) if second.k_inside else (1, steps[-2])
             b = Operand(rounded, side, k, 0, steps[0], second.k_inside, True)
-        return Ready(self._program(kind, precision, a, b, activation, cut), a, b, image, cut)
+        return Ready(self._program(kind, precision, a, b, as_it_is, activation, cut), a, b, image, cut)
+
+    def _first_rounded(self, kind: str, x: Lying, a: Operand, image: Image) -> tuple[Operand, Image]:
+        rounded, steps = self._rounded(x)
+        if kind == "MATRIX":
+            return _matrix_operand(rounded, steps, a, x.k_inside), image
+        strides = _image_strides(kind, x.precision, steps)
+        a = Operand(rounded, 0, 0, 0, image.divisors[6] * strides[3], x.k_inside, True)
+        return a, replace(image, strides=strides)
 
     def cut(self, precision: str, size: Product, elements: int) -> Cut:
         """How a product is cut; elements: of its operands."""
@@ -161,7 +169,7 @@ class Hopper:
         return scratch, steps
 
     def _program(
-        self, kind: str, precision: str, a: Operand, b: Operand, activation: str | None, cut: Cut
+        self, kind: str, precision: str, a: Operand, b: Operand, as_it_is: bool, activation: str | None, cut: Cut
     ) -> tuple[Program, int]:
         tile = cut.tile
         shared = tile.stages * (tile.m + tile.n) * 128 + APART
@@ -170,13 +178,14 @@ class Hopper:
             "TENSOR": precision.upper(),
             "A_K_INSIDE": int(a.along_k),
             "B_K_INSIDE": int(b.along_k),
+            "A_IN_REGISTERS": int(as_it_is),
             "TILE_M": tile.m,
             "TILE_N": tile.n,
             "STAGES": tile.stages,
             "SHARED": shared,
             "FEW": FEW,
             "MANY": MANY,
-            "MULTIPLY": _instruction(precision, tile.n, a.along_k, b.along_k),
+            "MULTIPLY": _instruction(precision, tile.n, a.along_k, b.along_k, as_it_is),
             "MULTIPLY_SUMS": ", ".join(f'"+f"(d[{i}])' for i in range(tile.n // 2)),
             "ACTIVATED(kind, z)": ACTIVATED,
             "ACTIVATION": number(activation),
@@ -192,14 +201,20 @@ def _whole(precision: str) -> int:
 
 
 def _gathered_here(kind: str, precision: str, image: Image) -> bool:
-    """Whether there is a kernel that gathers this operand: 16 bytes at a time, from images of less than 2^15 a side."""
+    """Whether there is a kernel that gathers this operand: from images of less than 2^15 a side, and 16 bytes at a time
+    but for places of tf32."""
     if kind == "MATRIX":
         return True
     per_image, columns, channels = image.divisors[0], image.divisors[3], image.divisors[6]
     places = (per_image // columns, columns)
     farthest = max(abs(first) + size * step for size, step, first in zip(places, image.window[2:4], image.window[4:6]))
     near = max(farthest, *image.window[:2]) < 2**15
-    return near and channels % _whole(precision) == 0 and (kind, precision) != ("WEIGHT_GRADIENT", "tf32")
+    return near and (channels % _whole(precision) == 0 or _one_by_one(kind, precision))
+
+
+def _one_by_one(kind: str, precision: str) -> bool:
+    """Whether single numbers are gathered: k, which counts places, has to be inside."""
+    return (kind, precision) == ("WEIGHT_GRADIENT", "tf32")
 
 
 def _matrix(precision: str, size: Product, x: Operand, sides: int) -> Lying:
@@ -217,21 +232,39 @@ def _matrix_operand(rounded: Any, steps: tuple[int, ...], x: Operand, k_inside: 
 
 
 def _image(kind: str, precision: str, x: Operand, image: Image) -> Lying:
-    """All of the image, channels innermost, which are along k or along the taps of a weight gradient."""
-    return Lying(x.array, list(zip(x.array.shape, image.strides, strict=True)), kind == "CORRELATION", precision)
+    """All of the image. Channels are innermost, along k or along the taps of a weight gradient; or outermost."""
+    n, h, w, c = zip(x.array.shape, image.strides, strict=True)
+    axes = [c, n, h, w] if _one_by_one(kind, precision) else [n, h, w, c]
+    return Lying(x.array, axes, kind == "CORRELATION" or _one_by_one(kind, precision), precision)
 
 
-def _other(kind: str, precision: str, size: Product, x: Operand, image: Image) -> Lying:
-    """The operand that the image meets, a matrix for each group: k is (tap row, tap column, channel) or a place."""
+def _image_strides(kind: str, precision: str, steps: tuple[int, ...]) -> tuple[int, ...]:
+    """(n, h, w, c) of the image that lies so."""
+    return (*steps[1:], steps[0]) if _one_by_one(kind, precision) else steps
+
+
+def _other(kind: str, precision: str, size: Product, x: Operand, image: Image) -> Lying | None:
+    """The operand that the image meets, a matrix for each group: k is (tap row, tap column, channel) or a place. None
+    where places would have to be inside and cannot be."""
     if kind == "CORRELATION":
         inner, middle = image.divisors[6], image.divisors[9]
         sides = (size.k // (inner * middle), middle, inner)
     else:
         per_image, inner = image.divisors[0], image.divisors[3]
         sides = (size.k // per_image, per_image // inner, inner)
-    group, side, k = (size.inner, x.inner), (size.n, x.side), list(zip(sides, image.steps, strict=True))
+    sides, (steps,) = merged(sides, (image.steps,))
     k_inside = precision == "tf32" or (kind == "CORRELATION" and x.along_k)
+    if k_inside and len(sides) > 1 and sides[-1] % _whole(precision):
+        return None
+    group, side, k = (size.inner, x.inner), (size.n, x.side), list(zip(sides, steps, strict=True))
     return Lying(x.array, [group, side, *k] if k_inside else [group, *k, side], k_inside, precision)
+
+
+def _near(a: Operand, x: Lying) -> bool:
+    """Whether the first operand can be copied from where it lies, k inside: 16 bytes at a time, and forwards only."""
+    steps = [step for _, step in x.axes]
+    last = sum((size - 1) * step for size, step in x.axes)
+    return a.along_k and a.vector and min(*steps, a.outer, a.inner) >= 0 and last < NEAR
 
 
 def _dense(sides: Sequence[int]) -> tuple[int, ...]:
@@ -244,12 +277,18 @@ def _apart(axes: Axes) -> tuple[tuple[int, ...], tuple[tuple[int, ...]]]:
     return tuple(size for size, _ in axes), (tuple(step for _, step in axes),)
 
 
-def _instruction(precision: str, n: int, a_k_inside: bool, b_k_inside: bool) -> str:
-    """wgmma of sums 64 x n in %0, %1, ..., then two operands, then whether the sums go on."""
+def _instruction(precision: str, n: int, a_k_inside: bool, b_k_inside: bool, a_in_registers: bool) -> str:
+    """wgmma of sums 64 x n in %0, %1, ..., then two operands, the first of them in 4 registers if it is in registers,
+    then whether the sums go on."""
     of = {"bf16": "k16.f32.bf16.bf16", "tf32": "k8.f32.tf32.tf32"}[precision]
     turned = f", {int(not a_k_inside)}, {int(not b_k_inside)}" if precision == "bf16" else ""
-    sums, a, b, add = ", ".join(f"%{i}" for i in range(n // 2)), *(f"%{n // 2 + i}" for i in range(3))
+    names = [f"%{i}" for i in range(n // 2 + 6)]
+    sums, rest = names[: n // 2], names[n // 2 :]
+    if a_in_registers:
+        a, b, add = f"{{{', '.join(rest[:4])}}}", *rest[4:]
+    else:
+        a, b, add = rest[:3]
     return (
         f'"{{ .reg .pred add; setp.ne.b32 add, {add}, 0; '
-        f'wgmma.mma_async.sync.aligned.m64n{n}{of} {{{sums}}}, {a}, {b}, add, 1, 1{turned}; }}"'
+        f'wgmma.mma_async.sync.aligned.m64n{n}{of} {{{", ".join(sums)}}}, {a}, {b}, add, 1, 1{turned}; }}"'
     )

@@ -10,13 +10,14 @@
 // A block makes tiles blockIdx.x, + gridDim.x, ...; while the sums of one are written, the next is being copied.
 //
 // Macros: KIND, see operands.cuh. TENSOR: TF32 or BF16. A_K_INSIDE, B_K_INSIDE: k is the inner axis of the operand, else
-// m or n is (BF16 only). TILE_M, TILE_N. STAGES. SHARED. FEW, MANY: registers of a thread that copies or multiplies.
+// m or n is (BF16 only). A_IN_REGISTERS: a is float32 as it was, and rounded on its way (TF32 with k inside). TILE_M, TILE_N. STAGES. SHARED. FEW, MANY: registers of a thread that copies or multiplies.
 // Those of epilogue.cuh.
 #define TF32 1
 #define BF16 2
 
 #include "async.cuh"
 #include "barrier.cuh"
+#include "mma.cuh"
 #include "wgmma.cuh"
 #include "operands.cuh"
 #include "epilogue.cuh"
@@ -55,22 +56,23 @@ template <typename T> __device__ __forceinline__ void keep(T& number) {
 #endif
 }
 
+// A spot in two registers: scratch arrays and images have less than 2^31 elements, sides of images less than 2^15.
+struct Near {
+    int offset, yx;
+
+    __device__ __forceinline__ void set(Spot spot) {
+        offset = int(spot.offset), yx = int(uint32(spot.y) << 16 | (uint32(spot.x) & 0xffffu));
+        keep(yx);
+    }
+    __device__ __forceinline__ operator Spot() const { return {offset, yx >> 16, short(yx)}; }
+};
+
 // Copies stages of an operand, EXTENT along m or n; every thread of the warpgroup copies the same pieces of each.
 template <typename Operand, int EXTENT, bool K_INSIDE> struct Copier {
     static constexpr int LANES = K_INSIDE ? ROW / 16 : EXTENT / PIECE, ROWS = GROUP / LANES;  // threads along a row
     static constexpr int SIDES = K_INSIDE ? EXTENT / ROWS : 1, DEPTHS = K_INSIDE ? 1 : TILE_K / ROWS;
     static_assert(SIDES <= 32 && DEPTHS > 0);
 
-    // A spot in two registers: scratch arrays and images have less than 2^31 elements, sides of images less than 2^15.
-    struct Near {
-        int offset, yx;
-
-        __device__ __forceinline__ void set(Spot spot) {
-            offset = int(spot.offset), yx = int(uint32(spot.y) << 16 | (uint32(spot.x) & 0xffffu));
-            keep(yx);
-        }
-        __device__ __forceinline__ operator Spot() const { return {offset, yx >> 16, short(yx)}; }
-    };
     const number* data;
     Near sides[SIDES];
     uint32 inside = 0;
@@ -111,6 +113,45 @@ template <typename Operand, int EXTENT, bool K_INSIDE> struct Copier {
     }
 };
 
+// The same for a(tap, place) with k inside where it has to be (TF32): one number after another, since those that follow
+// along k are not aligned. A warp copies whole rows.
+template <int EXTENT> struct Gatherer {
+    static constexpr int EACH = EXTENT / (GROUP / WARP), SETS = EACH / WARP;  // rows of a warp; of each of its lanes
+    static_assert(SETS * WARP == EACH && (KIND != WEIGHT_GRADIENT || TENSOR != TF32 || TILE_K == WARP));
+
+    const number* data;
+    Near rows[SETS];
+
+    __device__ __forceinline__ Gatherer(const Task& task, const number* data, int first, int end) : data(data) {
+        first += threadIdx.x % GROUP / WARP * EACH + threadIdx.x % WARP;
+#pragma unroll
+        for (int set = 0; set < SETS; set++, first += WARP)
+            rows[set].set(first < end ? A::side(task, first) : Spot{0, -(1 << 15), 0});  // in no image
+        keep(this->data);
+    }
+    __device__ __forceinline__ void copy(const Task& task, unsigned char* to, int first, int end) const {
+        int lane = threadIdx.x % WARP;
+        Spot along = A::along(task, first + lane);
+        bool within = first + lane < end;
+        to += threadIdx.x % GROUP / WARP * EACH * ROW;
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            Near row = {__shfl_sync(ALL_LANES, rows[i / WARP].offset, i % WARP),
+                        __shfl_sync(ALL_LANES, rows[i / WARP].yx, i % WARP)};
+            bool valid = within && A::holds(task, row, along);
+            copy_async<4>(to + (i * ROW + (lane * 4 ^ i % 8 * 16)), data + uint32(valid ? row.offset + int(along.offset) : 0),
+                          valid);
+        }
+    }
+};
+
+#if KIND == WEIGHT_GRADIENT && TENSOR == TF32
+typedef Gatherer<TILE_M> CopierA;
+#else
+typedef Copier<A, TILE_M, A_K_INSIDE> CopierA;
+#endif
+typedef Copier<Matrix, TILE_N, B_K_INSIDE> CopierB;
+
 struct Barriers {
     uint64 full[STAGES], empty[STAGES];
 };
@@ -126,9 +167,9 @@ __device__ __forceinline__ void fill(const Task& task, const number* a, const nu
     };
     for (uint32 index = blockIdx.x; index < all; index += gridDim.x) {
         const Part part(task, index);
-        Copier<A, TILE_M, A_K_INSIDE> copy_a(task, a + part.outer * task.a_outer + part.inner * task.a_inner, part.first_m,
+        CopierA copy_a(task, a + part.outer * task.a_outer + part.inner * task.a_inner, part.first_m,
                                              task.m);
-        Copier<Matrix, TILE_N, B_K_INSIDE> copy_b(task, b + part.outer * task.b_outer + part.inner * task.b_inner,
+        CopierB copy_b(task, b + part.outer * task.b_outer + part.inner * task.b_inner,
                                                   part.first_n, task.n);
         for (int k = part.k; k < part.end; k += TILE_K, filled++) {
             uint32 stage = filled % STAGES, turn = filled / STAGES;
@@ -164,12 +205,27 @@ __device__ __forceinline__ void write_out(const Epilogue& epilogue, int row, con
         }
 }
 
+// What this thread gives of 64 rows of a, rounded; `first` of them.
+__device__ __forceinline__ void read_rows(uint32 (&words)[ROW / STEP][4], const unsigned char* first) {
+    int lane = threadIdx.x % WARP, row = threadIdx.x % GROUP / WARP * 16 + lane % 16;
+#pragma unroll
+    for (int i = 0; i < ROW / STEP; i++) {
+        int piece = (2 * i + lane / 16) ^ row % 8;
+        load_rows(words[i], reinterpret_cast<const float*>(first + row * ROW + piece * 16));
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            words[i][j] = tf32(__uint_as_float(words[i][j]));
+            keep(words[i][j]);  // before the products begin
+        }
+    }
+}
+
 // Multiplies the rows of warpgroup `group` of all tiles of this block.
 __device__ __forceinline__ void drain(const Task& task, int group, const real* bias, real* out, real* parts,
                                       const unsigned char* stages, Barriers& barriers, uint32 all) {
-    constexpr int A_STEP = A_K_INSIDE ? STEP : STEP / int(sizeof(number)) * ROW;
+    [[maybe_unused]] constexpr int A_STEP = A_K_INSIDE ? STEP : STEP / int(sizeof(number)) * ROW;
     constexpr int B_STEP = B_K_INSIDE ? STEP : STEP / int(sizeof(number)) * ROW;
-    uint64 a = descriptor(shared_address(stages) + group * BLOCKS_OF_64 * LEAP, LEAP);
+    [[maybe_unused]] uint64 a = descriptor(shared_address(stages) + group * BLOCKS_OF_64 * LEAP, LEAP);
     uint64 b = descriptor(shared_address(stages) + A_BYTES, LEAP);
     uint32 used = 0;
     auto give_back = [&](uint32 which) {
@@ -181,15 +237,30 @@ __device__ __forceinline__ void drain(const Task& task, int group, const real* b
         for (int k = part.k; k < part.end; k += TILE_K, used++) {
             uint32 stage = used % STAGES;
             wait(&barriers.full[stage], used / STAGES & 1u);
+#if A_IN_REGISTERS
+            uint32 words[BLOCKS_OF_64][ROW / STEP][4];
+#pragma unroll
+            for (int j = 0; j < BLOCKS_OF_64; j++) read_rows(words[j], stages + stage * STAGE + (group * BLOCKS_OF_64 + j) * LEAP);
+#endif
             begin_products();
 #pragma unroll
             for (int i = 0; i < ROW / STEP; i++)
 #pragma unroll
-                for (int j = 0; j < BLOCKS_OF_64; j++)
-                    multiply(sums[j], later(a, stage * STAGE + j * LEAP + i * A_STEP),
-                             later(b, stage * STAGE + i * B_STEP), k > part.k || i > 0);
+                for (int j = 0; j < BLOCKS_OF_64; j++) {
+#if A_IN_REGISTERS
+                    auto& left = words[j][i];
+#else
+                    uint64 left = later(a, stage * STAGE + j * LEAP + i * A_STEP);
+#endif
+                    multiply(sums[j], left, later(b, stage * STAGE + i * B_STEP), k > part.k || i > 0);
+                }
             commit_products();
-            if (k > part.k) {
+            // Meanwhile the other warpgroup multiplies.
+            if (A_IN_REGISTERS && k + TILE_K < part.end) {
+                wait_for_products<0>();
+                give_back(used);
+            }
+            if (!A_IN_REGISTERS && k > part.k) {
                 wait_for_products<1>();
                 give_back(used - 1);
             }

@@ -9,7 +9,9 @@
 // d is spread over the threads like that of mma.cuh: thread t holds rows t / 32 * 16 + t % 32 / 4 and 8 more, of columns
 // 8 j + t % 4 * 2 and 1 more, as d[4 j], d[4 j + 1] and, 8 rows below, d[4 j + 2], d[4 j + 3].
 //
-// Macros: TILE_N. A_K_INSIDE, B_K_INSIDE. MULTIPLY, MULTIPLY_SUMS: the instruction, and d as its operands.
+// a may be in registers as well, those of mma.cuh for each 16 rows.
+//
+// Macros: TILE_N. A_K_INSIDE, B_K_INSIDE. A_IN_REGISTERS. MULTIPLY, MULTIPLY_SUMS: the instruction, and d as its operands.
 
 #define SPAN 1024
 
@@ -28,6 +30,9 @@ __device__ __forceinline__ uint64 later(uint64 operand, int bytes) { return oper
 inline void multiply(float (&d)[TILE_N / 2], uint64 a, uint64 b, bool add) {
     emulator::multiply<TENSOR == BF16, A_K_INSIDE, B_K_INSIDE>(d, TILE_N, a, b, add);
 }
+inline void multiply(float (&d)[TILE_N / 2], const uint32 (&a)[4], uint64 b, bool add) {
+    emulator::multiply<TENSOR == BF16, A_K_INSIDE, B_K_INSIDE>(d, TILE_N, 0, b, add, a);
+}
 inline void begin_products() {}
 inline void commit_products() { emulator::commit_products(); }
 template <int OPEN> void wait_for_products() { emulator::wait_for_products(OPEN); }
@@ -37,9 +42,15 @@ template <int COUNT> void more_registers() {}
 template <int COUNT> void fewer_registers() {}
 #else
 // d = a b, plus d if `add`.
+#if A_IN_REGISTERS
+__device__ __forceinline__ void multiply(float (&d)[TILE_N / 2], const uint32 (&a)[4], uint64 b, bool add) {
+    asm volatile(MULTIPLY : MULTIPLY_SUMS : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)));
+}
+#else
 __device__ __forceinline__ void multiply(float (&d)[TILE_N / 2], uint64 a, uint64 b, bool add) {
     asm volatile(MULTIPLY : MULTIPLY_SUMS : "l"(a), "l"(b), "r"(int(add)));
 }
+#endif
 // Before the first product since d was used otherwise.
 __device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
