@@ -92,6 +92,7 @@ class Collector(emulator.Emulator):
     """Keeps the last program that it is given, and all by their kernels' names, and runs none."""
 
     def __init__(self, capability=(8, 0)):
+        super().__init__()
         self.capability, self.programs = capability, {}
 
     def function(self, program, name, shared):
