@@ -63,8 +63,12 @@ struct Copy {
     int bytes;
     bool valid;
     int group;
+    bool carried_out = false;
 
-    void carry_out() const { valid ? memcpy(to, from, bytes) : memset(to, 0, bytes); }
+    void carry_out() {
+        if (!carried_out) valid ? memcpy(to, from, bytes) : memset(to, 0, bytes);
+        carried_out = true;
+    }
 };
 
 struct Fiber {
@@ -73,6 +77,9 @@ struct Fiber {
     bool done = false;
     std::vector<Copy> copies;
     int group = 0;
+    std::vector<std::pair<uintptr_t, int>> arrived;  // copies that it has waited for since its last fence
+    long products = 0;                               // that it has issued
+    int groups_of_products = 0;
 };
 
 inline std::vector<Fiber*> fibers;
@@ -83,6 +90,13 @@ inline Barrier block_barrier;
 inline std::vector<Barrier> warp_barriers;
 inline std::vector<int> live_lanes;
 inline std::vector<uint64_t> exchange;
+constexpr size_t PAGE = 4096, WINDOW = 236 << 10;
+inline unsigned char* const shared_window = [] {  // of which a block has the end; behind it lies a page that nobody may touch
+    void* pages = mmap(nullptr, WINDOW + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char* found = static_cast<unsigned char*>(pages);
+    mprotect(found + WINDOW, PAGE, PROT_NONE);
+    return found;
+}();
 inline unsigned char* dynamic;
 inline unsigned dynamic_size, static_size;
 inline long block_number;
@@ -109,17 +123,10 @@ inline void undefined(void* array, size_t size, long& block) {
     require(static_size <= MOST_STATIC && static_size + dynamic_size <= MOST_DYNAMIC, "too much shared memory");
 }
 
-// The dynamic shared memory of a block, up against a page that nobody may touch.
+// The dynamic shared memory of a block; its address is a multiple of 128, as little as what the GPU promises.
 inline unsigned char* dynamic_memory(unsigned size) {
-    constexpr size_t PAGE = 4096, ALL = MOST_DYNAMIC + PAGE - MOST_DYNAMIC % PAGE;
-    static unsigned char* end = [] {
-        void* pages = mmap(nullptr, ALL + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        unsigned char* found = static_cast<unsigned char*>(pages) + ALL;
-        mprotect(found, PAGE, PROT_NONE);
-        return found;
-    }();
     require(size <= MOST_DYNAMIC, "too much dynamic shared memory");
-    return end - (size + 127) / 128 * 128;
+    return shared_window + WINDOW - (size + 127) / 128 * 128;
 }
 
 }  // namespace emulator
@@ -164,6 +171,8 @@ inline void start() {
     swapcontext(&fibers[current]->context, &scheduler);
 }
 
+inline void begin_block();
+
 inline void run_block() {
     live = threads;
     int warps = (threads + LANES - 1) / LANES;
@@ -174,6 +183,7 @@ inline void run_block() {
     live_lanes.assign(warps, LANES);
     if (threads % LANES) live_lanes.back() = threads % LANES;
     exchange.assign(warps * LANES, 0);
+    begin_block();
     std::vector<int> order(threads);
     for (int i = 0; i < threads; i++) {
         order[i] = i;
@@ -181,7 +191,8 @@ inline void run_block() {
         Fiber& fiber = *fibers[i];
         fiber.done = false;
         fiber.copies.clear();
-        fiber.group = 0;
+        fiber.arrived.clear();
+        fiber.group = fiber.products = fiber.groups_of_products = 0;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.data();
         fiber.context.uc_stack.ss_size = STACK;
@@ -274,6 +285,15 @@ template <typename T, typename F> void together(const T& mine, F f) {
     wait(barrier, live_lanes[current / LANES]);
 }
 
+// Whether bytes of shared memory, 16 by 16, have been written by copies that no fence has shown to the tensor cores.
+inline std::vector<char> hidden(WINDOW / 16);
+
+inline void hide(uintptr_t first, int bytes, bool yes) {
+    uintptr_t window = uintptr_t(shared_window);
+    if (first < window || first >= window + WINDOW) return;
+    for (uintptr_t at = first - window; at < first - window + bytes; at++) hidden[at / 16] = yes;
+}
+
 // A copy is carried out at some time between its beginning and the wait for it: here, at one or the other.
 inline void begin_copy(void* to, const void* from, int bytes, bool valid) {
     if ((uintptr_t(to) | (valid ? uintptr_t(from) : 0)) % bytes) {
@@ -281,15 +301,30 @@ inline void begin_copy(void* to, const void* from, int bytes, bool valid) {
         abort();
     }
     Copy copy = {to, from, bytes, valid, fibers[current]->group};
-    random() % 2 ? copy.carry_out() : fibers[current]->copies.push_back(copy);
+    hide(uintptr_t(to), bytes, true);
+    if (random() % 2) copy.carry_out();
+    fibers[current]->copies.push_back(copy);
 }
 inline void commit_copies() { fibers[current]->group++; }
 inline void wait_for_copies(int open) {
+    Fiber& me = *fibers[current];
     std::vector<Copy> later;
-    for (Copy& copy : fibers[current]->copies)
-        copy.group < fibers[current]->group - open ? copy.carry_out() : later.push_back(copy);
-    fibers[current]->copies = later;
+    for (Copy& copy : me.copies) {
+        if (copy.group >= me.group - open) {
+            later.push_back(copy);
+        } else {
+            copy.carry_out();
+            me.arrived.push_back({uintptr_t(copy.to), copy.bytes});
+        }
+    }
+    me.copies = later;
 }
+inline void fence_proxy() {
+    for (auto& [first, bytes] : fibers[current]->arrived) hide(first, bytes, false);
+    fibers[current]->arrived.clear();
+}
+
+#include "emulator_hopper.h"
 
 }  // namespace emulator
 

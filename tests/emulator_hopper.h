@@ -70,7 +70,7 @@ struct Operand {
             address += inner / 128 * leading;
         }
         address ^= (address >> 7 & 7) << 4;  // the pattern repeats from multiples of 1024
-        if (address + 1 >= sizeof shared_window) refuse("an operand of wgmma lies outside of shared memory");
+        if (address + 1 >= WINDOW) refuse("an operand of wgmma lies outside of shared memory");
         if (hidden[address / 16]) refuse("wgmma reads what no fence has shown to it since it was copied");
         return shared_window + address;
     }

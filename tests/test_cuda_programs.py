@@ -13,7 +13,7 @@ from kernels.cupy_gpu.device import CUDA, Program, program
 from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
 from kernels.cupy_gpu.loop import TYPES, Loop, Step, generated, prepared
 from kernels.cupy_gpu.signature import parameters
-from kernels.cupy_gpu.tiles import TILES, Cut
+from kernels.cupy_gpu.tiles import HOPPER, TILES, Cut
 from kernels.cupy_gpu.updates import generated as generated_update
 from kernels.elementwise import TABLE
 from kernels.formula import Formula
@@ -23,7 +23,7 @@ nvrtc = pytest.importorskip("cupy", reason="CuPy is not installed").cuda.nvrtc
 
 ARCHITECTURES = ("sm_80", "sm_90")
 #: They make sense with the macros that their slots give them.
-WITH_MACROS = {"gemm.cu", "direct.cu"}
+WITH_MACROS = {"gemm.cu", "direct.cu", "hopper.cu", "rounded.cu"}
 FILES = sorted({path.name for path in CUDA.glob("*.cu")} - WITH_MACROS)
 #: Each file with the types it is compiled for; those that know no type once.
 PROGRAMS = [
@@ -50,14 +50,16 @@ VARIANTS = [
 
 
 def compiled(made, architecture):
-    """The size of the machine code. Raises the compiler's words."""
+    """The size of the machine code, compiled as CuPy does on that GPU. Raises the compiler's words, warnings too."""
     return len(translated(made, architecture, nvrtc.getCUBIN))
 
 
 def translated(made, architecture, result):
     unit = nvrtc.createProgram(made.source, "program.cu", (), ())
     try:
-        nvrtc.compileProgram(unit, (*made.options, f"--gpu-architecture={architecture}"))
+        nvrtc.compileProgram(unit, (*made.options, "-ftz=true", f"-arch={architecture}"))
+        if "Performance Loss" in nvrtc.getProgramLog(unit):
+            raise AssertionError(nvrtc.getProgramLog(unit))
         return result(unit)
     except nvrtc.NVRTCError as error:
         raise AssertionError(nvrtc.getProgramLog(unit)) from error
@@ -145,10 +147,14 @@ def test_the_parameters_of_every_kernel_are_found(file):
 
 
 class Collector(emulator.Emulator):
-    """Keeps the last program that it is given, and runs none."""
+    """Keeps the last program that it is given, and all by their kernels' names, and runs none."""
+
+    def __init__(self, capability=(8, 0)):
+        super().__init__()
+        self.capability, self.programs = capability, {}
 
     def function(self, program, name, shared):
-        self.program = program
+        self.program = self.programs[name] = program
         return lambda *launch: None
 
 
@@ -213,3 +219,38 @@ def test_reductions_with_formulas_compile():
         del product
     (one,) = recorder.plan().instructions
     assert one.name == "reduce" and compiled(one.call.program, "sm_90")
+
+
+def programs_for_hopper(precision, tile, kind):
+    """What a product by hopper.cu launches, and k in parts where it is one of matrices."""
+    device = Collector((9, 0))
+    gemm = Gemm(device, precision)
+    gemm.hopper.large = 0
+    gemm.hopper.cut = lambda precision, size, elements: Cut(tile, 1 + (kind == "matmul"), tile.k, -1.0)
+    convolution, x, w = Convolution(gemm), zeros(1, 8, 8, 32), zeros(3, 3, 32, 32)
+    constants = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    calls = {
+        "matmul": lambda: gemm.matmul(zeros(64, 64), zeros(64, 64), zeros(64, 64)),
+        "linear": lambda: gemm.linear(zeros(64, 64).T, zeros(64, 64).T, zeros(64), "tanh", zeros(64, 64)),
+        "conv2d": lambda: convolution.conv2d(x, w, None, *constants, None, zeros(*x.shape)),
+        "conv2d_transpose": lambda: convolution.conv2d_transpose(x, w, None, *constants, "relu", zeros(*x.shape)),
+        "conv2d_weight_gradient": lambda: convolution.conv2d_weight_gradient(x, x, *constants, w),
+    }
+    calls[kind]()
+    return device.programs
+
+
+#: Each tile with one kind of product.
+KINDS = {
+    "bf16": ("conv2d", "conv2d_transpose", "conv2d_weight_gradient", "linear", "matmul"),
+    "tf32": ("conv2d", "conv2d_transpose", "linear", "matmul", "conv2d_weight_gradient"),
+}
+
+
+@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("precision", KINDS)
+def test_products_for_hopper_compile(precision, index):
+    programs = programs_for_hopper(precision, HOPPER[precision][index], KINDS[precision][index])
+    assert programs["hopper"].architecture == "sm_90a"
+    for name in ("hopper", "rounded", "turned"):
+        assert name not in programs or compiled(programs[name], "sm_90")

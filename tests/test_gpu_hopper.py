@@ -167,6 +167,7 @@ class Noting(Emulator):
     """Notes the kernels that are launched."""
 
     def __init__(self):
+        super().__init__()
         self.launched = []
 
     def launch(self, program, name, *rest, **more):

@@ -102,9 +102,9 @@ struct Epilogue {
 extern "C" __global__ void finish(const real* parts, const real* bias, real* out, const Task task) {
     int64 each = int64(task.m) * task.n, all = each * task.batch, step = int64(gridDim.x) * blockDim.x;
     for (int64 at = int64(blockIdx.x) * blockDim.x + threadIdx.x; at < all; at += step) {
-        int64 product = at / each, rest = at - product * each;
-        int64 outer = product / task.inner, inner = product % task.inner;
-        int row = int(rest / task.n), column = int(rest - int64(row) * task.n);
+        int64 product = quotient(at, each), rest = at - product * each;
+        int64 outer = quotient(product, task.inner), inner = product - outer * task.inner;
+        int row = int(quotient(rest, task.n)), column = int(rest - int64(row) * task.n);
         real sum = 0;
 #pragma unroll 8
         for (int part = 0; part < task.splits; part++) sum += parts[part * all + at];
