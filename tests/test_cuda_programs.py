@@ -167,7 +167,7 @@ def programs_for_hopper(precision, tile, kind):
 #: Each tile with one kind of product.
 KINDS = {
     "bf16": ("conv2d", "conv2d_transpose", "conv2d_weight_gradient", "linear", "matmul"),
-    "tf32": ("conv2d", "conv2d_transpose", "linear", "matmul", "conv2d"),
+    "tf32": ("conv2d", "conv2d_transpose", "linear", "matmul", "conv2d_weight_gradient"),
 }
 
 
