@@ -98,6 +98,7 @@ def test_elements_that_are_apart_or_not_aligned(precision):
     check(forced(precision), precision, a, b)
     check(forced(precision), precision, a[::-1], b[:, ::-1])
     check(forced(precision), precision, np.broadcast_to(a[0], (40, 90)), b)
+    check(forced(precision), precision, numbers((20, 40), precision)[::-1], numbers((40, 24), precision, 1))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
