@@ -3,6 +3,7 @@
 import json
 import threading
 
+import apart
 import emulator
 import numpy as np
 import pytest
@@ -408,7 +409,7 @@ def eager(file, monkeypatch):
     from kernels import registry
     from kernels.cupy_gpu.backend import backend
 
-    class Device(emulator.ApartEmulator):
+    class Device(apart.ApartEmulator):
         capability = (9, 0)
 
     device, model = Device(), Model()

@@ -553,7 +553,7 @@ def cnn(rng):
 
 @pytest.mark.parametrize(("make", "shape", "launches"), [(mlp, (32, 64), 12), (cnn, (4, 8, 8, 1), 23)])
 def test_a_recorded_training_step_is_the_eager_one_bit_for_bit(monkeypatch, make, shape, launches):
-    import emulator
+    import apart
 
     import nanonet
     import nanonet.functional as F
@@ -562,7 +562,7 @@ def test_a_recorded_training_step_is_the_eager_one_bit_for_bit(monkeypatch, make
 
     emulated_backend("Emulator")
     monkeypatch.setattr(registry, "others", {})
-    registry.register(backend(emulator.ApartEmulator()))
+    registry.register(backend(apart.ApartEmulator()))
     rng = np.random.default_rng(1)
     x = nanonet.tensor(rng.normal(size=shape).astype(np.float32), device="cuda")
     y = nanonet.tensor(rng.integers(0, 10, shape[0]), device="cuda")
