@@ -120,9 +120,6 @@ class ApartMemory(Memory):
     def over(self, memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> ApartArray:
         return ApartArray(_host.over(memory, shape, dtype))
 
-    def release(self) -> None:
-        pass
-
     def key(self, array: ApartArray) -> int:
         return id(owner(array._values))
 

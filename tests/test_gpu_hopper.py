@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apart
 import emulator
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ class Emulator(emulator.Emulator):
     capability = (9, 0)
 
 
-class ApartEmulator(emulator.ApartEmulator):
+class ApartEmulator(apart.ApartEmulator):
     capability = (9, 0)
 
 
