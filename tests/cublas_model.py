@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 
-FLOATS = {0: np.float32, 1: np.float64}
-COMPUTE = {68: np.float32, 75: np.float32, 77: np.float32, 70: np.float64}
+FLOATS = {0: np.float32, 1: np.float64, 14: np.uint16}
+COMPUTE = {68: np.float32, 77: np.float32, 70: np.float64}
 TYPES_OF = {  # attributes as cublasLt.h numbers them, with their types
     "MatmulDesc": {3: ctypes.c_int32, 4: ctypes.c_int32, 7: ctypes.c_uint32, 8: ctypes.c_void_p},
     "MatrixLayout": {5: ctypes.c_int32, 6: ctypes.c_int64},
@@ -18,6 +18,11 @@ TYPES_OF = {  # attributes as cublasLt.h numbers them, with their types
         8: ctypes.c_uint32,
     },
 }
+
+
+def widened(x):
+    """bf16, which is the upper half of a float32, as float32."""
+    return (x.astype(np.uint32) << 16).view(np.float32) if x.dtype == np.uint16 else x
 
 
 class Model:
@@ -83,7 +88,7 @@ class Model:
         batch = self.things[of_d.value][2][5]
         assert batch == self.things[of_a.value][2][5] == self.things[of_b.value][2][5]
         for i in range(batch):
-            first, second = self._matrix(a, of_a, i), self._matrix(b, of_b, i)
+            first, second = widened(self._matrix(a, of_a, i)), widened(self._matrix(b, of_b, i))
             result = (first.T if attributes[3] else first) @ (second.T if attributes[4] else second)
             if attributes[7] & 4:
                 result = result + self._array(attributes[8], result.shape[:1], FLOATS[scale], (0,))[:, None]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cublas_model import Model
 from cudnn_model import ORACLE, Module
+from test_gpu_products import rounded
 from views import replayed, unset
 
 import nanonet
@@ -36,7 +37,7 @@ def switches(monkeypatch):
     monkeypatch.delenv("NANONET_TUNED", raising=False)
     monkeypatch.setattr(gemms, "WORTH", 1)
     monkeypatch.setattr(convolution, "WORTH", 1)
-    monkeypatch.setattr(gemms, "LARGE", 1)
+    monkeypatch.setattr(gemms, "LARGE", {"tf32": 1, "bf16": 1})
 
 
 class Hopper(emulator.Emulator):
@@ -98,9 +99,22 @@ def test_the_precision_is_part_of_a_product(precision):
     model = Model()
     a, b, out = numbers(6, 8, dtype=np.float32), numbers(8, 4, dtype=np.float32), unset((6, 4), np.float32)
     with_library(model, precision).matmul(a, b, out)
-    np.testing.assert_allclose(out, a @ b, rtol=1e-5, atol=1e-6)
+    of_bf16 = precision == "bf16"
+    np.testing.assert_allclose(out, rounded(a, "bf16") @ rounded(b, "bf16") if of_bf16 else a @ b, rtol=1e-5, atol=1e-6)
     (made,) = [values for kind, values, _ in model.things.values() if kind == "MatmulDesc"]
-    assert made == [{"float32": 68, "tf32": 77, "bf16": 75}[precision], 0]
+    assert made == [{"float32": 68, "tf32": 77, "bf16": 68}[precision], 0]
+    kinds = [values[0] for kind, values, _ in model.things.values() if kind == "MatrixLayout"]
+    assert kinds == ([14, 14, 0] if of_bf16 else [0, 0, 0])
+
+
+def test_operands_for_cublas_are_rounded_where_they_lie():
+    """Turned, of a batch, shared, with rows apart and of no multiple of 16 bytes."""
+    gemm = with_library(Model(), "bf16")
+    a, b, bias = numbers(3, 9, 5, dtype=np.float32).swapaxes(1, 2), numbers(9, 10, dtype=np.float32)[:, :7], numbers(7)
+    out = unset((3, 5, 7), np.float32)
+    gemm.linear(a, b, bias.astype(np.float32), "relu", out)
+    want = np.maximum(rounded(a, "bf16") @ rounded(b, "bf16") + bias, 0)
+    np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5)
 
 
 def test_parts_of_larger_arrays_and_products_that_share_an_operand():
@@ -369,15 +383,15 @@ def test_the_rule_for_products(file, monkeypatch):
     a, b = numbers(20, 8, dtype=np.float32), numbers(8, 12, dtype=np.float32)
     for device, precision, names in (
         (Hopper(), "tf32", ["cublas"]),
-        (Hopper(), "bf16", ["cublas"]),
+        (Hopper(), "bf16", ["rounded", "rounded", "cublas"]),
         (Hopper(), "float32", ["gemm"]),
         (emulator.Emulator(), "tf32", ["gemm"]),
     ):
         assert recorded(products(file, Stopwatch(), device, precision=precision), a, b) == names
-    monkeypatch.setattr(gemms, "LARGE", 2**30)
+    monkeypatch.setattr(gemms, "LARGE", {"tf32": 2**30})
     assert recorded(products(file, Stopwatch(), precision="tf32"), a, b) == ["gemm"]
     nanonet.use_deterministic_algorithms(True)
-    monkeypatch.setattr(gemms, "LARGE", 1)
+    monkeypatch.setattr(gemms, "LARGE", {"tf32": 1, "bf16": 1})
     assert recorded(products(file, Stopwatch(), precision="tf32"), a, b) == ["gemm"]
 
 

@@ -25,8 +25,8 @@ __all__ = ["Columns", "CublasLt", "columns", "loaded"]
 #: The most bytes of workspace, as NVIDIA advises for Hopper.
 WORKSPACE = 32 << 20
 
-#: cudaDataType of operands and cublasComputeType_t.
-TYPES = {"float32": (0, 68), "tf32": (0, 77), "bf16": (0, 75), "float64": (1, 70)}
+#: cudaDataType of operands and of results, and cublasComputeType_t. Operands for bf16 are rounded before, into uint16.
+TYPES = {"float32": (0, 0, 68), "tf32": (0, 0, 77), "bf16": (14, 0, 68), "float64": (1, 1, 70)}
 
 # Names of cublasLt.h: attributes of a product, of a matrix, of what is preferred, and what a kernel does at its end.
 TURN_FIRST, TURN_SECOND, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8
@@ -129,8 +129,8 @@ class CublasLt:
 
     def _planned(self, precision: str, x: Columns, operands: tuple[int, ...], bias: int) -> _Plan | None:
         """What cuBLASLt advises for such a product; None if nothing."""
-        kind, compute = TYPES[precision]
-        product = self._made("MatmulDesc", compute, kind)
+        operand, result, compute = TYPES[precision]
+        product = self._made("MatmulDesc", compute, result)
         self._set("MatmulDesc", product, TURN_FIRST, ctypes.c_int32(x.first_turned))
         self._set("MatmulDesc", product, TURN_SECOND, ctypes.c_int32(x.second_turned))
         self._set("MatmulDesc", product, EPILOGUE, ctypes.c_uint32(BIAS if bias else NO_EPILOGUE))
@@ -143,7 +143,7 @@ class CublasLt:
         ]
         steps = [(x.first_lead, x.first_step), (x.second_lead, x.second_step), (x.out_lead, x.out_step)]
         layouts = []
-        for (rows, columns), (lead, step) in zip(sides, steps, strict=True):
+        for kind, (rows, columns), (lead, step) in zip((operand, operand, result), sides, steps, strict=True):
             long = ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(lead)
             layout = self._made("MatrixLayout", kind, *long)
             self._set("MatrixLayout", layout, BATCH, ctypes.c_int32(x.batch))

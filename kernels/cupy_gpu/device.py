@@ -311,6 +311,7 @@ class Cuda(Device):
             _ = kernel.num_regs  # loads it, which cannot be done while launches are captured
 
             entry = kernel.kernel  # its module is unloaded with it
+            _ = kernel.num_regs  # loads it now, and not while a graph is captured
             stream, start, context = self.xp.cuda.get_current_stream, driver.launchKernel, driver.ctxGetCurrent
 
             def found(grid: Three, block: Three, pointers: int, shared: int) -> None:

@@ -40,8 +40,8 @@ LIMIT = 2**31
 
 #: Multiplications from which a choice among kernels is worth it: microseconds for an H100.
 WORTH = 2**26
-#: Multiplications from which the rule is the library's kernel.
-LARGE = 2**30
+#: Multiplications from which the rule is the library's kernel, by precision; for bf16, operands are rounded before.
+LARGE = {"tf32": 2**30, "bf16": 2**32}
 #: So many of our own kernels are tried.
 ALTERNATIVES = 3
 #: The name of the library's way.
@@ -183,9 +183,9 @@ class Gemm:
     def _library_serves(self, work: Work) -> bool:
         """The rule where nothing was measured: tensor cores of Hopper give no more than about two thirds of their rate
         to the instructions of our kernels, those of its predecessor."""
-        if self.library is None or work.kind != "MATRIX" or work.size.multiplications < LARGE:
+        if self.library is None or work.kind != "MATRIX" or self.device.capability < (9, 0):
             return False
-        return work.precision in ("tf32", "bf16") and self.device.capability >= (9, 0)
+        return work.size.multiplications >= LARGE.get(work.precision, float("inf"))
 
     def _own(self, work: Work) -> None:
         tiles = self.cut(work.precision, work.size)
@@ -232,6 +232,8 @@ class Gemm:
         more = work.bias is not None or work.activation is not None
         if library is None or found is None or (more and not work.out.array.flags.c_contiguous):
             raise Unfit
+        if work.precision == "bf16":
+            found = columns(work.size, *self.hopper.rounded("bf16", work.size, work.a, work.b), work.out)
         added = work.bias if work.bias is not None and strides_of(work.bias)[0] == 1 else None
         try:
             library.multiply(work.precision, found, added)

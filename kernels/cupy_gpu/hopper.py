@@ -123,6 +123,14 @@ class Hopper:
             b = Operand(rounded, side, k, 0, steps[0], second.k_inside, True)
         return Ready(self._program(kind, precision, a, b, as_it_is, activation, cut), a, b, image, cut)
 
+    def rounded(self, precision: str, size: Product, a: Operand, b: Operand) -> tuple[Operand, Operand]:
+        """The operands of a product of matrices, rounded into scratch arrays, bf16 as uint16."""
+        made = []
+        for x, sides in ((a, size.m), (b, size.n)):
+            lying = _matrix(precision, size, x, sides)
+            made.append(_matrix_operand(*self._rounded(lying), x, lying.k_inside))
+        return made[0], made[1]
+
     def _first_rounded(self, kind: str, x: Lying, a: Operand, image: Image) -> tuple[Operand, Image]:
         rounded, steps = self._rounded(x)
         if kind == "MATRIX":
