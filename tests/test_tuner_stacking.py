@@ -429,8 +429,8 @@ def test_a_killed_search_goes_on_with_its_stacks(tmp_path):
     after, whole = trials(tmp_path / "killed"), trials(tmp_path / "whole")
     for trial in finished:
         assert after[trial.number] == trial
-    for trial in before:
-        assert after[trial.number].params == trial.params
+    for trial in before:  # the last one may have been killed before its settings were known
+        assert after[trial.number].params.items() >= trial.params.items()
     for one, other in zip(after, whole, strict=True):
         assert one.params == other.params
         if one.steps == other.steps:
