@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from kernels.cupy_gpu.device import Device, Function, Program
+from kernels.cupy_gpu.device import Device, Function
+from kernels.cupy_gpu.programs import Program
 from kernels.memory import HOST, Memory
 
 HEADER = Path(__file__).with_name("emulator.h")

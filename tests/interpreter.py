@@ -12,8 +12,8 @@ import emulator
 import numpy as np
 
 from kernels.cupy_gpu import elementwise, group
-from kernels.cupy_gpu.device import Program
 from kernels.cupy_gpu.loop import COPY, Loop, Prepared
+from kernels.cupy_gpu.programs import Program
 from kernels.reference import functions
 
 _FUNCTIONS = functions(np)

@@ -9,9 +9,9 @@ import pytest
 from kernels import plan
 from kernels.cupy_gpu.backend import backend
 from kernels.cupy_gpu.convolution import Convolution
-from kernels.cupy_gpu.device import CUDA, Program, program
 from kernels.cupy_gpu.gemm import PRECISIONS, Gemm
 from kernels.cupy_gpu.loop import TYPES, Loop, Step, generated, prepared
+from kernels.cupy_gpu.programs import CUDA, Program, program
 from kernels.cupy_gpu.signature import parameters
 from kernels.cupy_gpu.tiles import HOPPER, TILES, Cut
 from kernels.cupy_gpu.updates import generated as generated_update

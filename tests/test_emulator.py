@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from kernels.cupy_gpu.device import Program
+from kernels.cupy_gpu.programs import Program
 
 emulator = pytest.importorskip("emulator")
 pytestmark = pytest.mark.skipif(emulator.COMPILER is None, reason="no C++ compiler")

@@ -230,14 +230,14 @@ def test_the_emulator_sees_what_is_left_out(what):
     """In a process of its own, which the emulator ends."""
     code = (
         "import numpy as np, test_gpu_hopper as t\n"
-        "from kernels.cupy_gpu import device\n"
-        "text = device._text\n"
+        "from kernels.cupy_gpu import programs\n"
+        "text = programs._text\n"
         f"left_out = {LEFT_OUT[what]!r}\n"
         "def without(file):\n"
         "    whole = text(file)\n"
         "    assert file != 'hopper.cu' or left_out in whole\n"
         "    return whole.replace(left_out, '')\n"
-        "device._text = without\n"
+        "programs._text = without\n"
         "t.check(t.forced('bf16'), 'bf16', np.ones((20, 600), 'f4'), np.ones((600, 20), 'f4'))\n"
     )
     here = Path(__file__).parent

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from kernels.cupy_gpu.columns import columns
-from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import TYPES
 from kernels.cupy_gpu.expression import expression
 from kernels.cupy_gpu.layout import Layout
+from kernels.cupy_gpu.programs import Program, program
 from kernels.cupy_gpu.reduce import Reduce
 from kernels.elementwise import BY_NAME
 

@@ -12,9 +12,10 @@ from kernels.cupy_gpu.activation import Activation
 from kernels.cupy_gpu.batch_norm import BatchNorm
 from kernels.cupy_gpu.choice import Choice, kept_file, seconds
 from kernels.cupy_gpu.convolution import Convolution
-from kernels.cupy_gpu.device import Cuda, Device
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import Elementwise
 from kernels.cupy_gpu.gemm import Gemm
+from kernels.cupy_gpu.gpu import Cuda
 from kernels.cupy_gpu.group_norm import GroupNorm
 from kernels.cupy_gpu.pool import Pool
 from kernels.cupy_gpu.random import Random

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from kernels.cupy_gpu.columns import Columns, columns
-from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import TYPES
 from kernels.cupy_gpu.layout import Layout, first_step
+from kernels.cupy_gpu.programs import Program, program
 
 __all__ = ["BatchNorm", "gradient_totals"]
 

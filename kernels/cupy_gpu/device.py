@@ -1,15 +1,12 @@
-"""What kernels are launched on: the GPU through CuPy. The tests have another device, which runs them on the host."""
+"""What kernels are launched on: the GPU (gpu.py). The tests have another device, which runs them on the host."""
 
 from __future__ import annotations
 
-import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -17,14 +14,13 @@ import numpy as np
 
 from kernels import plan
 from kernels.cupy_gpu.arguments import Arguments
+from kernels.cupy_gpu.programs import Program
 from kernels.cupy_gpu.signature import written
 from kernels.errors import DeviceError
 from kernels.memory import Memory
 from kernels.plan import Effect
 
-__all__ = ["Cuda", "Device", "Launch", "Program", "program"]
-
-CUDA = Path(__file__).parent / "cuda"
+__all__ = ["Device", "Function", "Launch", "Three"]
 
 #: Places of arrays whose addresses are not among the arguments.
 READ, WRITTEN = -1, -2
@@ -32,45 +28,6 @@ READ, WRITTEN = -1, -2
 Three = tuple[int, int, int]
 #: function(grid, block, address of the table of the arguments' addresses, bytes of dynamic shared memory).
 Function = Callable[[Three, Three, int, int], None]
-
-
-@dataclass(frozen=True)
-class Program:
-    """CUDA C++ text and the macros that it is compiled with, as "NAME=value".
-
-    contract: whether a product and a sum may be rounded once, as one operation.
-    """
-
-    text: str
-    macros: tuple[str, ...] = ()
-    contract: bool = True
-    #: The one architecture that it is for, such as "sm_90a"; None: any.
-    architecture: str | None = None
-
-    @property
-    def source(self) -> str:
-        """The whole text: macros, what all programs share, and the program itself."""
-        lines = [f"#define {name} {value}" for name, _, value in (macro.partition("=") for macro in self.macros)]
-        return "\n".join([*lines, _text("common.cuh"), self.text])
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """What NVRTC is told. The architecture stands beside that of the GPU, which CuPy gives as `-arch`, and is the
-        one that counts."""
-        whole = [] if self.contract else ["--fmad=false"]
-        return "--std=c++17", *whole, *([f"--gpu-architecture={self.architecture}"] if self.architecture else [])
-
-
-@cache
-def program(file: str, *macros: str, architecture: str | None = None) -> Program:
-    """The program in a file of the folder `cuda`, such as "softmax.cu", with macros such as "REAL=float"."""
-    return Program(_text(file), macros, architecture=architecture)
-
-
-@cache
-def _text(file: str) -> str:
-    """The text of a file of the folder `cuda`, with the files that it includes from there in their places."""
-    return re.sub(r'#include "([^"]+)"', lambda found: _text(found[1]), (CUDA / file).read_text())
 
 
 def hidden(reads: Iterable[Any], writes: Iterable[Any]) -> list[tuple[int, Any]]:
@@ -263,82 +220,3 @@ class Device(ABC):
 def _three(sizes: int | tuple[int, ...]) -> Three:
     sizes = (sizes,) if isinstance(sizes, int) else sizes
     return (*sizes, *(1,) * (3 - len(sizes)))  # type: ignore[return-value]
-
-
-class Cuda(Device):
-    """The GPU that is CuPy's current device."""
-
-    def __init__(self):
-        import cupy
-
-        from kernels.cupy_gpu.memory import CudaMemory
-
-        super().__init__()
-        self.xp, self.memory = cupy, CudaMemory()
-        attributes = cupy.cuda.Device().attributes
-        self.multiprocessors = attributes["MultiProcessorCount"]
-        digits = cupy.cuda.Device().compute_capability  # such as "90" and "121"
-        self.capability = int(digits[:-1]), int(digits[-1])
-        self.shared_memory = attributes["MaxSharedMemoryPerBlockOptin"]
-        self._modules: dict[Program, Any] = {}
-        self._functions: dict[tuple[Program, str, int], Function] = {}
-
-    @property
-    def capturing(self) -> bool:
-        return self.xp.cuda.get_current_stream().is_capturing()
-
-    def address(self, array: Any) -> int:
-        try:
-            return array.data.ptr
-        except AttributeError:
-            raise self.stranger(array) from None
-
-    def graph(self, calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
-        return Graph(calls)
-
-    def function(self, program: Program, name: str, shared: int) -> Function:
-        key = (program, name, shared)
-        found = self._functions.get(key)
-        if found is None:
-            from cupy_backends.cuda.api import driver
-
-            if program not in self._modules:
-                text = program.source
-                self._modules[program] = self.xp.RawModule(code=text, options=program.options, backend="nvrtc")
-            kernel = self._modules[program].get_function(name)
-            if shared > 48 << 10:
-                kernel.max_dynamic_shared_size_bytes = shared
-            _ = kernel.num_regs  # loads it, which cannot be done while launches are captured
-
-            entry = kernel.kernel  # its module is unloaded with it
-            _ = kernel.num_regs  # loads it now, and not while a graph is captured
-            stream, start, context = self.xp.cuda.get_current_stream, driver.launchKernel, driver.ctxGetCurrent
-
-            def found(grid: Three, block: Three, pointers: int, shared: int) -> None:
-                if not context():  # the first that this thread asks of CUDA
-                    self.xp.cuda.Device().use()
-                start(entry.ptr, *grid, *block, shared, stream().ptr, pointers, 0)
-
-            self._functions[key] = found
-        return found
-
-
-class Graph:
-    """Launches captured as a CUDA graph, when it is called for the first time."""
-
-    def __init__(self, calls: Sequence[Callable[[], None]]):
-        self._calls = calls
-        self._graph: Any = None
-
-    def __call__(self) -> None:
-        import cupy
-
-        current = cupy.cuda.get_current_stream()
-        if self._graph is None:
-            stream = cupy.cuda.Stream(non_blocking=True)
-            with stream:
-                stream.begin_capture()
-                for call in self._calls:
-                    call()
-                self._graph = stream.end_capture()
-        self._graph.launch(current)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
 from kernels.cupy_gpu.gemm import ACTIVATED, LIMIT, Image, number
 from kernels.cupy_gpu.operand import strides_of
+from kernels.cupy_gpu.programs import Program, program
 
 __all__ = ["Direct"]
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from kernels.cupy_gpu.choice import OWN, Choice, Unfit, Way
 from kernels.cupy_gpu.cublas import CublasLt, columns
-from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
 from kernels.cupy_gpu.fused import ACTIVATED, number
 from kernels.cupy_gpu.hopper import Hopper
 from kernels.cupy_gpu.image import NO_IMAGE, Image
 from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
+from kernels.cupy_gpu.programs import Program, program
 from kernels.cupy_gpu.tiles import Cut, Tile, cut, cuts
 from kernels.cupy_gpu.walk import broadcast_strides, merged
 from kernels.precision import PRODUCTS as PRECISIONS

@@ -8,9 +8,10 @@ import numpy as np
 
 from kernels.cupy_gpu.batch_norm import gradient_totals
 from kernels.cupy_gpu.columns import BLOCKS, THREADS, columns, power_of_two
-from kernels.cupy_gpu.device import Device, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import TYPES
 from kernels.cupy_gpu.layout import Layout, first_step, steps
+from kernels.cupy_gpu.programs import program
 from kernels.cupy_gpu.softmax import row_groups
 
 __all__ = ["GroupNorm"]

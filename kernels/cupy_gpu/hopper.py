@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.divisor import divisor
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
 from kernels.cupy_gpu.fused import ACTIVATED, number
 from kernels.cupy_gpu.image import Image
 from kernels.cupy_gpu.operand import Operand, Product
+from kernels.cupy_gpu.programs import Program, program
 from kernels.cupy_gpu.tiles import Cut, cut_for_hopper
 from kernels.cupy_gpu.walk import merged
 
@@ -80,7 +81,7 @@ class Hopper:
     """
 
     #: Multiplications from which it is asked what this takes.
-    large = 2**24
+    large = LARGE
 
     def __init__(self, device: Device):
         self.device = device

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.cupy_gpu.device import Program, program
 from kernels.cupy_gpu.divisor import divisor
 from kernels.cupy_gpu.expression import expression
+from kernels.cupy_gpu.programs import Program, program
 from kernels.cupy_gpu.walk import merged
 from kernels.formula import Formula
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from kernels.cupy_gpu.columns import power_of_two
-from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import THREADS, TYPES, blocks_for
 from kernels.cupy_gpu.layout import Layout, steps
+from kernels.cupy_gpu.programs import Program, program
 from kernels.cupy_gpu.uploads import Uploads
 
 __all__ = ["Pool"]

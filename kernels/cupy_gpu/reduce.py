@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from kernels.cupy_gpu.columns import THREADS, columns, power_of_two, split
-from kernels.cupy_gpu.device import Device, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import TYPES
 from kernels.cupy_gpu.layout import Layout, pair, steps
+from kernels.cupy_gpu.programs import program
 from kernels.plan import Effect
 
 __all__ = ["Reduce"]

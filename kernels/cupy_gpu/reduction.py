@@ -12,9 +12,10 @@ from math import prod
 
 import numpy as np
 
-from kernels.cupy_gpu.device import Launch, program
+from kernels.cupy_gpu.device import Launch
 from kernels.cupy_gpu.group import Formulated, Group, among, even, identical, over, source, wanted
 from kernels.cupy_gpu.loop import COPY, TYPES, Loop, Step, computed
+from kernels.cupy_gpu.programs import program
 from kernels.plan import Effect, Instruction, Operand
 
 __all__ = ["Reduction"]

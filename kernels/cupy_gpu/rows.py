@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cupy_gpu.device import Device, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import THREADS, TYPES, blocks_for
 from kernels.cupy_gpu.layout import Layout, steps
+from kernels.cupy_gpu.programs import program
 
 __all__ = ["Rows"]
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import TYPES
 from kernels.cupy_gpu.layout import Layout, first_step
+from kernels.cupy_gpu.programs import Program, program
 
 __all__ = ["RowGroups", "Softmax", "row_groups"]
 

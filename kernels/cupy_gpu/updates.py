@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cupy_gpu.device import Device, Program, program
+from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import THREADS, TYPES
 from kernels.cupy_gpu.expression import expression
+from kernels.cupy_gpu.programs import Program, program
 from kernels.cupy_gpu.uploads import Uploads
 from kernels.formula import Formula
 from kernels.updates import Update

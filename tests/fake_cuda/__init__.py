@@ -190,7 +190,7 @@ def _check_arguments(library: ctypes.CDLL) -> None:
 
 @functools.cache
 def _cuda() -> Any:
-    from kernels.cupy_gpu.device import Cuda
+    from kernels.cupy_gpu.gpu import Cuda
 
     return Cuda()
 

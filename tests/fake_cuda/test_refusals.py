@@ -25,14 +25,14 @@ def cupy():
 
 @pytest.fixture(scope="module")
 def device(cupy):
-    from kernels.cupy_gpu.device import Cuda
+    from kernels.cupy_gpu.gpu import Cuda
 
     return Cuda()
 
 
 @pytest.fixture(scope="module")
 def program():
-    from kernels.cupy_gpu.device import Program
+    from kernels.cupy_gpu.programs import Program
 
     return Program(SOURCE)
 
