@@ -14,11 +14,9 @@
 // BLOCKS: that a multiprocessor should have room for. ACTIVATED(kind, z): the activation with that number, of z.
 #include "async.cuh"
 #include "mma.cuh"
+#include "numbers.cuh"
 #include "operands.cuh"
 #include "epilogue.cuh"
-
-#define TF32 1
-#define BF16 2
 
 struct alignas(16) Wide {
     real values[WIDE];

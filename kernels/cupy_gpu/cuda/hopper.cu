@@ -10,23 +10,15 @@
 // A block makes tiles blockIdx.x, + gridDim.x, ...; while the sums of one are written, the next is being copied.
 //
 // Macros: KIND, see operands.cuh. TENSOR: TF32 or BF16. A_K_INSIDE, B_K_INSIDE: k is the inner axis of the operand, else
-// m or n is (BF16 only). A_IN_REGISTERS: a is float32 as it was, and rounded on its way (TF32 with k inside). TILE_M, TILE_N. STAGES. SHARED. FEW, MANY: registers of a thread that copies or multiplies.
-// Those of epilogue.cuh.
-#define TF32 1
-#define BF16 2
-
+// m or n is (BF16 only). A_IN_REGISTERS: a is float32 as it was, and rounded on its way (TF32 with k inside). TILE_M,
+// TILE_N. STAGES. SHARED. FEW, MANY: registers of a thread that copies or multiplies. Those of epilogue.cuh.
 #include "async.cuh"
 #include "barrier.cuh"
 #include "mma.cuh"
+#include "numbers.cuh"
 #include "wgmma.cuh"
 #include "operands.cuh"
 #include "epilogue.cuh"
-
-#if TENSOR == BF16
-typedef unsigned short number;
-#else
-typedef float number;
-#endif
 
 constexpr int GROUP = 128;  // threads of a warpgroup
 constexpr int MULTIPLYING = 2, THREADS = (MULTIPLYING + 1) * GROUP;  // warpgroups; threads of a block

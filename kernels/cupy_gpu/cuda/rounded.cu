@@ -4,15 +4,7 @@
 // Macros: TENSOR: TF32 or BF16. VECTOR: four elements of the last axis are side by side and aligned.
 #include "image.cuh"
 #include "mma.cuh"
-
-#define TF32 1
-#define BF16 2
-
-#if TENSOR == BF16
-typedef unsigned short number;
-#else
-typedef float number;
-#endif
+#include "numbers.cuh"
 
 // AXES in hopper.py is the same table. The last axis of the result has `width` >= sizes[4] numbers, the last of them 0.
 struct Axes {
