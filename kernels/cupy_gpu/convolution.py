@@ -11,7 +11,8 @@ from kernels.cupy_gpu import cudnn
 from kernels.cupy_gpu.choice import OWN, Unfit
 from kernels.cupy_gpu.direct import Direct
 from kernels.cupy_gpu.divisor import divisor
-from kernels.cupy_gpu.gemm import WORTH, Gemm, Image
+from kernels.cupy_gpu.gemm import WORTH, Gemm
+from kernels.cupy_gpu.image import Image
 from kernels.cupy_gpu.operand import Operand, Product, Target, strides_of
 
 __all__ = ["Convolution"]

@@ -9,7 +9,9 @@ import numpy as np
 
 from kernels.cupy_gpu.device import Device
 from kernels.cupy_gpu.elementwise import THREADS, blocks_for
-from kernels.cupy_gpu.gemm import ACTIVATED, LIMIT, Image, number
+from kernels.cupy_gpu.fused import ACTIVATED, number
+from kernels.cupy_gpu.gemm import LIMIT
+from kernels.cupy_gpu.image import Image
 from kernels.cupy_gpu.operand import strides_of
 from kernels.cupy_gpu.programs import Program, program
 

@@ -23,7 +23,7 @@ from kernels.cupy_gpu.walk import broadcast_strides, merged
 from kernels.precision import PRODUCTS as PRECISIONS
 from kernels.precision import products
 
-__all__ = ["ACTIVATED", "LIMIT", "PRECISIONS", "Gemm", "Image", "number"]
+__all__ = ["LIMIT", "PRECISIONS", "WORTH", "Gemm"]
 
 #: struct Task of operands.cuh.
 TASK = np.dtype(

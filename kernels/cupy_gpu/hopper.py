@@ -22,8 +22,6 @@ from kernels.cupy_gpu.walk import merged
 __all__ = ["Hopper", "Ready"]
 
 ARCHITECTURE = "sm_90a"
-#: Products of two numbers, from which it is asked what this takes.
-LARGE = 2**24
 #: Elements of a rounded operand, less than which an `int` counts.
 NEAR = 2**31
 #: Registers of a thread that copies, and of one that multiplies: 128 of these and 256 of those make a block.
@@ -81,7 +79,7 @@ class Hopper:
     """
 
     #: Multiplications from which it is asked what this takes.
-    large = LARGE
+    large = 2**24
 
     def __init__(self, device: Device):
         self.device = device
@@ -102,7 +100,7 @@ class Hopper:
         gradient, that are no whole multiple of 16 bytes."""
         if self.device.capability != (9, 0) or precision not in ("tf32", "bf16") or size.k == 0:
             return None
-        if size.elements * size.k < self.large or not _gathered_here(kind, precision, image):
+        if size.multiplications < self.large or not _gathered_here(kind, precision, image):
             return None
         if kind == "MATRIX":
             first, second = (_matrix(precision, size, x, sides) for x, sides in ((a, size.m), (b, size.n)))
